@@ -1,0 +1,86 @@
+# Every command of the study. `make eval` and `make test` need nothing but Python 3.11 or 3.12,
+# make, and the network for the first set-up; afterwards everything runs offline.
+
+# The interpreter that creates .venv; PYTHON from the caller or the environment comes first.
+# A candidate must start (a version manager may leave a name that does not), be of a supported
+# version and be able to create environments.
+SUPPORTED = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for candidate in python3.11 python3.12 python3 python; do \
+	$$candidate -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$candidate && break; done)
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup eval test lint types format figures report gallery fuzz bench study clean
+.DEFAULT_GOAL := help
+
+help:     ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: $(STAMP)  ## create .venv and install requirements.txt (every target does it when needed)
+
+# Installed again when requirements.txt changes. An environment whose creation was interrupted
+# has no working pip and is made anew. --no-compile: Python compiles what it imports, which is a
+# small part of what is installed.
+$(STAMP): requirements.txt
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+	  $(if $(PYTHON),$(PYTHON),false) -c '$(SUPPORTED)' || { \
+	    echo "Need Python 3.11 or 3.12 with its venv module (Debian, Ubuntu: python3-venv);" \
+	         "name one with 'make PYTHON=/path/to/python'." >&2; exit 1; }; \
+	  echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
+	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements.txt
+	@touch $@
+
+# Results go to outputs/, so that the committed ones of the Kodak images stay as they are.
+eval: $(STAMP)   ## run test.py on the built-in photographs, for every model with checkpoints
+	@found=; for folder in ckpts/*/; do \
+	  ls $$folder*.safetensors >/dev/null 2>&1 || continue; \
+	  found=yes; model=$$(basename $$folder); \
+	  echo; echo "== $$model"; \
+	  $(PY) test.py --model_name $$model \
+	    --outdir outputs/eval/$$model --resultdir outputs/eval || exit 1; \
+	done; \
+	[ -n "$$found" ] || { echo "There is no checkpoint in ckpts/; train one, for example with" \
+	  "'$(PY) train.py --model_name Hyperprior --code_rate low'." >&2; exit 1; }
+
+test: $(STAMP) lint  ## run the style check and all the tests
+	$(PY) -m pytest -q
+
+lint: $(STAMP)   ## check style and likely mistakes
+	$(PY) -m ruff check .
+
+types: $(STAMP)  ## check the types of models/
+	$(PY) -m mypy
+
+format: $(STAMP) ## rewrite the code in the common format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+# Without timestamps, so that an unchanged notebook stays unchanged.
+figures: $(STAMP) ## draw the diagrams and execute the notebooks
+	$(PY) -m notebooks.diagrams
+	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+report: $(STAMP) ## write the tables of the report from the CSVs
+	$(PY) -m benchmarks.report_tables
+
+gallery: $(STAMP) ## build the page that compares reconstructions
+	$(PY) -m benchmarks.gallery
+
+fuzz: $(STAMP)   ## decode a hundred thousand damaged files (long)
+	$(PY) -m tests.fuzz --cases 100000
+
+bench: $(STAMP)  ## measure coding times beside CompressAI's (minutes; an otherwise idle machine)
+	$(PY) -m benchmarks.codec_speed
+
+# The script calls plain `python`.
+study: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+study: $(STAMP)  ## train all 16 checkpoints; resumes where it was stopped (days on a CPU)
+	bash train_study.sh
+
+# Keeps .venv, runs/ (training states) and everything that is committed.
+clean:    ## remove caches and outputs/
+	rm -rf outputs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,234 @@
+"""What every codec shares: sizes, freezing, and the way from an image to a file and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.coding.container import MAX_PIXELS, Header, check_pixels, pack, unpack
+from models.coding.errors import StreamError
+from models.coding.integer import IntegerContext, IntegerNetwork, digest_parts
+from models.coding.loop import Coder
+from models.coding.range_coder import CodingTables, Reader, Writer
+from models.entropy.density import NonParametricDensity
+from models.entropy.tables import Tables
+from models.presets import OperatingPoint
+
+Networks = dict[str, IntegerNetwork | IntegerContext]
+
+
+class Frozen:
+    """The integers that coding needs: tables per latent, networks by name, their digest."""
+
+    def __init__(self, name: str, tables: dict[str, Tables], networks: Networks):
+        self.tables = tables
+        self.networks = networks
+        self.offsets = {k: torch.from_numpy(t.offsets).double() for k, t in tables.items()}
+        self.device = torch.device("cpu")
+        hashed = hashlib.sha256(name.encode())
+        for latent in sorted(tables):
+            for part in digest_parts(list(tables[latent].tensors().values())):
+                hashed.update(part)
+        for network in sorted(networks):
+            for part in digest_parts(networks[network].integers()):
+                hashed.update(part)
+        self.digest = hashed.hexdigest()[:16]
+
+    @cached_property
+    def coding(self) -> dict[str, CodingTables]:
+        """The tables in the range coder's form; made on first use, training needs none."""
+        return {latent: CodingTables(t) for latent, t in self.tables.items()}
+
+    def to(self, device: torch.device) -> Frozen:
+        if device != self.device:
+            for network in self.networks.values():
+                network.to(device)
+            self.offsets = {k: t.to(device) for k, t in self.offsets.items()}
+            self.device = device
+        return self
+
+
+class Codec(nn.Module):
+    """Base of all codecs. A model defines its towers, `forward`, `analysis`, `code`.
+
+    N and M: channels of the inner layers and of the latent y. `downsampling`: pixels per
+    latent position of the coarsest latent; images are padded to its multiples.
+    """
+
+    streams: ClassVar[tuple[str, ...]] = ("z", "y")  # the latents, in coding order
+    downsampling: ClassVar[int] = 64
+
+    def __init__(self, N: int, M: int):
+        super().__init__()
+        self.N, self.M = N, M
+        self.point: OperatingPoint | None = None
+        self.metadata: dict = {}
+        self._frozen: Frozen | None = None
+
+    # What a model defines ------------------------------------------------------------
+
+    def analysis(self, x: Tensor) -> dict[str, Tensor]:
+        """Image (B, 3, H, W) to float latents by name, each (B, C, h, w)."""
+        raise NotImplementedError
+
+    def code(
+        self, coders: dict[str, Coder], latents: dict[str, Tensor], shapes: dict[str, tuple]
+    ) -> Tensor:
+        """Code all latents, or read them where `latents` is empty; returns y_hat."""
+        raise NotImplementedError
+
+    def synthesis(self, y_hat: Tensor) -> Tensor:
+        """y_hat (B, M, H/16, W/16) to an image (B, 3, H, W)."""
+        return self.g_s(y_hat)
+
+    def frozen_tables(self) -> dict[str, Tables]:
+        """The frequency tables of each stream, from the present weights."""
+        raise NotImplementedError
+
+    def frozen_networks(self) -> Networks:
+        """The networks that feed the coder, in integers."""
+        return {}
+
+    def latent_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple]:
+        """(B, C, h, w) of each stream's latent for a padded image."""
+        shapes = {"y": (batch, self.M, height // 16, width // 16)}
+        if "z" in self.streams:
+            shapes["z"] = (batch, self.N, height // 64, width // 64)
+        return shapes
+
+    # Freezing -------------------------------------------------------------------------
+
+    def solve_quantiles(self) -> None:
+        """Set the quantiles of every non-parametric density by bisection."""
+        for module in self.modules():
+            if isinstance(module, NonParametricDensity):
+                module.solve_quantiles()
+
+    @torch.no_grad()
+    def freeze(self, tables: dict[str, Tables] | None = None) -> Codec:
+        """Derive the integers of the coding path from the present weights; returns self.
+
+        `tables`: those stored in a checkpoint; made anew where None. Training mode and
+        loading of weights undo it. FreezeError when the weights cannot be frozen.
+        """
+        self.eval()
+        self._frozen = Frozen(
+            f"{type(self).__name__} {self.N} {self.M}",
+            tables or self.frozen_tables(),
+            self.frozen_networks(),
+        )
+        return self
+
+    @property
+    def is_frozen(self) -> bool:
+        return self._frozen is not None
+
+    @property
+    def frozen(self) -> Frozen:
+        """The frozen integers on the model's device; RuntimeError before `freeze()`."""
+        if self._frozen is None:
+            raise RuntimeError("The model is not frozen: call freeze() before coding with it.")
+        return self._frozen.to(next(self.parameters()).device)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the tables and integer weights."""
+        return self.frozen.digest
+
+    def train(self, mode: bool = True) -> Codec:
+        if mode:
+            self._frozen = None  # the weights are about to change
+        return super().train(mode)
+
+    def load_state_dict(self, *args, **kwargs):
+        self._frozen = None
+        return super().load_state_dict(*args, **kwargs)
+
+    def quantization(self, mode: str | None) -> str:
+        """The mode of `forward`: as asked, else noise in training and rounding otherwise."""
+        return mode or ("noise" if self.training else "round")
+
+    # Images to files and back ------------------------------------------------------------
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> list[bytes]:
+        """Images (B, 3, H, W) in [0, 1], any H, W >= 1, to one complete file each."""
+        batch, _, height, width = x.shape
+        padded = pad(x, self.downsampling)
+        latents = self.analysis(padded)
+        if not all(torch.isfinite(v).all() for v in latents.values()):
+            raise ValueError("The image gives latents that are not finite: check its pixels.")
+        streams = self.encode(latents)
+        point = self.point
+        lmbda, metric = (point.lmbda, point.metric) if point else (0.0, "mse")
+        header = Header(type(self).__name__, lmbda, metric, self.digest, height, width, ())
+        return [pack(header, parts) for parts in zip(*streams, strict=True)]
+
+    @torch.no_grad()
+    def encode(self, latents: dict[str, Tensor]) -> list[list[bytes]]:
+        """Float latents to range-coded bytes: for each stream, one string per image."""
+        frozen = self.frozen
+        batch = latents["y"].shape[0]
+        writers = {name: Writer(frozen.coding[name], batch) for name in self.streams}
+        self.code(writers, latents, {name: v.shape for name, v in latents.items()})
+        return [writers[name].finish() for name in self.streams]
+
+    @torch.no_grad()
+    def decode(self, streams: Sequence[Sequence[bytes]], height: int, width: int) -> Tensor:
+        """The inverse of `encode` for a padded image: y_hat (B, M, H/16, W/16).
+
+        StreamError when the streams do not hold such latents.
+        """
+        frozen = self.frozen
+        readers = {
+            name: Reader(frozen.coding[name], strings)
+            for name, strings in zip(self.streams, streams, strict=True)
+        }
+        y_hat = self.code(readers, {}, self.latent_shapes(len(streams[0]), height, width))
+        for reader in readers.values():
+            reader.finish()
+        return y_hat
+
+    @torch.no_grad()
+    def decompress(self, files: Sequence[bytes], max_pixels: int = MAX_PIXELS) -> Tensor:
+        """Files of images of one size to (B, 3, H, W) in [0, 1]. StreamError if that fails."""
+        unpacked = [unpack(data) for data in files]
+        header = unpacked[0][0]
+        for other, _ in unpacked:
+            self._check(other, max_pixels)
+            if (other.height, other.width) != (header.height, header.width):
+                raise StreamError("The files of a batch must hold images of one size.")
+        step = self.downsampling
+        height, width = (-(-n // step) * step for n in (header.height, header.width))
+        streams = list(zip(*(parts for _, parts in unpacked), strict=True))
+        y_hat = self.decode(streams, height, width)
+        x_hat = self.synthesis(y_hat)
+        return x_hat[:, :, : header.height, : header.width].clamp(0, 1)
+
+    def _check(self, header: Header, max_pixels: int) -> None:
+        name = type(self).__name__
+        if header.model != name:
+            raise StreamError(f"The file was written by the model {header.model}, not {name}.")
+        if header.digest != self.digest:
+            raise StreamError(
+                f"The file needs the tables {header.digest}, this checkpoint has {self.digest}: "
+                f"it was written with another checkpoint (lambda {header.lmbda:g})."
+            )
+        if len(header.lengths) != len(self.streams):
+            raise StreamError(f"{name} has {len(self.streams)} streams, not {len(header.lengths)}.")
+        check_pixels(header, max_pixels)
+
+
+def pad(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples; (B, C, H, W).
+
+    Repeated pixels cost the least: they add no edges.
+    """
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")

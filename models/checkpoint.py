@@ -1,0 +1,183 @@
+"""Checkpoints: weights, operating point, frozen tables and provenance, in and out."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import models
+from models.base import Codec
+from models.coding.integer import FreezeError
+from models.entropy.tables import Tables
+from models.files import atomic_write
+from models.interchange import rename_keys
+from models.presets import OperatingPoint
+
+FORMAT = "1"
+TABLES = "tables."
+_UNREADABLE = (SafetensorError, EOFError, pickle.UnpicklingError)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be found, read or used; the message says why and what to do."""
+
+
+def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
+    """Write a model as safetensors: weights in fp16, frozen tables, metadata as JSON.
+
+    Convolution weights become fp16; everything small stays fp32. The tables and the digest
+    belong to the weights as rounded, so what is read back codes as what was written. The
+    model itself keeps its weights. Errors: CheckpointError for weights that are not
+    finite in fp16, OSError of the file system.
+    """
+    rounded = {name: _rounded(name, value) for name, value in model.state_dict().items()}
+    twin = models.build(type(model).__name__, model.N, model.M)
+    twin.load_state_dict({name: value.float() for name, value in rounded.items()})
+    twin.solve_quantiles()
+    rounded["entropy_bottleneck.quantiles"] = twin.entropy_bottleneck.quantiles.data
+    try:
+        frozen = twin.freeze().frozen
+    except FreezeError as error:
+        raise CheckpointError(f"The checkpoint {path} cannot be written: {error}") from error
+    for latent, tables in frozen.tables.items():
+        for name, value in tables.tensors().items():
+            rounded[f"{TABLES}{latent}.{name}"] = value
+    metadata = {
+        "format": FORMAT,
+        "model": type(model).__name__,
+        "N": model.N,
+        "M": model.M,
+        "lmbda": model.point.lmbda if model.point else 0.0,
+        "metric": model.point.metric if model.point else "mse",
+        "code_rate": model.point.code_rate if model.point else "",
+        "digest": twin.digest,
+        "config": config,
+        "provenance": provenance,
+    }
+    tensors = {name: value.contiguous() for name, value in rounded.items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, {"metadata": json.dumps(metadata, sort_keys=True)})
+
+
+def _rounded(name: str, value: Tensor) -> Tensor:
+    value = value.detach().cpu()
+    half = value.half() if value.ndim == 4 else value.float()
+    if not torch.isfinite(half).all():
+        raise CheckpointError(f"The weights {name} are not finite in fp16; training diverged.")
+    return half
+
+
+def read_metadata(path: str | Path) -> dict:
+    """The metadata of a checkpoint of ours. CheckpointError if it is not one."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["metadata"])
+        epoch = re.match(r"epoch_(\d+)_", path.name)
+        return {**metadata, "epoch": int(epoch[1]) if epoch else None}
+    except (SafetensorError, KeyError, json.JSONDecodeError, TypeError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of this program, or is cut short ({error})."
+        ) from error
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
+    """The model of a checkpoint, frozen, in eval mode, with `.point` and `.metadata` set.
+
+    CheckpointError when the file is not a checkpoint, is damaged, or does not hold the
+    model it claims.
+    """
+    metadata = read_metadata(path)
+    tensors = load_tensors(path)
+    stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
+    try:
+        model = models.build(metadata["model"], metadata["N"], metadata["M"])
+        point = (metadata["lmbda"], metadata["code_rate"], model.N, model.M, metadata["metric"])
+        model.load_state_dict(tensors)
+        tables = {
+            latent: Tables.from_tensors(
+                {name: stored[f"{TABLES}{latent}.{name}"] for name in Tables.__annotations__}
+            )
+            for latent in model.streams
+        }
+        model.freeze(tables)
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} does not hold the model it claims: {reason}") from error
+    if model.digest != metadata["digest"]:
+        raise CheckpointError(f"{path} is damaged: its integer weights do not have its digest.")
+    model.point = OperatingPoint(type(model).__name__, *point)
+    model.metadata = metadata
+    return model.to(device)
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of any checkpoint, named as ours, fp32, those with NaN refused.
+
+    Reads our safetensors and CompressAI's files (.pth, .pth.tar, .safetensors) in all
+    their historical key layouts; pickled files with `weights_only=True`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (*_UNREADABLE, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{path} is not a checkpoint, or is cut short ({reason}).") from error
+    try:
+        renamed = rename_keys(tensors)
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no table of weights.") from error
+    for name, value in renamed.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
+    return renamed
+
+
+def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path = "ckpts") -> Path:
+    """ckpts/<Model>/epoch_<E>_lmbda_<lambda>.safetensors"""
+    name = models.canonical_name(model_name)
+    return Path(root) / name / f"epoch_{epoch}_lmbda_{lmbda:g}.safetensors"
+
+
+def find(
+    model_name: str,
+    root: str | Path = "ckpts",
+    epoch: int | None = None,
+    lmbda: float | None = None,
+) -> list[Path]:
+    """Checkpoints of a model, lowest lambda first; of each lambda the newest epoch, or `epoch`.
+
+    CheckpointError that names the folder and what to do when there are none.
+    """
+    folder = Path(root) / models.canonical_name(model_name)
+    newest: dict[float, tuple[int, Path]] = {}
+    for path in folder.glob("epoch_*_lmbda_*.safetensors"):
+        match = re.fullmatch(r"epoch_(\d+)_lmbda_([0-9.e-]+)\.safetensors", path.name)
+        if not match or epoch not in (None, int(match[1])):
+            continue
+        value = float(match[2])
+        if lmbda is None or abs(value - lmbda) < 1e-9:
+            newest[value] = max(newest.get(value, (-1, path)), (int(match[1]), path))
+    if not newest:
+        wanted = "" if epoch is None else f" of epoch {epoch}"
+        wanted += "" if lmbda is None else f" with lambda {lmbda:g}"
+        raise CheckpointError(
+            f"{folder} holds no checkpoint{wanted}; train one with "
+            f"`python train.py --model_name {models.canonical_name(model_name)}`."
+        )
+    return [path for _, (_, path) in sorted(newest.items())]

@@ -1,0 +1,1 @@
+"""Real bits: range coder, container, coding orders, the coding loop, integer networks."""

@@ -1,0 +1,176 @@
+"""The file: one self-describing container per image.
+
+    offset  bytes   field
+    0       3       magic "LIC"
+    3       1       format version
+    4       1       model: 1..4 in the order of `models.presets`, or 128 + n and n ASCII letters
+    .       1       metric: 0 MSE, 1 MS-SSIM
+    .       4       lambda, float32 (0 when the model has no operating point)
+    .       8       digest of the tables and integer weights
+    .       varint  height in pixels
+    .       varint  width in pixels
+    .       1       number of streams
+    .       varint  length in bytes, for each stream
+    .       ...     the streams
+    end-4   4       CRC-32 of everything before it
+
+Integers are little-endian; a varint holds 7 bits a byte, lowest first, the high bit set on
+all but the last. A Kodak image's header and checksum are 32 bytes for a model with z and y.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.coding.errors import StreamError
+from models.presets import CHANNELS
+
+MAGIC = b"LIC"
+VERSION = 1
+METRICS = ("mse", "ms-ssim")
+CODES = {name: code for code, name in enumerate(CHANNELS, start=1)}
+NAMED = 128
+MAX_PIXELS = 1 << 27  # 134 megapixels
+MAX_STREAMS = 16
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself; sizes in pixels and bytes."""
+
+    model: str
+    lmbda: float
+    metric: str
+    digest: str  # 16 hexadecimal digits
+    height: int
+    width: int
+    lengths: tuple[int, ...]
+
+
+def pack(header: Header, streams: Sequence[bytes]) -> bytes:
+    """The complete file. `header.lengths` is taken from the streams."""
+    letters = header.model.encode("ascii")
+    code = CODES.get(header.model)
+    name = bytes([code]) if code else bytes([NAMED + len(letters)]) + letters
+    parts = [
+        MAGIC,
+        bytes([VERSION]),
+        name,
+        bytes([METRICS.index(header.metric)]),
+        struct.pack("<f", header.lmbda),
+        bytes.fromhex(header.digest),
+        _varint(header.height),
+        _varint(header.width),
+        bytes([len(streams)]),
+        *(_varint(len(s)) for s in streams),
+        *streams,
+    ]
+    body = b"".join(parts)
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def unpack(data: bytes) -> tuple[Header, list[bytes]]:
+    """Header and streams of a complete file. StreamError when anything is wrong with it."""
+    header, start = _parse(data)
+    size = start + sum(header.lengths) + 4
+    if len(data) != size:
+        what = "cut short" if len(data) < size else "longer than it says"
+        raise StreamError(f"The file is {what}: it should have {size} bytes.")
+    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+        raise StreamError("The checksum does not match: the file was damaged on its way.")
+    streams = []
+    for length in header.lengths:
+        streams.append(data[start : start + length])
+        start += length
+    return header, streams
+
+
+def read_header(data: bytes) -> Header:
+    """The header alone, which may be all of `data`. StreamError when it is not one."""
+    return _parse(data)[0]
+
+
+def check_pixels(header: Header, max_pixels: int) -> None:
+    """Refuse a claim of more pixels than allowed, before any memory is spent on it."""
+    if header.height * header.width > max_pixels:
+        raise StreamError(
+            f"The file claims {header.height} x {header.width} pixels, more than the limit of "
+            f"{max_pixels}; raise --max_pixels if that is right."
+        )
+
+
+def _parse(data: bytes) -> tuple[Header, int]:
+    if data[:3] != MAGIC:
+        raise StreamError("This is not a file compressed by this program.")
+    reader = _Bytes(data, 3)
+    version = reader.byte()
+    if version != VERSION:
+        raise StreamError(f"The format version is {version}; this program reads {VERSION}.")
+    model = _model_name(reader)
+    metric = reader.byte()
+    if metric >= len(METRICS):
+        raise StreamError(f"The header names an unknown metric, {metric}.")
+    (lmbda,) = struct.unpack("<f", reader.take(4))
+    if not 0 <= lmbda < float("inf"):
+        raise StreamError("The header's lambda is not a number that a codec can have.")
+    digest = reader.take(8).hex()
+    height, width = reader.varint(), reader.varint()
+    if not (height and width):
+        raise StreamError("The header claims an image without pixels.")
+    count = reader.byte()
+    if count > MAX_STREAMS:
+        raise StreamError(f"The header claims {count} streams; there are at most {MAX_STREAMS}.")
+    lengths = tuple(reader.varint() for _ in range(count))
+    lmbda = float(f"{lmbda:.6g}")
+    return Header(model, lmbda, METRICS[metric], digest, height, width, lengths), reader.at
+
+
+def _model_name(reader: _Bytes) -> str:
+    code = reader.byte()
+    if code >= NAMED:
+        name = reader.take(code - NAMED)
+        if not (name.isascii() and name.decode("latin-1").isidentifier()):
+            raise StreamError("The header's model name is not a name.")
+        return name.decode("ascii")
+    for name, known in CODES.items():
+        if known == code:
+            return name
+    raise StreamError(f"The header names an unknown model, {code}.")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class _Bytes:
+    """A cursor over the header that says so when the data end."""
+
+    def __init__(self, data: bytes, at: int):
+        self.data, self.at = data, at
+
+    def take(self, count: int) -> bytes:
+        part = self.data[self.at : self.at + count]
+        if len(part) < count:
+            raise StreamError("The file is cut short: it ends inside its header.")
+        self.at += count
+        return part
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 35, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise StreamError("The header holds a number that is too long.")

@@ -1,0 +1,63 @@
+"""The coding path, written once for both directions.
+
+A `Writer` and a `Reader` have the same interface, so the encoder's loop is the decoder's
+loop: the only difference is whether there are latents to quantise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.coding.integer import LIMIT
+from models.coding.orders import REACH
+from models.entropy.tables import GRID
+
+# params_at(y_hat, positions, step) -> (means in units of 1/64, indexes of tables), each
+# (B, n, C) or broadcastable to it; y_hat is the padded grid of the steps before.
+ParamsAt = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+
+
+class Coder(Protocol):
+    """What the loop needs of a `Writer` or a `Reader`."""
+
+    def code(self, symbols: Tensor | None, indexes: Tensor) -> Tensor: ...
+
+
+def cells(positions: Tensor, width: int) -> Tensor:
+    """Where positions of an unpadded grid lie in the grid padded by `REACH` on each side."""
+    row, column = positions // width, positions % width
+    return (row + REACH) * (width + 2 * REACH) + column + REACH
+
+
+def code_latents(
+    coder: Coder,
+    latents: Tensor | None,
+    shape: Sequence[int],
+    order: list[Tensor],
+    params_at: ParamsAt,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Code latents (B, C, H, W) step by step; None to read them. Returns y_hat, float32.
+
+    y_hat is exact: a multiple of 1/64, the same numbers on every machine.
+    """
+    batch, channels, height, width = shape
+    padded = (height + 2 * REACH) * (width + 2 * REACH)
+    y_hat = torch.zeros(batch, padded, channels, dtype=torch.float64, device=device)
+    rows = None if latents is None else latents.flatten(2).transpose(1, 2)  # (B, P, C)
+    for step, positions in enumerate(order):
+        positions = positions.to(device)
+        mean, index = params_at(y_hat, positions, step)
+        index = index.expand(batch, len(positions), channels)
+        symbols = None if rows is None else torch.round(rows[:, positions].double() - mean / GRID)
+        symbols = coder.code(symbols, index)
+        # The clamp only acts on values that no image gives; it is what bounds the integer
+        # networks' input, so it is part of the format.
+        y_hat[:, cells(positions, width)] = (symbols * GRID + mean).clamp(-LIMIT, LIMIT)
+    grid = y_hat.view(batch, height + 2 * REACH, width + 2 * REACH, channels)
+    inside = grid[:, REACH:-REACH, REACH:-REACH]
+    return (inside.permute(0, 3, 1, 2) / GRID).float()

@@ -1,0 +1,135 @@
+"""A range coder over integer tables, with one interface for both directions.
+
+`code(symbols, indexes) -> symbols`: a `Writer` stores what it is given, a `Reader`
+ignores the first argument and returns what it read. Both wrap the range coder of
+`constriction`, which was measured against CompressAI's rANS on the incremental calls of
+the wavefront (benchmarks/range_coder.py). It is imported when something is coded, since
+training does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.coding.errors import StreamError
+from models.entropy.tables import Tables
+
+ESCAPE_WORDS = 4  # an escaped symbol follows as 4 words of 16 bits
+
+
+class CodingTables:
+    """`Tables` in the coder's own form.
+
+    The library computes the left edge of entry i as floor(scale * sum of the masses
+    before it) + i with scale = (2**24 - n) / sum of all masses. Given frequency - 1 as
+    masses, the scale is 1 and every product is an integer below 2**24, so its fixed-point
+    model is our integer table, exactly.
+    """
+
+    def __init__(self, tables: Tables):
+        self.escape = tables.lengths.astype(np.int64) - 1
+        self.first = tables.first.astype(np.int64)
+        self.index_type = np.uint8 if len(tables) <= 256 else np.uint16
+        stream = _library()
+        self.words = stream.model.Uniform(1 << 16)
+        self.models = [
+            stream.model.Categorical((row - 1).astype(np.float64), perfect=False)
+            for row in tables.rows()
+        ]
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+
+def _library():
+    import constriction
+
+    return constriction.stream
+
+
+class Writer:
+    """Encodes a batch of images, one stream each."""
+
+    def __init__(self, tables: CodingTables, batch: int):
+        self.tables = tables
+        self.encoders = [_library().queue.RangeEncoder() for _ in range(batch)]
+
+    def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
+        """Append symbols (B, n, C), integers in float64, with their tables' indexes."""
+        values, rows = symbols.cpu().numpy().astype(np.int64), indexes.cpu().numpy()
+        for encoder, value, row in zip(self.encoders, values, rows, strict=True):
+            self._encode(encoder, value.ravel(), row.ravel().astype(self.tables.index_type))
+        return symbols
+
+    def _encode(self, encoder, symbols: np.ndarray, indexes: np.ndarray) -> None:
+        tables = self.tables
+        slots = symbols - tables.first[indexes]
+        escaped = (slots < 0) | (slots >= tables.escape[indexes])
+        slots[escaped] = tables.escape[indexes[escaped]]
+        slots = slots.astype(np.int32)
+        for table, group in _groups(indexes, len(tables)):
+            encoder.encode(slots[group], tables.models[table])
+        if escaped.any():
+            words = symbols[escaped].astype("<i8").view("<u2").astype(np.int32)
+            encoder.encode(words, tables.words)
+
+    def finish(self) -> list[bytes]:
+        """The streams, one per image."""
+        return [e.get_compressed().astype("<u4").tobytes() for e in self.encoders]
+
+
+class Reader:
+    """Decodes what a `Writer` wrote, from the same tables and indexes."""
+
+    def __init__(self, tables: CodingTables, streams: Sequence[bytes]):
+        self.tables = tables
+        if any(len(stream) % 4 for stream in streams):
+            raise StreamError("A stream is cut short: its length is not a multiple of 4 bytes.")
+        words = [np.frombuffer(stream, "<u4").astype(np.uint32) for stream in streams]
+        self.decoders = [_library().queue.RangeDecoder(w) for w in words]
+
+    def code(self, symbols: None, indexes: Tensor) -> Tensor:
+        """Read one symbol for each of the indexes (B, n, C); float64 on their device."""
+        rows = indexes.cpu().numpy()
+        try:
+            read = [
+                self._decode(decoder, row.ravel().astype(self.tables.index_type))
+                for decoder, row in zip(self.decoders, rows, strict=True)
+            ]
+        except AssertionError as error:  # how the library reports an impossible state
+            raise StreamError("A stream is damaged: it holds no valid symbols.") from error
+        values = torch.from_numpy(np.stack(read)).view(indexes.shape)
+        return values.to(indexes.device, torch.float64)
+
+    def _decode(self, decoder, indexes: np.ndarray) -> np.ndarray:
+        tables = self.tables
+        slots = np.empty(len(indexes), dtype=np.int64)
+        for table, group in _groups(indexes, len(tables)):
+            slots[group] = decoder.decode(tables.models[table], len(group))
+        symbols = slots + tables.first[indexes]
+        escaped = slots == tables.escape[indexes]
+        if escaped.any():
+            words = decoder.decode(tables.words, int(escaped.sum()) * ESCAPE_WORDS)
+            symbols[escaped] = words.astype("<u2").view("<i8")
+        return symbols
+
+    def finish(self) -> None:
+        """StreamError if a stream holds more than was read."""
+        if not all(decoder.maybe_exhausted() for decoder in self.decoders):
+            raise StreamError("A stream is damaged: data are left over after the last symbol.")
+
+
+def _groups(indexes: np.ndarray, tables: int) -> list[tuple[int, np.ndarray]]:
+    """(table, positions that use it) for each table in use, ascending, positions in order.
+
+    A call of the library costs as much as a dozen symbols, so symbols that share a table
+    are coded together. Small integer types make numpy sort by counting.
+    """
+    order = np.argsort(indexes, kind="stable")
+    counts = np.bincount(indexes, minlength=tables)
+    ends = np.cumsum(counts)
+    return [(int(t), order[ends[t] - counts[t] : ends[t]]) for t in np.flatnonzero(counts)]

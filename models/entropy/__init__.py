@@ -1,0 +1,1 @@
+"""Probabilities: the non-parametric density, the Gaussian, and the tables made of them."""

@@ -1,0 +1,140 @@
+"""The only place where a probability becomes an integer.
+
+A table lists the frequencies of consecutive symbols, first..first + n - 2, and of one
+last entry, the escape, that stands for every symbol outside. The frequencies of a table
+sum to 2**24. Tables are made once, when a checkpoint is frozen, and stored in it: other
+machines read them and never evaluate a probability.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.entropy.density import TAIL_MASS, NonParametricDensity
+from models.entropy.gaussian import scale_levels, standard_cumulative
+
+PRECISION = 24
+TOTAL = 1 << PRECISION
+GRID = 64  # means and medians are multiples of 1/64
+MAX_SUPPORT = 1 << 14
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Integer frequency tables, one behind the other.
+
+    frequencies: (sum of lengths,) int32; lengths: (T,) int32, the escape included;
+    first: (T,) int32, the symbol of a table's first entry; offsets: (T,) int32, the
+    centre that symbols are counted from, in units of 1/64 (zero for Gaussians, whose
+    mean is not the table's).
+    """
+
+    frequencies: np.ndarray
+    lengths: np.ndarray
+    first: np.ndarray
+    offsets: np.ndarray
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum(self.lengths)
+        wide = self.frequencies.astype(np.int64)
+        valid = (
+            len(self.lengths) == len(self.first) == len(self.offsets) > 0
+            and self.lengths.min() >= 2
+            and ends[-1] == len(self.frequencies)
+            and self.frequencies.min() >= 1
+            and (np.add.reduceat(wide, ends - self.lengths) == TOTAL).all()
+        )
+        if not valid:
+            raise ValueError("The frequency tables are inconsistent; freeze the model again.")
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(self) -> list[np.ndarray]:
+        """The frequencies of each table, (length,) int32."""
+        return np.split(self.frequencies, np.cumsum(self.lengths)[:-1])
+
+    def entropy(self) -> np.ndarray:
+        """Bits per symbol of each table, (T,)."""
+        return np.array([-(p * np.log2(p)).sum() for p in (row / TOTAL for row in self.rows())])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The four arrays as tensors, for a checkpoint."""
+        return {name: torch.from_numpy(np.array(a)) for name, a in vars(self).items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Tables:
+        """The inverse of `tensors`; ValueError when they do not fit together."""
+        names = ("frequencies", "lengths", "first", "offsets")
+        return cls(**{name: tensors[name].cpu().numpy().astype(np.int32) for name in names})
+
+
+def to_frequencies(masses: np.ndarray) -> np.ndarray:
+    """Probabilities (n,), not all zero, to integers (n,) >= 1 that sum to 2**24.
+
+    Every entry gets one, the rest is dealt in proportion, and what flooring leaves over
+    goes to the largest. With 24 bits the cost is below n / 2**24 of the rate.
+    """
+    spare = TOTAL - len(masses)
+    frequencies = 1 + np.floor(masses / masses.sum() * spare).astype(np.int64)
+    frequencies[np.argmax(frequencies)] += TOTAL - frequencies.sum()
+    return frequencies.astype(np.int32)
+
+
+def _pack(rows: list[np.ndarray], first: np.ndarray, offsets: np.ndarray) -> Tables:
+    frequencies = np.concatenate([to_frequencies(row) for row in rows])
+    lengths = np.array([len(row) for row in rows])
+    return Tables(*(a.astype(np.int32) for a in (frequencies, lengths, first, offsets)))
+
+
+def gaussian_tables() -> Tables:
+    """One zero-mean table per scale level, over all but `TAIL_MASS` of its mass."""
+    rows, radii = [], []
+    tail = -_normal_quantile(TAIL_MASS / 2)
+    for sigma in scale_levels().tolist():
+        radius = int(np.ceil(sigma * tail))
+        distance = torch.arange(-radius, radius + 1, dtype=torch.float64).abs()
+        upper = standard_cumulative((0.5 - distance) / sigma)
+        lower = standard_cumulative((-0.5 - distance) / sigma)
+        outside = 2 * lower[:1]  # both tails, beyond the outermost interval
+        rows.append(torch.cat([upper - lower, outside]).numpy())
+        radii.append(radius)
+    return _pack(rows, -np.array(radii), np.zeros(len(rows)))
+
+
+def _normal_quantile(probability: float) -> float:
+    standard = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    return float(standard.icdf(torch.tensor(probability, dtype=torch.float64)))
+
+
+@torch.no_grad()
+def density_tables(density: NonParametricDensity) -> Tables:
+    """One table per channel, centred on the channel's median rounded to 1/64."""
+    medians = torch.round(density.medians().flatten().double() * GRID)
+    low = density.solve_quantile(TAIL_MASS / 2) - medians / GRID
+    high = density.solve_quantile(1 - TAIL_MASS / 2) - medians / GRID
+    first = low.floor().clamp(-MAX_SUPPORT // 2, 0)
+    last = high.ceil().clamp(0, MAX_SUPPORT // 2)
+    rows = []
+    width = int((last - first).max()) + 1
+    symbols = first[:, None] + torch.arange(width, dtype=torch.float64, device=first.device)
+    masses = density.masses(symbols + medians[:, None] / GRID).cpu().numpy()
+    for row, length in zip(masses, (last - first + 1).int().tolist(), strict=True):
+        inside = row[:length]
+        rows.append(np.append(inside, max(1.0 - inside.sum(), 0.0)))
+    return _pack(rows, first.cpu().numpy(), medians.cpu().numpy())
+
+
+def scale_thresholds(fraction_bits: int) -> Tensor:
+    """(63,) integers in units of 2**-fraction_bits: a scale's table is how many it exceeds.
+
+    Thresholds are the geometric means of neighbouring levels: the nearest level in the
+    logarithm costs the least rate, a quarter of what rounding up to the next one costs.
+    """
+    levels = scale_levels()
+    middle = (levels[1:] * levels[:-1]).sqrt()
+    return torch.round(middle * 2**fraction_bits)

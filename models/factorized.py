@@ -1,0 +1,58 @@
+"""Factorized prior.
+
+J. Balle, V. Laparra, E. P. Simoncelli: "End-to-end Optimized Image Compression", ICLR 2017
+(arXiv 1611.01704), with the non-parametric density of Balle et al. 2018, appendix 6.1.
+
+    x --> g_a --> y --> Q --> y_hat --> g_s --> x_hat
+                        |
+                   factorized prior: bits of y_hat, one density per channel
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.base import Codec
+from models.coding.priors import code_factorized
+from models.entropy.density import NonParametricDensity
+from models.entropy.tables import density_tables
+from models.layers import GDN, conv, deconv
+
+
+class Factorized(Codec):
+    """x (B, 3, H, W) in [0, 1], H and W multiples of 16; y (B, M, H/16, W/16)."""
+
+    streams = ("y",)
+    downsampling = 16
+
+    def __init__(self, N: int = 128, M: int = 192):
+        super().__init__(N, M)
+        self.g_a = nn.Sequential(
+            conv(3, N), GDN(N), conv(N, N), GDN(N), conv(N, N), GDN(N), conv(N, M)
+        )
+        self.g_s = nn.Sequential(
+            deconv(M, N),
+            GDN(N, inverse=True),
+            deconv(N, N),
+            GDN(N, inverse=True),
+            deconv(N, N),
+            GDN(N, inverse=True),
+            deconv(N, 3),
+        )
+        self.entropy_bottleneck = NonParametricDensity(M)
+
+    def forward(self, x: Tensor, quantization: str | None = None) -> dict:
+        """Estimate of training: {"x_hat": like x, "likelihoods": {"y": like y}}."""
+        y = self.g_a(x)
+        y_hat, y_likelihoods = self.entropy_bottleneck(y, self.quantization(quantization))
+        return {"x_hat": self.g_s(y_hat), "likelihoods": {"y": y_likelihoods}}
+
+    def analysis(self, x: Tensor) -> dict[str, Tensor]:
+        return {"y": self.g_a(x)}
+
+    def frozen_tables(self) -> dict:
+        return {"y": density_tables(self.entropy_bottleneck)}
+
+    def code(self, coders: dict, latents: dict, shapes: dict) -> Tensor:
+        offsets = self.frozen.offsets["y"]
+        return code_factorized(coders["y"], latents.get("y"), shapes["y"], offsets)

@@ -1,0 +1,73 @@
+"""The operating points of the study, stated once, and those of CompressAI's zoo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One trained codec: its trade-off lambda (for `metric`) and its channels N and M."""
+
+    model: str
+    lmbda: float
+    code_rate: str  # 'low' or 'high', the two widths of the study
+    N: int
+    M: int
+    metric: str = "mse"  # or 'ms-ssim'
+
+
+LAMBDAS = {"low": (0.0067, 0.013), "high": (0.025, 0.0483)}
+
+# model -> code rate -> (N, M)
+CHANNELS = {
+    "Factorized": {"low": (128, 192), "high": (192, 320)},
+    "Hyperprior": {"low": (128, 192), "high": (192, 320)},
+    "JointAutoregressiveHierarchicalPriors": {"low": (192, 192), "high": (192, 320)},
+    "CheckerboardAutogressive": {"low": (192, 192), "high": (192, 320)},
+}
+
+OPERATING_POINTS = tuple(
+    OperatingPoint(model, lmbda, rate, *channels)
+    for model, rates in CHANNELS.items()
+    for rate, channels in rates.items()
+    for lmbda in LAMBDAS[rate]
+)
+
+# lambda of CompressAI's quality 1..8 (its documentation, "Training"); qualities up to 5
+# (4 for the context models) have the channels of code rate 'low'.
+ZOO_LAMBDAS = {
+    "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
+    "ms-ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
+}
+ZOO_LOW = {"Factorized": 5, "Hyperprior": 5}
+ZOO_LOW_DEFAULT = 4
+
+
+def points(model: str, code_rate: str | None = None) -> tuple[OperatingPoint, ...]:
+    """The study's points of a model, lowest lambda first; empty for a model not in it."""
+    return tuple(
+        p for p in OPERATING_POINTS if p.model == model and code_rate in (None, p.code_rate)
+    )
+
+
+def operating_point(model: str, lmbda: float) -> OperatingPoint:
+    """The study's point of a model and lambda; ValueError when there is none."""
+    for point in points(model):
+        if abs(point.lmbda - lmbda) < 1e-9:
+            return point
+    known = ", ".join(f"{p.lmbda:g}" for p in points(model)) or "none"
+    raise ValueError(f"{model} has no operating point of lambda {lmbda:g}; it has: {known}.")
+
+
+def zoo_point(model: str, quality: int, metric: str = "mse") -> OperatingPoint:
+    """CompressAI's point of quality 1..8; ValueError for other qualities or metrics."""
+    if metric not in ZOO_LAMBDAS:
+        raise ValueError(f"Unknown metric {metric!r}; choose mse or ms-ssim.")
+    if model not in CHANNELS:
+        raise ValueError(f"{model} is not one of the zoo's models; give N, M and lambda.")
+    if quality not in range(1, 9):
+        raise ValueError(f"Quality is 1 to 8, not {quality}.")
+    rate = "low" if quality <= ZOO_LOW.get(model, ZOO_LOW_DEFAULT) else "high"
+    lmbda = ZOO_LAMBDAS[metric][quality - 1]
+    return OperatingPoint(model, lmbda, rate, *CHANNELS[model][rate], metric)

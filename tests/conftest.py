@@ -1,0 +1,40 @@
+"""What every test shares: one CPU thread, fixed seeds, no time limit of its own per example."""
+
+from __future__ import annotations
+
+import os
+import random
+
+# Before torch starts its thread pools, and inherited by the processes that tests start: the
+# models under test are so small that threads only get in each other's way. A caller's own
+# setting wins.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Figures are drawn to files, also where there is a display.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+# The same examples on every run; a slow machine is not a failure.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> int:
+    """Seed every generator before each test, so that no test depends on those before it."""
+    seed = 0
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
+
+
+@pytest.fixture(autouse=True)
+def threads_restored():
+    """Give the next test the number of threads that this one found."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
