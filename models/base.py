@@ -19,6 +19,7 @@ from models.coding.range_coder import CodingTables, Reader, Writer
 from models.entropy.density import NonParametricDensity
 from models.entropy.tables import Tables
 from models.presets import OperatingPoint
+from models.tiles import Progress, synthesise
 
 Networks = dict[str, IntegerNetwork | IntegerContext]
 
@@ -69,6 +70,7 @@ class Codec(nn.Module):
         self.N, self.M = N, M
         self.point: OperatingPoint | None = None
         self.metadata: dict = {}
+        self.progress: Progress = iter  # wraps the tiles of a large image, such as tqdm
         self._frozen: Frozen | None = None
 
     # What a model defines ------------------------------------------------------------
@@ -85,7 +87,7 @@ class Codec(nn.Module):
 
     def synthesis(self, y_hat: Tensor) -> Tensor:
         """y_hat (B, M, H/16, W/16) to an image (B, 3, H, W)."""
-        return self.g_s(y_hat)
+        return synthesise(self.g_s, y_hat, self.progress)
 
     def frozen_tables(self) -> dict[str, Tables]:
         """The frequency tables of each stream, from the present weights."""
@@ -209,7 +211,7 @@ class Codec(nn.Module):
         streams = list(zip(*(parts for _, parts in unpacked), strict=True))
         y_hat = self.decode(streams, height, width)
         x_hat = self.synthesis(y_hat)
-        return x_hat[:, :, : header.height, : header.width].clamp(0, 1)
+        return x_hat[:, :, : header.height, : header.width].clamp_(0, 1)
 
     def _check(self, header: Header, max_pixels: int) -> None:
         name = type(self).__name__

@@ -40,6 +40,7 @@ from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import density_tables, gaussian_tables
 from models.layers import GDN, MaskedConv2d, checkerboard_mask, conv, deconv, quantise, round_ste
+from models.tiles import analyse
 
 
 class CheckerboardAutogressive(Codec):
@@ -111,7 +112,7 @@ class CheckerboardAutogressive(Codec):
         }
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        y = self.g_a(x)
+        y = analyse(self.g_a, x, self.progress)
         return {"y": y, "z": self.h_a(y)}
 
     def frozen_tables(self) -> dict:

@@ -17,6 +17,7 @@ from models.coding.priors import code_factorized
 from models.entropy.density import NonParametricDensity
 from models.entropy.tables import density_tables
 from models.layers import GDN, conv, deconv
+from models.tiles import analyse
 
 
 class Factorized(Codec):
@@ -43,12 +44,12 @@ class Factorized(Codec):
 
     def forward(self, x: Tensor, quantization: str | None = None) -> dict:
         """Estimate of training: {"x_hat": like x, "likelihoods": {"y": like y}}."""
-        y = self.g_a(x)
+        y = self.analysis(x)["y"]
         y_hat, y_likelihoods = self.entropy_bottleneck(y, self.quantization(quantization))
         return {"x_hat": self.g_s(y_hat), "likelihoods": {"y": y_likelihoods}}
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        return {"y": self.g_a(x)}
+        return {"y": analyse(self.g_a, x, self.progress)}
 
     def frozen_tables(self) -> dict:
         return {"y": density_tables(self.entropy_bottleneck)}

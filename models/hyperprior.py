@@ -30,6 +30,7 @@ from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import density_tables, gaussian_tables
 from models.layers import GDN, conv, deconv, quantise
+from models.tiles import analyse
 
 
 class Hyperprior(Codec):
@@ -79,7 +80,7 @@ class Hyperprior(Codec):
         }
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        y = self.g_a(x)
+        y = analyse(self.g_a, x, self.progress)
         return {"y": y, "z": self.h_a(y.abs())}
 
     def frozen_tables(self) -> dict:

@@ -39,6 +39,7 @@ from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import density_tables, gaussian_tables
 from models.layers import GDN, MaskedConv2d, causal_mask, conv, deconv, quantise, round_ste
+from models.tiles import analyse
 
 
 class JointAutoregressiveHierarchicalPriors(Codec):
@@ -107,7 +108,7 @@ class JointAutoregressiveHierarchicalPriors(Codec):
         }
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        y = self.g_a(x)
+        y = analyse(self.g_a, x, self.progress)
         return {"y": y, "z": self.h_a(y)}
 
     def frozen_tables(self) -> dict:

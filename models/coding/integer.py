@@ -70,15 +70,18 @@ class IntegerLinear:
         return self
 
     def rescale(self, accumulators: Tensor) -> Tensor:
-        """floor(acc / 2**shift) within the limits; (..., out). Rounds: bias holds the half."""
-        return (accumulators * self.inverse).floor_().clamp_(-LIMIT, LIMIT)
+        """floor(acc / 2**shift) within the limits, (..., out, n). Rounds: bias holds the half.
 
-    def accumulate(self, rows: Tensor) -> Tensor:
-        """(..., K) -> (..., out)."""
-        return rows @ self.weight.t() + self.bias
+        Works in place on its argument.
+        """
+        return accumulators.mul_(self.inverse[:, None]).floor_().clamp_(-LIMIT, LIMIT)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        return self.rescale(self.accumulate(rows))
+    def accumulate(self, columns: Tensor) -> Tensor:
+        """(..., K, n) -> (..., out, n). Weights on the left: BLAS is fastest that way."""
+        return (self.weight @ columns).add_(self.bias[:, None])
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        return self.rescale(self.accumulate(columns))
 
     def integers(self) -> list[Tensor]:
         """What the results depend on, for a digest."""
@@ -102,9 +105,8 @@ class IntegerConv(IntegerLinear):
         for top in range(0, rows, strip):
             bottom = min(top + strip, rows)
             part = x[:, :, top * stride : (bottom - 1) * stride + kernel]
-            unfolded = F.unfold(part, kernel, stride=stride)  # (B, K, n)
-            done = self.rescale((self.weight @ unfolded).add_(self.bias[:, None]).transpose(1, 2))
-            out[:, :, top:bottom] = done.transpose(1, 2).unflatten(2, (bottom - top, columns))
+            done = super().__call__(F.unfold(part, kernel, stride=stride))
+            out[:, :, top:bottom] = done.unflatten(2, (bottom - top, columns))
         return out
 
 
@@ -141,8 +143,8 @@ class IntegerDeconv(IntegerLinear):
             )
         # Output row o gathers inputs i with o = i * stride - pad + tap.
         inside = full[:, :, pad : pad + height * stride, pad : pad + width * stride]
-        acc = inside.permute(0, 2, 3, 1) + self.bias
-        return self.rescale(acc).permute(0, 3, 1, 2)
+        acc = inside.flatten(2) + self.bias[:, None]
+        return self.rescale(acc).unflatten(2, (height * stride, width * stride))
 
 
 def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -245,9 +247,13 @@ class IntegerContext:
 
     def prepare(self, psi: Tensor) -> Tensor:
         """psi (B, 2M, H, W) -> the psi half of the first layer, (B, H*W, 10M/3)."""
-        first = self.layers[0]
-        rows = psi.flatten(2).transpose(1, 2)
-        return rows @ first.weight[:, : self.psi_channels].t() + first.bias
+        weight, bias = self.layers[0].weight[:, : self.psi_channels], self.layers[0].bias
+        psi = psi.flatten(2)
+        prepared = psi.new_empty(psi.shape[0], psi.shape[2], len(bias))
+        for start in range(0, psi.shape[2], self.CHUNK):
+            here = slice(start, start + self.CHUNK)
+            prepared[:, here] = (weight @ psi[:, :, here]).add_(bias[:, None]).transpose(1, 2)
+        return prepared
 
     def at(self, prepared: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
         """Parameters at positions: (B, n, 10M/3) -> (B, n, 2M).
@@ -258,16 +264,19 @@ class IntegerContext:
         chunks = zip(prepared.split(self.CHUNK, 1), centres.split(self.CHUNK), strict=True)
         return torch.cat([self._at(p, y_hat, c, row) for p, c in chunks], 1)
 
-    def _at(self, acc: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
+    def _at(self, prepared: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
         first, *rest = self.layers
-        if y_hat is not None:
-            neighbours = centres[:, None] + self.rows * row + self.columns  # (n, taps)
-            ctx = self.context(y_hat[:, neighbours].flatten(2))
-            acc = acc + ctx @ first.weight[:, self.psi_channels :].t()
+        acc = prepared.flatten(0, 1).t()  # (10M/3, B*n)
+        if y_hat is None:
+            acc = acc.clone()
+        else:
+            neighbours = centres[:, None] + (self.rows * row + self.columns)  # (n, taps)
+            seen = y_hat[:, neighbours.flatten()].view(prepared.shape[0] * len(centres), -1)
+            acc = (first.weight[:, self.psi_channels :] @ self.context(seen.t())).add_(acc)
         x = first.rescale(acc)
         for layer in rest:
             x = layer(leaky_relu(x))
-        return x
+        return x.t().unflatten(0, prepared.shape[:2])
 
 
 def mean_scale_bits(channels: int, scales_first: bool = True) -> Tensor:

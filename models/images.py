@@ -1,0 +1,291 @@
+"""Pixels in and out: image files to 8-bit RGB arrays, arrays to tensors, and back.
+
+An image is a uint8 array (H, W, 3) of sRGB samples as they are stored. What each kind of file
+becomes is stated at `read_image`. The built-in photographs come from scikit-image, and
+
+    python -m models.images fetch-kodak data/kodak
+
+downloads the 24 Kodak test images (`models/fetch.py`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from models import files
+
+# 134 megapixels, 400 MB as RGB: more than any single-shot camera, less than Pillow's own limit.
+MAX_PIXELS = 2**27
+
+# What is looked for in a folder. Pillow goes by the content of a file, not by its name.
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".tif", ".tiff", ".gif", ".avif", ".jp2",
+)  # fmt: skip
+
+# Pillow also opens formats that run an interpreter (EPS); files from strangers stay with these.
+READABLE = (
+    "PNG", "JPEG", "MPO", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000",
+)  # fmt: skip
+
+# Suffix -> Pillow's format and options. All lossless but JPEG.
+WRITABLE: dict[str, tuple[str, dict]] = {
+    ".png": ("PNG", {}),
+    ".bmp": ("BMP", {}),
+    ".ppm": ("PPM", {}),
+    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
+    ".webp": ("WEBP", {"lossless": True}),
+    ".jpg": ("JPEG", {"quality": 95, "subsampling": 0}),
+    ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
+}
+
+COLOUR_SPACES = {"CMYK": "CMYK", "LAB": "CIE Lab", "HSV": "HSV"}
+EXIF_ORIENTATION = 0x0112
+
+# Photographs of scikit-image that lie inside its wheel, and their licences.
+SAMPLES = {
+    "astronaut": "public domain (NASA)",
+    "chelsea": "CC0 (Stefan van der Walt)",
+    "coffee": "CC0 (Rachel Michetti)",
+    "rocket": "public domain (SpaceX)",
+}
+
+
+class ImageError(ValueError):
+    """An image cannot be used. The message is one sentence that says why and what to do."""
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode an image file to a uint8 array (H, W, 3).
+
+    Grey, palette and 1-bit images become RGB. Of 16 bits per sample the upper 8 are kept.
+    An EXIF orientation is applied. Colour profiles are ignored: samples are taken as stored.
+    Alpha is dropped if every pixel is opaque. Of a camera's JPEG with embedded previews (MPO)
+    the main image is taken.
+
+    Errors: `ImageError` for a missing file, a file that is no image, a damaged or truncated
+    one, more than `max_pixels` pixels (told from the header, before anything is decoded),
+    transparent pixels, animations and multi-page files, CMYK and CIE Lab, and samples of 32
+    bits or floating point.
+    """
+    with _opened(path, max_pixels) as image:
+        # Read first: converting makes a new image, without the source's tags.
+        rotated = ImageOps.exif_transpose(image)
+        return _rgb(rotated, path)
+
+
+def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width in pixels as `read_image` returns them, from the header alone.
+
+    Errors: `ImageError` for whatever can be told from a header. Damage further on, and
+    transparent pixels, show only when the image is read.
+    """
+    with _opened(path, max_pixels) as image:
+        # A PNG without EXIF data before its pixels would be decoded to look for some after them.
+        sideways = (image.format != "PNG" or "exif" in image.info) and (
+            image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+        )
+        return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+@contextmanager
+def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+    """Yield the opened, not yet decoded image; every failure in the block is an ImageError."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns below the limit that is checked here.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=READABLE)
+        with image:
+            _check_header(image, path, max_pixels)
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist.") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder; name an image file.") from None
+    except PermissionError:
+        raise ImageError(f"{path} may not be read; check its permissions.") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(
+            f"{path} is not an image of a supported format ({', '.join(READABLE)})."
+        ) from None
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{path} has more pixels than Pillow opens, {2 * (Image.MAX_IMAGE_PIXELS or 0):,}; "
+            "scale it down."
+        ) from None
+    except MemoryError:
+        raise ImageError(f"{path} needs more memory than there is; scale it down.") from None
+    # Pillow's decoders raise whatever a damaged file makes them raise: OSError, SyntaxError,
+    # ValueError, IndexError, struct.error, zlib.error and others.
+    except Exception as error:
+        raise ImageError(f"{path} is damaged or truncated ({_phrase(error)}).") from error
+
+
+def _phrase(error: Exception) -> str:
+    """An exception's text, fit to stand inside a sentence."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _check_header(image: Image.Image, path: str | Path, max_pixels: int) -> None:
+    """Refuse what the header already tells. ImageError."""
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"{path} has {image.width}x{image.height} = {pixels:,} pixels, more than the limit of "
+            f"{max_pixels:,}; raise max_pixels or scale the image down."
+        )
+    # The further images of an MPO file are previews, or the other eye of a stereo camera.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageError(f"{path} holds several images or an animation; extract one frame first.")
+    if image.mode in COLOUR_SPACES:
+        raise ImageError(
+            f"{path} is in {COLOUR_SPACES[image.mode]} colours, which need a colour profile to "
+            "become RGB; convert it to RGB first."
+        )
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise ImageError(
+            f"{path} has 32-bit or floating-point samples; scale it to 8 or 16 bits first."
+        )
+
+
+def _rgb(image: Image.Image, path: str | Path) -> np.ndarray:
+    """The pixels of a decoded image of any accepted mode as uint8 (H, W, 3). ImageError."""
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow keeps the upper bits of 16-bit RGB too
+        samples = np.asarray(image)
+        if np.any(samples == image.info.get("transparency", -1)):
+            raise ImageError(_transparency(path))
+        return np.repeat((samples >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        key = image.info.get("transparency")
+        image = image.convert("RGBA")
+        wide = isinstance(key, tuple) and max(key) > 255  # lost in Pillow's 8 bits
+        if wide or image.getchannel("A").getextrema()[0] < 255:
+            raise ImageError(_transparency(path))
+    return np.array(image.convert("RGB"))
+
+
+def _transparency(path: str | Path) -> str:
+    return f"{path} has transparent pixels; put it on a background of your choice first."
+
+
+def write_image(path: str | Path, pixels: np.ndarray) -> None:
+    """Write a uint8 array (H, W, 3) in the format of the suffix, atomically.
+
+    Lossless for .png, .bmp, .ppm, .tif, .tiff and .webp; .jpg and .jpeg are of quality 95
+    without chroma subsampling.
+
+    Errors: `ImageError` for another suffix, another kind of array or a size that the format
+    cannot hold; `OSError` of the file system.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITABLE:
+        raise ImageError(
+            f"{path} does not end in one of the formats that can be written: {', '.join(WRITABLE)}."
+        )
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ImageError(
+            f"An image to write is a uint8 array (H, W, 3), not {pixels.dtype} {pixels.shape}."
+        )
+    kind, options = WRITABLE[path.suffix.lower()]
+    buffer = io.BytesIO()  # so that a failure is either the encoder's or the disk's
+    try:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
+    except (OSError, ValueError) as error:
+        height, width = pixels.shape[:2]
+        raise ImageError(
+            f"{path}: {kind} cannot hold {width}x{height} pixels ({_phrase(error)}); use .png."
+        ) from error
+    files.write_bytes(path, buffer.getvalue())
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()).float().div_(255)
+
+
+def to_uint8(x: torch.Tensor) -> np.ndarray:
+    """Float (1, 3, H, W) or (3, H, W) in [0, 1] to uint8 (H, W, 3): scaled, rounded, clamped."""
+    if x.ndim == 4:
+        x = x.squeeze(0)
+    if x.ndim != 3 or x.shape[0] != 3:
+        raise ImageError(f"One image is a tensor (1, 3, H, W), not {tuple(x.shape)}.")
+    levels = x.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
+    """The image files of a folder by their suffixes, in natural order (kodim2 before kodim10).
+
+    Hidden files are left out. `recursive` descends into the folders inside, links included.
+
+    Errors: `ImageError` if the folder does not exist or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise ImageError(f"The folder {folder} does not exist.")
+    if not folder.is_dir():
+        raise ImageError(f"{folder} is not a folder; name the folder that holds the images.")
+    found = _walk(folder) if recursive else folder.iterdir()
+    images = [
+        p for p in found
+        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    ]  # fmt: skip
+    if not images:
+        raise ImageError(f"There is no image in {folder} (looked for {', '.join(SUFFIXES)}).")
+    return sorted(images, key=lambda p: natural_order(p.relative_to(folder).as_posix()))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Every file under a folder, outside hidden folders; a loop of links ends."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
+        if real not in seen:
+            yield from (Path(root) / name for name in names)
+        seen.add(real)
+
+
+def natural_order(name: str) -> list[tuple[str, int]]:
+    """Sort key in which digits count as numbers."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
+
+
+def sample_photographs() -> list[tuple[str, np.ndarray]]:
+    """Name and pixels, uint8 (H, W, 3), of the photographs inside scikit-image's wheel.
+
+    No download. All are free of copyright (`SAMPLES`): a portrait, a cat, a cup of coffee, a
+    rocket launch, 0.14 to 0.27 megapixels each.
+
+    Errors: `ImageError` if scikit-image is not installed.
+    """
+    try:
+        from skimage import data  # an import of a second, which few callers need
+    except ImportError:
+        raise ImageError(
+            "The built-in photographs need scikit-image (pip install scikit-image); or name a "
+            "folder of images."
+        ) from None
+    return [(name, np.array(getattr(data, name)())) for name in SAMPLES]
+
+
+if __name__ == "__main__":
+    import sys
+
+    from models.fetch import main
+
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What a reconstruction is worth: PSNR, MS-SSIM, and Bjontegaard's two differences of curves.
+
+The metrics of images take `uint8` arrays of shape (height, width, 3), that is, the pixels a
+viewer sees after rounding, and look at RGB, as the published curves of learned codecs do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# Five scales halve the image four times; what is left must hold the 11x11 window.
+MS_SSIM_SMALLEST_SIDE = 161
+
+Image = NDArray[np.uint8]
+Values = NDArray[np.float64]
+
+
+class Delta(NamedTuple):
+    """A Bjontegaard difference and the common range over which it was averaged.
+
+    `value` is in percent for `bd_rate` and in dB for `bd_psnr`; `low` and `high` are in dB
+    for `bd_rate` and in the unit of the rate (bpp) for `bd_psnr`.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def psnr(a: Image, b: Image) -> float:
+    """Peak signal-to-noise ratio of two `uint8` images (H, W, 3) in dB; inf if they are equal.
+
+    10 log10(255^2 / MSE), the mean over all pixels and the three channels together.
+
+    Errors: `ValueError` if the shapes differ or an array is not an 8-bit RGB image.
+    """
+    _check_images(a, b)
+    difference = a.astype(np.int64) - b.astype(np.int64)
+    squares = int(np.sum(difference * difference))  # exact
+    if squares == 0:
+        return math.inf
+    return 10 * math.log10(255**2 * a.size / squares)
+
+
+def ms_ssim(a: Image, b: Image) -> float:
+    """Multi-scale structural similarity of two `uint8` images (H, W, 3), 1 if they are equal.
+
+    Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment"
+    (2003): five scales, an 11x11 Gaussian window, the mean over the channels; computed by
+    pytorch_msssim, as all published curves of learned codecs are.
+
+    Returns nan if a side is shorter than 161 pixels: the fifth scale would be smaller than
+    the window, and with fewer scales or a smaller window it would be another measure whose
+    values do not compare.
+
+    Errors: `ValueError` if the shapes differ or an array is not an 8-bit RGB image.
+    """
+    _check_images(a, b)
+    if min(a.shape[:2]) < MS_SSIM_SMALLEST_SIDE:
+        return math.nan
+    import torch  # here, because PSNR and the BD-rate do without
+    from pytorch_msssim import ms_ssim as measure
+
+    def tensor(image: Image):
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+        return torch.from_numpy(planes).float()  # (1, 3, H, W)
+
+    with torch.no_grad():
+        return float(measure(tensor(a), tensor(b), data_range=255))
+
+
+def ms_ssim_db(value: float) -> float:
+    """MS-SSIM in dB, -10 log10(1 - value), which spreads out the values near 1; inf for 1.
+
+    Curves convert the mean over the images, since published curves give only that mean.
+    """
+    return math.inf if value >= 1 else -10 * math.log10(1 - value)
+
+
+def bd_rate(
+    rate_anchor: ArrayLike, psnr_anchor: ArrayLike, rate_test: ArrayLike, psnr_test: ArrayLike
+) -> Delta:
+    """Mean difference in rate of the test curve at equal quality, in percent of the anchor's.
+
+    Negative: the test curve needs fewer bits. The logarithm of the rate is interpolated over
+    the quality by PCHIP (monotone cubic) and averaged over the qualities that both curves
+    reach; nothing is extrapolated. After Bjontegaard, VCEG-M33 (2001), with the interpolation
+    of JCTVC-L1100 (2013).
+
+    Rates are positive, in any unit that both share (bpp); qualities in dB (PSNR, or MS-SSIM
+    in dB). A curve has two or more points, in any order; through just two of them the
+    interpolation is a straight line. Four points or more are what the field compares.
+
+    Errors: `ValueError` if a curve has fewer than two points, a value is not finite, a rate
+    is not positive, more rate does not give more quality, or the qualities do not overlap.
+    """
+    anchor = _curve(rate_anchor, psnr_anchor, "anchor")
+    test = _curve(rate_test, psnr_test, "test")
+    low, high = _common(anchor[1], test[1], "qualities", "dB")
+    difference = _mean(*test[::-1], low, high) - _mean(*anchor[::-1], low, high)
+    return Delta(100 * math.expm1(difference), low, high)
+
+
+def bd_psnr(
+    rate_anchor: ArrayLike, psnr_anchor: ArrayLike, rate_test: ArrayLike, psnr_test: ArrayLike
+) -> Delta:
+    """Mean difference in quality of the test curve at equal rate, in dB; positive is better.
+
+    The same as `bd_rate` with the axes exchanged: the quality is interpolated over the
+    logarithm of the rate and averaged over the (logarithmic) rates that both curves reach.
+
+    Errors: as `bd_rate`; the rates must overlap instead of the qualities.
+    """
+    anchor = _curve(rate_anchor, psnr_anchor, "anchor")
+    test = _curve(rate_test, psnr_test, "test")
+    low, high = _common(anchor[0], test[0], "rates", "nepers")
+    difference = _mean(*test, low, high) - _mean(*anchor, low, high)
+    return Delta(difference, math.exp(low), math.exp(high))
+
+
+def _check_images(a: Image, b: Image) -> None:
+    for image in (a, b):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+            raise ValueError(
+                f"A metric needs uint8 images of shape (height, width, 3), "
+                f"not {image.dtype} of shape {image.shape}."
+            )
+    if a.shape != b.shape:
+        raise ValueError(f"The images differ in shape: {a.shape} and {b.shape}.")
+
+
+def _curve(rate: ArrayLike, quality: ArrayLike, name: str) -> tuple[Values, Values]:
+    """The logarithm of the rate and the quality, sorted by rate, after all checks."""
+    rates, qualities = np.asarray(rate, float), np.asarray(quality, float)
+    if rates.ndim != 1 or rates.shape != qualities.shape:
+        raise ValueError(f"The {name} curve needs as many rates as qualities, in flat lists.")
+    if len(rates) < 2:
+        raise ValueError(f"The {name} curve has {len(rates)} point(s); two or more are needed.")
+    if not (np.isfinite(rates).all() and np.isfinite(qualities).all() and (rates > 0).all()):
+        raise ValueError(f"The {name} curve needs finite qualities and finite, positive rates.")
+    order = np.argsort(rates, kind="stable")
+    rates, qualities = rates[order], qualities[order]
+    if (np.diff(rates) <= 0).any() or (np.diff(qualities) <= 0).any():
+        raise ValueError(f"In the {name} curve, quality does not rise strictly with the rate.")
+    return np.log(rates), qualities
+
+
+def _common(anchor: Values, test: Values, what: str, unit: str) -> tuple[float, float]:
+    low, high = max(anchor[0], test[0]), min(anchor[-1], test[-1])
+    if low >= high:
+        if unit == "nepers":  # logarithms of rates: say the rates themselves
+            anchor, test, unit = np.exp(anchor), np.exp(test), "bpp"
+        raise ValueError(
+            f"The {what} of the two curves do not overlap: the anchor has {anchor[0]:.3f} to "
+            f"{anchor[-1]:.3f} {unit}, the test curve {test[0]:.3f} to {test[-1]:.3f} {unit}."
+        )
+    return float(low), float(high)
+
+
+def _mean(x: Values, y: Values, low: float, high: float) -> float:
+    """Mean over [low, high] of the PCHIP interpolation of y(x); the integral is exact."""
+    from scipy.interpolate import PchipInterpolator
+
+    return float(PchipInterpolator(x, y).integrate(low, high)) / (high - low)

@@ -1,0 +1,213 @@
+"""Rate-distortion figures and contact sheets, one look for the whole study.
+
+Every codec has one colour and one marker wherever it appears; where a curve comes from is
+said by its line. All figures stand on an opaque white panel, so that they read the same in a
+light and in a dark page, and are written atomically without a date, so that the same
+numbers give the same file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.files import atomic_write
+from models.metrics import ms_ssim_db
+
+# Hues of Okabe and Ito's and of Paul Tol's colour-blind-safe sets, those of the classical
+# codecs greyer or lighter. Markers tell the codecs apart in print without colour.
+LOOKS: dict[str, tuple[str, str]] = {
+    "Factorized": ("#0072B2", "o"),
+    "Hyperprior": ("#D55E00", "s"),
+    "JointAutoregressiveHierarchicalPriors": ("#009E73", "D"),
+    "CheckerboardAutogressive": ("#AA4499", "^"),
+    "mbt2018-mean": ("#999933", "v"),
+    "cheng2020-anchor": ("#882255", "P"),
+    "elic2022": ("#661100", "X"),
+    "JPEG": ("#555555", "."),
+    "JPEG2000": ("#A0A0A0", "x"),
+    "WebP": ("#E69F00", "+"),
+    "AVIF": ("#56B4E9", "1"),
+    "AV1": ("#56B4E9", "2"),
+    "BPG444": ("#332288", "3"),
+    "VTM": ("#000000", "4"),
+}
+OTHER_LOOKS = (("#117733", "<"), ("#CC6677", ">"), ("#6699CC", "h"), ("#997700", "p"))
+
+# Names of published curves that belong to one of the codecs above.
+SAME_CODEC = {
+    "bmshj2018-factorized": "Factorized",
+    "bmshj2018-hyperprior": "Hyperprior",
+    "mbt2018": "JointAutoregressiveHierarchicalPriors",
+    "minnen2018-checkerboard": "CheckerboardAutogressive",
+    "Joint": "JointAutoregressiveHierarchicalPriors",
+    "Checkerboard": "CheckerboardAutogressive",
+}
+
+LINES: dict[str, dict[str, Any]] = {
+    "ours": {"linestyle": "-", "linewidth": 2.0, "markersize": 6},
+    "zoo": {"linestyle": "--", "linewidth": 1.2, "markersize": 4},
+    "paper": {"linestyle": ":", "linewidth": 1.4, "markersize": 4},
+    "original": {"linestyle": "-.", "linewidth": 1.2, "markersize": 6, "fillstyle": "none"},
+    "classical": {"linestyle": "-", "linewidth": 1.0, "markersize": 5},
+    "reference": {"linestyle": "--", "linewidth": 0.9, "markersize": 5},
+}
+
+AXES = {"psnr": "PSNR (dB, RGB)", "ms_ssim": "MS-SSIM (dB, RGB)"}
+
+Style = Mapping[str, Any]
+Curve = tuple[str, ArrayLike, ArrayLike, Style | None]
+
+
+def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
+    """Matplotlib's line properties for a codec: its fixed colour and marker, its source's line.
+
+    `codec` is a model's name, a classical codec's, or a name of the reference table such as
+    "mbt2018" or "paper-mbt2018"; any other name gets one of four spare looks, the same on
+    every run. `source` is "ours" (measured here), "zoo" (CompressAI), "paper", "original"
+    (the study that is reproduced), "classical" (measured here), or "reference".
+
+    Errors: `ValueError` for an unknown source.
+    """
+    if source not in LINES:
+        raise ValueError(f"There is no source {source!r}; choose one of {', '.join(LINES)}.")
+    name = codec.removeprefix("paper-")
+    name = SAME_CODEC.get(name, name)
+    spare = OTHER_LOOKS[sum(name.encode()) % len(OTHER_LOOKS)]
+    color, marker = LOOKS.get(name, spare)
+    return {"color": color, "marker": marker, **LINES[source]}
+
+
+def rd_figure(
+    curves: Iterable[Curve],
+    metric: str,
+    path: str | Path,
+    *,
+    title: str = "",
+    max_bpp: float | None = None,
+) -> None:
+    """Draw rate-distortion curves into `path`, whose suffix says the format (.svg or .png).
+
+    `curves` holds tuples (label, bpp, quality, style): two lists of equal length, in any
+    order, and a style from `style_of` (None: `style_of(label)`). `metric` is "psnr", with
+    quality in dB, or "ms_ssim", with quality between 0 and 1, which is drawn in dB. Points
+    without a finite quality are left out. `max_bpp` cuts the axes to the rates of interest.
+    The legend, in the order of `curves`, stands beside the axes and covers no data.
+
+    Errors: `ValueError` for an unknown metric or suffix, or if there is no point to draw.
+    """
+    if metric not in AXES:
+        raise ValueError(f"There is no metric {metric!r}; choose one of {', '.join(AXES)}.")
+    lines = [line for curve in curves if len((line := _line(curve, metric))[1])]
+    inside = [
+        q
+        for _, bpp, quality, _ in lines
+        for r, q in zip(bpp, quality, strict=True)
+        if max_bpp is None or r <= max_bpp
+    ]
+    if not inside:
+        raise ValueError("There is no point to draw in the rate-distortion figure.")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure  # without pyplot: no global state, no window
+
+    with mpl.rc_context({"svg.hashsalt": "rd_figure", "font.size": 11}):
+        figure = Figure(figsize=(9.6, 5.6), facecolor="white", layout="constrained")
+        axes = figure.subplots()
+        for label, bpp, quality, style in lines:
+            axes.plot(bpp, quality, label=label, **style)
+        axes.set_xlabel("rate (bits per pixel)")
+        axes.set_ylabel(AXES[metric])
+        axes.set_title(title)
+        axes.grid(color="#DDDDDD", linewidth=0.7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_axisbelow(True)
+        if max_bpp is not None:
+            margin = 0.04 * (max(inside) - min(inside)) or 1
+            axes.set_xlim(0, max_bpp)
+            axes.set_ylim(min(inside) - margin, max(inside) + margin)
+        else:
+            axes.set_xlim(left=0)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.2)
+        _save(figure, path)
+
+
+def _line(curve: Curve, metric: str) -> tuple[str, list[float], list[float], Style]:
+    """One curve ready to plot: sorted by rate, MS-SSIM in dB, without missing points."""
+    label, rates, qualities, style = curve
+    points = sorted(zip(np.asarray(rates, float), np.asarray(qualities, float), strict=True))
+    if metric == "ms_ssim":
+        points = [(rate, ms_ssim_db(quality)) for rate, quality in points]
+    points = [point for point in points if all(map(math.isfinite, point))]
+    return label, [p[0] for p in points], [p[1] for p in points], style or style_of(label)
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    suffix = Path(path).suffix.lower().removeprefix(".")
+    if suffix not in ("svg", "png"):
+        raise ValueError(f"A figure is written as .svg or .png, not as {Path(path).name!r}.")
+    metadata = {"Date": None} if suffix == "svg" else {"Software": None}
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]],
+    path: str | Path,
+    *,
+    max_side: int = 768,
+) -> None:
+    """Write a PNG with images in a grid, each under its title.
+
+    `rows` holds lists of (title, uint8 array (H, W, 3)), typically an original and its
+    reconstructions; rows may differ in length, titles may have several lines. Images are
+    shown pixel by pixel; only one with a side above `max_side` is scaled down to it, and its
+    title says so, because scaling hides artefacts (pass crops to see them).
+
+    Errors: `ValueError` if there is no image.
+    """
+    from PIL import Image, ImageDraw
+
+    tiles = [[_tile(title, array, max_side) for title, array in row] for row in rows if row]
+    if not tiles:
+        raise ValueError("There is no image for the contact sheet.")
+    gap = 12
+    columns = max(map(len, tiles))
+    widths = [max(row[c].width for row in tiles if c < len(row)) for c in range(columns)]
+    heights = [max(tile.height for tile in row) for row in tiles]
+    size = (sum(widths) + gap * (columns + 1), sum(heights) + gap * (len(tiles) + 1))
+    sheet = Image.new("RGB", size, "white")
+    ImageDraw.Draw(sheet).rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#BBBBBB")
+    top = gap
+    for row, height in zip(tiles, heights, strict=True):
+        left = gap
+        for tile, width in zip(row, widths, strict=False):
+            sheet.paste(tile, (left, top))
+            left += width + gap
+        top += height + gap
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _tile(title: str, array: NDArray[np.uint8], max_side: int) -> Any:
+    """The image with its title above it, as wide as the wider of the two."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.fromarray(array)
+    scale = max(image.size) / max_side
+    if scale > 1:
+        image = image.resize([max(1, round(side / scale)) for side in image.size])
+        title += f"\n(shown at {1 / scale:.0%})"
+    font = ImageFont.load_default(size=14)
+    measure = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox
+    _, _, text_width, text_height = measure((0, 0), title, font=font)
+    band = math.ceil(text_height) + 6
+    width = max(image.width, math.ceil(text_width))
+    tile = Image.new("RGB", (width, image.height + band), "white")
+    ImageDraw.Draw(tile).multiline_text((0, 0), title, fill="black", font=font)
+    tile.paste(image, (0, band))
+    return tile
