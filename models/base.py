@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.coding.container import MAX_PIXELS, Header, check_pixels, pack, unpack
 from models.coding.errors import StreamError
-from models.coding.integer import IntegerContext, IntegerNetwork, digest_parts
+from models.coding.integer import digest_parts
 from models.coding.loop import Coder
 from models.coding.range_coder import CodingTables, Reader, Writer
 from models.entropy.density import NonParametricDensity
@@ -21,7 +21,7 @@ from models.entropy.tables import Tables
 from models.presets import OperatingPoint
 from models.tiles import Progress, synthesise
 
-Networks = dict[str, IntegerNetwork | IntegerContext]
+Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
 
 
 class Frozen:
@@ -80,7 +80,7 @@ class Codec(nn.Module):
         raise NotImplementedError
 
     def code(
-        self, coders: dict[str, Coder], latents: dict[str, Tensor], shapes: dict[str, tuple]
+        self, coders: Mapping[str, Coder], latents: dict[str, Tensor], shapes: dict[str, tuple]
     ) -> Tensor:
         """Code all latents, or read them where `latents` is empty; returns y_hat."""
         raise NotImplementedError

@@ -21,6 +21,8 @@ context features are zero; non-anchors see all anchors around them. Two steps co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -125,7 +127,7 @@ class CheckerboardAutogressive(Codec):
             "context": IntegerContext(self.context_prediction, self.entropy_parameters, bits),
         }
 
-    def code(self, coders: dict, latents: dict, shapes: dict) -> Tensor:
+    def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         frozen = self.frozen
         z_hat = code_factorized(coders["z"], latents.get("z"), shapes["z"], frozen.offsets["z"])
         psi = frozen.networks["h_s"](to_grid(z_hat))

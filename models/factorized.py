@@ -10,6 +10,8 @@ J. Balle, V. Laparra, E. P. Simoncelli: "End-to-end Optimized Image Compression"
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from models.base import Codec
@@ -54,6 +56,6 @@ class Factorized(Codec):
     def frozen_tables(self) -> dict:
         return {"y": density_tables(self.entropy_bottleneck)}
 
-    def code(self, coders: dict, latents: dict, shapes: dict) -> Tensor:
+    def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         offsets = self.frozen.offsets["y"]
         return code_factorized(coders["y"], latents.get("y"), shapes["y"], offsets)

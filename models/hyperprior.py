@@ -18,6 +18,8 @@ What is new to the factorized prior: z, side information that tells where y is l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -89,7 +91,7 @@ class Hyperprior(Codec):
     def frozen_networks(self) -> dict:
         return {"h_s": IntegerNetwork(self.h_s, GRID_BITS, FRACTION_BITS)}
 
-    def code(self, coders: dict, latents: dict, shapes: dict) -> Tensor:
+    def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         frozen = self.frozen
         z_hat = code_factorized(coders["z"], latents.get("z"), shapes["z"], frozen.offsets["z"])
         scales = frozen.networks["h_s"](to_grid(z_hat))

@@ -21,6 +21,8 @@ already coded part of y_hat. Coding is in wavefront order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -121,7 +123,7 @@ class JointAutoregressiveHierarchicalPriors(Codec):
             "context": IntegerContext(self.context_prediction, self.entropy_parameters, bits),
         }
 
-    def code(self, coders: dict, latents: dict, shapes: dict) -> Tensor:
+    def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         frozen = self.frozen
         z_hat = code_factorized(coders["z"], latents.get("z"), shapes["z"], frozen.offsets["z"])
         psi = frozen.networks["h_s"](to_grid(z_hat))

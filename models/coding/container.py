@@ -131,10 +131,10 @@ def _parse(data: bytes) -> tuple[Header, int]:
 def _model_name(reader: _Bytes) -> str:
     code = reader.byte()
     if code >= NAMED:
-        name = reader.take(code - NAMED)
-        if not (name.isascii() and name.decode("latin-1").isidentifier()):
+        letters = reader.take(code - NAMED).decode("latin-1")
+        if not (letters.isascii() and letters.isidentifier()):
             raise StreamError("The header's model name is not a name.")
-        return name.decode("ascii")
+        return letters
     for name, known in CODES.items():
         if known == code:
             return name
