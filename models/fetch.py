@@ -7,6 +7,7 @@ and is continued by the next run; a file gets its name only after its digest was
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import http.client
 import os
@@ -23,6 +24,8 @@ KODAK_DIGESTS = Path(__file__).resolve().parent.parent / "statistics" / "kodak.s
 ATTEMPTS = 4  # per file, each going on where the last one broke off
 CHUNK = 1 << 16  # bytes
 TIMEOUT = 30.0  # seconds without an answer
+# Not worth another attempt; every other OSError is the network's.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class FetchError(RuntimeError):
@@ -64,7 +67,9 @@ def fetch(
         label = f"{name} ({number} of {len(digests)})"
         if path.exists():
             if _sha256(path) != digest:
-                raise FetchError(f"{path} is not the file to be fetched; move it away or delete it.")
+                raise FetchError(
+                    f"{path} is there but is another file than expected; move it away or delete it."
+                )
             _line(f"{label}: already there")
         else:
             _fetch_file(url.rstrip("/") + "/" + name, path, digest, label, timeout)
@@ -88,9 +93,8 @@ def _fetch_file(url: str, path: Path, digest: str, label: str, timeout: float) -
             problem = f"{error.code} {error.reason}"
             continue
         except (OSError, http.client.HTTPException) as error:
-            if not isinstance(error, ConnectionError | TimeoutError | urllib.error.URLError
-                              | http.client.HTTPException):  # fmt: skip
-                raise  # the disk's, not the network's
+            if getattr(error, "errno", None) in DISK_ERRORS:
+                raise
             problem = str(getattr(error, "reason", error)) or type(error).__name__
             continue
         if _sha256(part) == digest:
@@ -99,6 +103,7 @@ def _fetch_file(url: str, path: Path, digest: str, label: str, timeout: float) -
             part.replace(path)
             return
         part.unlink()
+        problem = "wrong SHA-256"
         if not continued:  # what was there from an earlier run may have been the wrong part
             raise FetchError(
                 f"{url} has another SHA-256 than expected; the server sends a different file."
@@ -112,8 +117,8 @@ def _fetch_file(url: str, path: Path, digest: str, label: str, timeout: float) -
 def _download(url: str, part: Path, label: str, timeout: float) -> None:
     """Append the rest of `url` to `part`, or write all of it if the server insists on that.
 
-    Errors: URLError, HTTPException, ConnectionError or TimeoutError of the network, OSError of
-    the disk. What has arrived by then stays in `part`.
+    Errors: OSError and HTTPException of the network, OSError of the disk (`DISK_ERRORS`). What
+    has arrived by then stays in `part`.
     """
     have = part.stat().st_size if part.exists() else 0
     try:

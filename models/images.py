@@ -80,9 +80,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     bits or floating point.
     """
     with _opened(path, max_pixels) as image:
-        # Read first: converting makes a new image, without the source's tags.
-        rotated = ImageOps.exif_transpose(image)
-        return _rgb(rotated, path)
+        ImageOps.exif_transpose(image, in_place=True)  # decodes
+        return _rgb(image, path)
 
 
 def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -92,11 +91,12 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
     transparent pixels, show only when the image is read.
     """
     with _opened(path, max_pixels) as image:
-        # A PNG without EXIF data before its pixels would be decoded to look for some after them.
-        sideways = (image.format != "PNG" or "exif" in image.info) and (
-            image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8)
-        )
-        return (image.width, image.height) if sideways else (image.height, image.width)
+        size = (image.height, image.width)
+        if image.format == "TIFF":  # Pillow has turned its size already
+            return size
+        if image.format == "PNG" and "exif" not in image.info:
+            return size  # asking for EXIF data would decode the pixels, as it may come after them
+        return size[::-1] if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8) else size
 
 
 @contextmanager
@@ -104,12 +104,12 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """Yield the opened, not yet decoded image; every failure in the block is an ImageError."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns below the limit that is checked here.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=READABLE)
-        with image:
-            _check_header(image, path, max_pixels)
-            yield image
+            # Of sizes below the limit that is checked here, and of odd metadata.
+            warnings.filterwarnings("ignore", module="PIL")
+            Image.init()  # otherwise only some of the formats are known; nothing the second time
+            with Image.open(path, formats=[f for f in READABLE if f in Image.OPEN]) as image:
+                _check_header(image, path, max_pixels)
+                yield image
     except ImageError:
         raise
     except FileNotFoundError:
@@ -173,7 +173,7 @@ def _rgb(image: Image.Image, path: str | Path) -> np.ndarray:
         key = image.info.get("transparency")
         image = image.convert("RGBA")
         wide = isinstance(key, tuple) and max(key) > 255  # lost in Pillow's 8 bits
-        if wide or image.getchannel("A").getextrema()[0] < 255:
+        if wide or np.asarray(image)[:, :, 3].min() < 255:
             raise ImageError(_transparency(path))
     return np.array(image.convert("RGB"))
 

@@ -33,10 +33,8 @@ def tiled(
         return network(x)
     out: Tensor | None = None
     for rows, columns in progress(list(_tiles(height, width, tile))):
-        (top, bottom), (left, right) = (
-            _extend(*rows, margin, height),
-            _extend(*columns, margin, width),
-        )
+        top, bottom = _extend(rows, margin, height)
+        left, right = _extend(columns, margin, width)
         part = network(x[:, :, top:bottom, left:right])
         if out is None:
             size = int(height * scale), int(width * scale)
@@ -54,8 +52,8 @@ def _tiles(height: int, width: int, tile: int) -> Iterator[tuple[tuple[int, int]
             yield (top, min(top + tile, height)), (left, min(left + tile, width))
 
 
-def _extend(start: int, stop: int, margin: int, size: int) -> tuple[int, int]:
-    return max(start - margin, 0), min(stop + margin, size)
+def _extend(span: tuple[int, int], margin: int, size: int) -> tuple[int, int]:
+    return max(span[0] - margin, 0), min(span[1] + margin, size)
 
 
 def _scaled(span: tuple[int, int], origin: int, scale: float) -> slice:

@@ -90,8 +90,8 @@ def draw_tower(
     Under each layer with a kernel stands the shape of its output, `scale` being the
     downsampling of the input. The layers fill the same width in every row of seven.
     """
-    d.tensor(5, y, name, size=19)
-    previous = d.tensor(11, y, ends[0])
+    d.tensor(4.8, y, name, size=19)
+    previous = d.tensor(10.8, y, ends[0])
     x = 15.4
     for layer in layers:
         width = (15.0 if layer.kind.startswith("masked") else 13.0) if layer.has_kernel else 6.6
@@ -108,7 +108,7 @@ def draw_tower(
             node = d.box(x + width / 2, y, width, 4.4, text, "activation", size=9.5)
         d.link(previous, node)
         previous, x = node, x + width + 2.0
-    d.link(previous, d.tensor(x + 1.7, y, ends[1]))
+    d.link(previous, d.tensor(x + 2.1, y, ends[1]))
 
 
 def factorized_network() -> Diagram:
@@ -119,7 +119,7 @@ def factorized_network() -> Diagram:
     d.note(
         3, 32,
         "N, M = 128, 192 (low rates) or 192, 320 (high rates).   "
-        "GDN: $x_i\\,/\\,(\\beta_i + \\sum_j \\gamma_{ij} x_j^2)^{1/2}$;   "
+        "GDN: $x_i\\,/\\,(\\beta_i + \\Sigma_j\\,\\gamma_{ij} x_j^2)^{1/2}$;   "
         "IGDN multiplies by the root instead.",
         size=10, ha="left",
     )

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.files import write_bytes
+from notebooks.diagram_coding import checkerboard, coding_orders, file_layout
 from notebooks.diagram_networks import (
     factorized_network,
     hyperprior_network,
     joint_autoregressive_network,
 )
-from notebooks.diagram_orders import checkerboard, coding_orders
 from notebooks.diagram_style import Diagram, Node
 
 WIDTH = 106.0
@@ -113,7 +113,7 @@ def _factorized_training(d: Diagram) -> None:
     d.link(synthesis_side, synthesis, rf"{Y_TILDE} or {Y_HAT}", size=12)
     d.link(synthesis, distortion, X_TILDE)
     d.arrow(crops.top, (12, 10.6), (91, 10.6), distortion.top)
-    density = d.box(61, 27.5, 14, 6, "density $p$,\none a channel", "entropy", size=10)
+    density = d.box(61, 27.5, 14, 6, "density $p$,\none per channel", "entropy", size=10)
     rate = d.box(78, 27.5, 13, 6, r"$R = -\Sigma\,\log_2 p$" + "\nper pixel", "loss", size=10)
     loss = d.box(94, 27.5, 13, 6, r"$L = \lambda D + R$", "loss", size=11)
     d.arrow(fork.bottom, (38, 27.5), rate_side.left)
@@ -157,7 +157,7 @@ def hyperprior_dataflow() -> Diagram:
     d.link(synthesis, d.tensor(101, 13, X_HAT))
 
     gaussian = d.box(
-        56, 25, 37, 6, r"$\mathcal{N}(0, \sigma^2) * \mathcal{U}(-\frac{1}{2}, \frac{1}{2})$"
+        56, 25, 37, 6, r"$\mathcal{N}(0, \sigma^2) * \mathcal{U}\,(-\frac{1}{2}, \frac{1}{2})$"
         ":\nCDF table of one of 64 scales", "entropy",
     )
     _feed(d, gaussian, writer, reader)
@@ -190,7 +190,7 @@ def hyperprior_training() -> Diagram:
     d.link(synthesis, distortion, X_TILDE)
 
     gaussian = d.box(
-        62, 25, 20, 5.4, r"$\mathcal{N}(0, \sigma^2) * \mathcal{U}(-\frac{1}{2}, \frac{1}{2})$",
+        62, 25, 20, 5.4, r"$\mathcal{N}(0, \sigma^2) * \mathcal{U}\,(-\frac{1}{2}, \frac{1}{2})$",
         "entropy", size=9.5,
     )
     bits_y = d.box(88, 25, 22, 5.4, r"$R_y = -\Sigma\,\log_2 p(\tilde{y} | \sigma)$", "loss")
@@ -202,7 +202,7 @@ def hyperprior_training() -> Diagram:
     hyper_analysis, hyper_fork = _network(d, 27, 48, H_A, "entropy"), d.joint(35, 48)
     hyper_side, hyper_rate_side = d.quantiser(42.5, 37, "U|Q"), d.quantiser(42.5, 48, "U")
     hyper_synthesis = _network(d, 62, 37, H_S, "entropy")
-    density = d.box(62, 48, 20, 5.4, "density $p$,\none a channel", "entropy", size=10)
+    density = d.box(62, 48, 20, 5.4, "density $p$,\none per channel", "entropy", size=10)
     bits_z = d.box(88, 48, 22, 5.4, r"$R_z = -\Sigma\,\log_2 p(\tilde{z})$", "loss")
     d.arrow(fork_rate.bottom, hyper_analysis.top, label="$|y|$")
     d.arrow(hyper_analysis.right, hyper_fork.left, label=Z, head=False)
@@ -219,11 +219,11 @@ def hyperprior_training() -> Diagram:
         d.arrow(bits.right, (102, bits.y), head=False)
         d.joint(102, bits.y)
     d.arrow(loss.left, (17, 58), analysis.bottom, dashed=True)
-    d.note(38, 56.3, "gradients")
+    d.note(39, 56.3, "gradients reach every network and the density")
     d.note(
-        3, 64, "U adds uniform noise within ±½, the same to a latent at both places.   At the end of "
-        "training Q takes the place of\nU|Q: it rounds and passes the gradient straight through.   "
-        "Bits are always counted on noisy latents.", size=10, ha="left",
+        3, 64, "U adds uniform noise within ±½, the same to a latent at both places.   At the end "
+        "of training Q takes the place of\nU|Q: it rounds and passes the gradient straight "
+        "through.   Bits are always counted on noisy latents.", size=10, ha="left",
     )
     return d
 
@@ -270,9 +270,9 @@ def joint_autoregressive_dataflow() -> Diagram:
     d.link(hyper_reader, hyper_synthesis, Z_HAT)
     d.arrow(hyper_synthesis.top, parameters.on_bottom(13.5), label=r"$\psi$")
     _feed(d, _z_prior(d, 49.5, 53), hyper_writer, hyper_reader)
-    d.region(76, 36, 103.5, 56, "one loop, both directions")
-    d.text(77.4, 46.8, CODING_STEP, size=9, ha="left").set_family("DejaVu Sans Mono")
-    d.note(77.4, 53.8, "the reader gets s from the bits", ha="left")
+    d.region(75.8, 36, 104, 56, "one loop, both directions")
+    d.text(77.4, 46.0, CODING_STEP, size=9, ha="left").set_family("DejaVu Sans Mono")
+    d.note(77.4, 53.2, "the reader gets s from the bits", ha="left")
     d.legend(62.5, (*FLOW_LEGEND, ("context", "autoregressive part")))
     return d
 
@@ -281,8 +281,8 @@ def integer_entropy_parameters() -> Diagram:
     """Which computations are float and which are exact, and where one becomes the other."""
     d = Diagram(WIDTH, 77, "Exact entropy parameters: what is float and what is integer")
     _freezing(d)
-    d.region(2.5, 25, 35.5, 71.5, "float: fast")
-    d.region(38, 25, 103.5, 71.5, "integer: the same on every device")
+    d.region(2.5, 25, 34.3, 71.5, "float: fast")
+    d.region(38.4, 25, 103.5, 71.5, "integer: the same on every device")
     analysis, fork = _network(d, 16, 35, G_A), d.joint(27, 35)
     hyper_analysis = _network(d, 27, 47, H_A, "entropy")
     synthesis = _network(d, 27, 66, G_S)
@@ -332,7 +332,8 @@ def _freezing(d: Diagram) -> None:
         size=10,
     )
     weights = d.box(
-        63, 17.5, 44, 4.6, r"16-bit weights; $\Sigma\,|w| \cdot \max|a| < 2^{53}$ is proven per layer",
+        63, 17.5, 44, 4.6,
+        r"16-bit weights; $\Sigma\,|w| \cdot \max|a| < 2^{53}$ is proven per layer",
         "stream", size=10,
     )
     d.arrow((31, 10.5), tables.left)
@@ -340,33 +341,6 @@ def _freezing(d: Diagram) -> None:
     d.text(36, 14, "freeze, once", size=10)
     d.arrow(tables.right, (95, 10.5), (95, 32))
     d.arrow(weights.bottom, (63, 25))
-
-
-FILE_FIELDS = (  # name, what it is for, width, role
-    ("magic,\nversion", "what file\nthis is", 11, "data"),
-    ("model", "which of\nthe codecs", 10, "data"),
-    ("operating\npoint", "distortion\nand λ", 12, "data"),
-    ("digest", "of tables and\ninteger weights", 13, "data"),
-    ("height,\nwidth", "the size that\ncomes back", 12, "data"),
-    ("stream\nlengths", "where each\none ends", 11, "data"),
-    ("streams", "range coder output:\nof z if there is one, then of y", 22, "stream"),
-    ("CRC-32", "of all\nbefore it", 9, "loss"),
-)
-
-
-def file_layout() -> Diagram:
-    """The fields of a compressed file in their order."""
-    d = Diagram(WIDTH, 27, "The file: one photograph, self-describing")
-    x = 3.5
-    for name, purpose, width, role in FILE_FIELDS:
-        d.box(x + width / 2, 11, width - 0.5, 7, name, role, weight="bold")
-        d.note(x + width / 2, 17.5, purpose, size=9.5)
-        x += width
-    d.note(
-        3.5, 23.5, "The rate in every table and figure is the size of this whole file.   A flipped "
-        "bit or a missing end is found before decoding.", size=9.5, ha="left",
-    )
-    return d
 
 
 DIAGRAMS: dict[str, Callable[[], Diagram]] = {

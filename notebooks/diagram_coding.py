@@ -1,4 +1,4 @@
-"""The diagrams of coding orders: step numbers over the latent, masks, the two passes."""
+"""The diagrams of coding: orders as step numbers, masks, the two passes, the file."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ def checkerboard() -> Diagram:
     d.arrow(anchors.bottom, (80, 29), (37, 29), context.top)
     d.text(58.5, 27.3, r"$\hat{y}$ of the anchors, zero elsewhere", size=10.5)
     d.note(97, 29, "only the half that is\nbeing coded goes\ninto the stream")
-    _mask(d, 4, causal_mask(), "causal mask", "raster, wavefront:\n12 neighbours, all\ncoded before")
+    _mask(
+        d, 4, causal_mask(), "causal mask",
+        "raster, wavefront:\n12 neighbours, all\ncoded before",
+    )
     _mask(
         d, 55, checkerboard_mask(), "checkerboard mask",
         "for a non-anchor:\n12 neighbours on all sides,\nevery one an anchor",
@@ -125,3 +128,30 @@ def _mask(d: Diagram, x: float, mask: Tensor, title: str, remark: str) -> None:
     d.grid(x, 55, 3.2, fills, [[str(tap) for tap in row] for row in taps], size=10)
     d.text(x + 18.5, 58.5, title, size=11, ha="left", weight="bold")
     d.note(x + 18.5, 64.5, remark, size=10, ha="left")
+
+
+FILE_FIELDS = (  # name, what it is for, width, role
+    ("magic,\nversion", "what file\nthis is", 11, "data"),
+    ("model", "which of\nthe codecs", 10, "data"),
+    ("operating\npoint", "distortion\nand λ", 12, "data"),
+    ("digest", "of tables and\ninteger weights", 13, "data"),
+    ("height,\nwidth", "the size that\ncomes back", 12, "data"),
+    ("stream\nlengths", "where each\none ends", 11, "data"),
+    ("streams", "range coder output:\nof z if there is one, then of y", 22, "stream"),
+    ("CRC-32", "of all\nbefore it", 9, "loss"),
+)
+
+
+def file_layout() -> Diagram:
+    """The fields of a compressed file in their order."""
+    d = Diagram(106, 27, "The file: one photograph, self-describing")
+    x = 3.5
+    for name, purpose, width, role in FILE_FIELDS:
+        d.box(x + width / 2, 11, width - 0.5, 7, name, role, weight="bold")
+        d.note(x + width / 2, 17.5, purpose, size=9.5)
+        x += width
+    d.note(
+        3.5, 23.5, "The rate in every table and figure is the size of this whole file.   A flipped "
+        "bit or a missing end is found before decoding.", size=9.5, ha="left",
+    )
+    return d

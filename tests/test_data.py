@@ -1,0 +1,330 @@
+"""Training data: layouts, what is skipped, and crops that depend on seed and number alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from models.images import ImageError
+from models.training.data import CentreCrops, ImageSet, RandomCrops, Source, held_out, open_dataset
+
+
+def save(path: Path, height: int = 20, width: int = 30) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.randint(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def truncate(path: Path) -> None:
+    """Cut a file in the middle of its pixels; its header stays whole."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def names(images: ImageSet) -> list[str]:
+    return [s.name for s in images.sources]
+
+
+def coordinates(*shapes: tuple[int, int]) -> ImageSet:
+    """Images in memory whose pixel at (row, column) of image k is (row, column, k)."""
+    sources = []
+    for k, (height, width) in enumerate(shapes):
+        rows, columns = np.mgrid[:height, :width]
+        pixels = np.stack([rows, columns, np.full_like(rows, k)], 2).astype(np.uint8)
+        sources.append(Source(f"image{k}", height, width, pixels=pixels))
+    return ImageSet("coordinates", tuple(sources))
+
+
+# Layouts -----------------------------------------------------------------------------------
+
+
+def test_without_a_folder_the_built_in_photographs_are_taken():
+    images = open_dataset(None, min_side=256)
+    assert len(images) == 4 and min(min(s.height, s.width) for s in images.sources) >= 256
+    assert images.report() == "built-in sample photographs: 4 images, 0.9 megapixels"
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_flat_or_nested_folder(tmp_path, split):
+    for name in ("b10.png", "b9.jpg", "shard_0/a.png", "shard_1/deep/a.bmp"):
+        save(tmp_path / name)
+    (tmp_path / "manifest.csv").write_text("not an image")
+    images = open_dataset(tmp_path, split)
+    assert names(images) == ["b9.jpg", "b10.png", "shard_0/a.png", "shard_1/deep/a.bmp"]
+    assert images.skipped == () and images.pixels == 4 * 600
+    assert images.report() == f"{tmp_path}: 4 images, 0.0 megapixels"
+
+
+def test_a_train_and_test_pair(tmp_path):
+    save(tmp_path / "train" / "class" / "a.png")
+    save(tmp_path / "test" / "b.png")
+    assert names(open_dataset(tmp_path, "train")) == ["class/a.png"]
+    assert names(open_dataset(tmp_path, "test")) == ["b.png"]
+
+
+def test_the_other_half_of_a_pair_is_never_taken(tmp_path):
+    save(tmp_path / "test" / "b.png")
+    with pytest.raises(ImageError, match="has a folder test/ but none named train/"):
+        open_dataset(tmp_path, "train")
+    with pytest.raises(ValueError, match="Unknown split"):
+        open_dataset(tmp_path, "valid")
+
+
+@pytest.mark.parametrize(("kind", "frames"), [("sep", 7), ("tri", 3)])
+def test_vimeo_90k(tmp_path, kind, frames):
+    for clip in ("00001/0001", "00001/0002", "00002/0001"):
+        for i in range(1, frames + 1):
+            save(tmp_path / "sequences" / clip / f"im{i}.png", 16, 28)
+    (tmp_path / f"{kind}_trainlist.txt").write_text("00002/0001\n00001/0001\n00009/0009\n\n")
+    (tmp_path / f"{kind}_testlist.txt").write_text("00001/0002\n")
+    train, test = open_dataset(tmp_path, "train"), open_dataset(tmp_path, "test")
+    assert names(train) == ["00001/0001", "00002/0001"] and names(test) == ["00001/0002"]
+    assert train.sources[0].files == tuple(f"im{i}.png" for i in range(1, frames + 1))
+    assert [s.kind for s in train.skipped] == ["missing"]
+    assert f"(Vimeo-90k, train): 2 images as clips of {2 * frames} frames" in train.report()
+    assert "00009/0009 is in" in train.report()
+
+    # Every frame turns up, and with crops of the whole height and width, nothing else.
+    drawn = {crop.numpy().tobytes() for crop in RandomCrops(train, 16, length=400, memory=0)}
+    assert len(drawn) > 5 * frames
+    middle = train.sources[0].read(frames // 2)
+    centre = CentreCrops(train, 16)[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(centre, middle[:, 6:22])
+
+
+def test_every_frame_of_a_clip_is_drawn(tmp_path):
+    for i in range(1, 8):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"im{i}.png")
+    clip = Source("clip", 8, 8, tmp_path, tuple(f"im{i}.png" for i in range(1, 8)))
+    drawn = [int(crop[0, 0, 0]) for crop in RandomCrops(ImageSet("", (clip,)), 8, length=700)]
+    counts = np.bincount(drawn, minlength=8)
+    assert counts[0] == 0 and counts[1:].min() > 60  # 100 expected, standard deviation 9
+
+
+def test_vimeo_90k_without_the_list_of_the_split_is_refused(tmp_path):
+    save(tmp_path / "sequences" / "00001" / "0001" / "im1.png")
+    (tmp_path / "sep_testlist.txt").write_text("00001/0001\n")
+    with pytest.raises(ImageError, match=r"neither sep_trainlist\.txt nor tri_trainlist\.txt"):
+        open_dataset(tmp_path, "train")
+
+
+# Skipping ----------------------------------------------------------------------------------
+
+
+def test_what_is_skipped_is_counted_and_explained(tmp_path):
+    for i in range(5):
+        save(tmp_path / f"small{i}.png", 10, 30)
+    save(tmp_path / "good.png")
+    (tmp_path / "broken.jpg").write_text("no image")
+    Image.new("CMYK", (40, 40)).save(tmp_path / "print.jpg")
+    images = open_dataset(tmp_path, min_side=16)
+    assert names(images) == ["good.png"] and len(images.skipped) == 7
+    report = images.report().splitlines()
+    assert report[0] == (
+        f"{tmp_path}: 1 image, 0.0 megapixels; skipped 7: 2 unreadable, 5 smaller than 16x16"
+    )
+    assert sum("CMYK" in line for line in report) == 1
+    assert "  small0.png is 30x10, smaller than the crop of 16x16." in report
+    assert report[-1] == "  ... and 2 more smaller than 16x16"
+
+
+def test_no_usable_image_is_one_clear_error(tmp_path):
+    with pytest.raises(ImageError, match="There is no image in"):
+        open_dataset(tmp_path)
+    with pytest.raises(ImageError, match="does not exist"):
+        open_dataset(tmp_path / "nowhere")
+    save(tmp_path / "a.png", 8, 8)
+    with pytest.raises(ImageError, match="no usable image.*skipped 1: 1 smaller than 16x16"):
+        open_dataset(tmp_path, min_side=16)
+
+
+def test_an_image_that_is_damaged_further_on_is_replaced(tmp_path, caplog):
+    for i in range(4):
+        save(tmp_path / f"{i}.png")
+    truncate(tmp_path / "2.png")
+    images = open_dataset(tmp_path)
+    crops = RandomCrops(images, 16, seed=1)
+    with caplog.at_level(logging.WARNING):
+        batch = crops.batch(0, 40)
+    assert [r.message for r in caplog.records] == [
+        f"Skipped (1 so far): {tmp_path / '2.png'} is damaged or truncated "
+        "(image file is truncated)."
+    ]
+    # What replaces it is a function of seed and number too.
+    assert torch.equal(RandomCrops(images, 16, seed=1).batch(0, 40), batch)
+
+
+def test_only_damaged_images_end_in_an_error(tmp_path):
+    truncate(save(tmp_path / "a.png"))
+    crops = RandomCrops(open_dataset(tmp_path), 16)
+    with pytest.raises(ImageError, match=r"100 images in a row could not be .*a\.png"):
+        crops.batch(0, 1)
+
+
+def test_a_file_that_shrank_after_it_was_found_is_replaced(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png")
+    images = open_dataset(tmp_path, min_side=16)
+    save(tmp_path / "a.png", 8, 8)
+    crops = RandomCrops(images, 16)
+    assert crops.batch(0, 20).shape == (20, 3, 16, 16)
+    assert list(crops.unreadable) == ["a.png 0"]
+
+
+# Crops -------------------------------------------------------------------------------------
+
+
+def test_a_crop_is_a_piece_of_an_image_or_its_mirror_image():
+    crops = RandomCrops(coordinates((40, 50), (30, 90)), 16, length=400)
+    mirrored = 0
+    for crop in crops:
+        assert crop.shape == (3, 16, 16) and crop.dtype == torch.uint8
+        rows, columns, image = crop.long()
+        assert (image == image[0, 0]).all()
+        assert (rows == rows[0, 0] + torch.arange(16)[:, None]).all()
+        step = int(columns[0, 1] - columns[0, 0])
+        assert (columns == columns[0, 0] + step * torch.arange(16)).all()
+        mirrored += step == -1
+    assert 150 < mirrored < 250
+
+
+def test_every_place_is_reached():
+    crops = RandomCrops(coordinates((18, 17)), 16, length=200)
+    places = {(int(c[0].min()), int(c[1].min())) for c in crops}
+    assert places == {(y, x) for y in range(3) for x in range(2)}
+
+
+def test_images_are_drawn_in_proportion_to_their_areas():
+    crops = RandomCrops(coordinates((20, 20), (20, 60)), 16, length=2000)
+    share = np.mean([int(c[2, 0, 0]) for c in crops])
+    assert abs(share - 0.75) < 0.04  # four standard deviations
+
+
+def test_a_crop_depends_on_seed_and_number_alone():
+    images = coordinates((40, 50), (30, 90), (64, 64))
+    crops = RandomCrops(images, 16, seed=3, length=50)
+    later = RandomCrops(images, 16, seed=3, memory=0)
+    assert torch.equal(later.batch(7, 4), crops.batch(7, 4))  # without the steps before
+    assert torch.equal(crops.batch(3, 5), torch.stack([crops[i] for i in range(15, 20)]) / 255)
+    assert not torch.equal(RandomCrops(images, 16, seed=4).batch(7, 4), crops.batch(7, 4))
+
+
+def test_the_crops_stay_what_they_are_from_version_to_version():
+    """A run that was begun with an earlier revision must be able to go on."""
+    crops = RandomCrops(coordinates((200, 200), (100, 250)), 16, seed=0)
+    first = (crops.batch(0, 2)[:, :, 0, 0] * 255).round().int().tolist()
+    far = (crops.batch(10**9, 1)[0, :, 0, 0] * 255).round().int().tolist()
+    # Row, column and image of the upper left pixel, as they came out when this was written.
+    assert first == [[3, 3, 1], [68, 239, 1]] and far == [2, 109, 0]
+
+
+def test_a_batch_is_scaled_to_the_unit_interval():
+    pixels = np.full((16, 16, 3), (0, 51, 255), np.uint8)
+    x = RandomCrops(ImageSet("", (Source("a", 16, 16, pixels=pixels),)), 16).batch(0, 2)
+    assert x.dtype == torch.float32 and x.is_contiguous()
+    assert x[:, :, 3, 4].tolist() == [[0, pytest.approx(0.2), 1]] * 2
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batch_of_one(processes):
+    crops = RandomCrops(coordinates((40, 50), (30, 90)), 16)
+    whole = crops.batch(5, 6)
+    for rank in range(processes):
+        part = crops.batch(5, 6, rank, processes)
+        assert torch.equal(part, whole[rank::processes])
+
+
+def test_steps_do_not_share_crops():
+    crops = RandomCrops(coordinates((120, 120)), 16)
+    batches = torch.cat([crops.batch(step, 4) for step in range(4)])
+    assert len({row.numpy().tobytes() for row in batches}) == 16
+
+
+def test_threads_and_workers_change_nothing(tmp_path):
+    for i in range(6):
+        save(tmp_path / f"{i}.png", 40, 40)
+    images = open_dataset(tmp_path)
+    expected = [RandomCrops(images, 16).batch(step, 4) for step in range(12)]
+    crops = RandomCrops(images, 16, memory=3 * 40 * 40 * 3)
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda step: crops.batch(step, 4), range(12)))
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    loader = DataLoader(RandomCrops(images, 16, length=8), batch_size=4, num_workers=1)
+    for got, wanted in zip(loader, expected[:2], strict=True):
+        assert torch.equal(got / 255, wanted)
+
+
+def test_memory_is_kept_within_its_budget(tmp_path, monkeypatch):
+    for i in range(6):
+        save(tmp_path / f"{i}.png", 20, 20)
+    reads = []
+    read = Source.read
+    monkeypatch.setattr(Source, "read", lambda s, frame=0: reads.append(s.name) or read(s, frame))
+    images = open_dataset(tmp_path)
+    crops = RandomCrops(images, 16)
+    crops.batch(0, 60)
+    assert sorted(reads) == [f"{i}.png" for i in range(6)]  # each once
+    assert crops.cache.size == 6 * 20 * 20 * 3
+    reads.clear()
+    small = RandomCrops(images, 16, memory=2 * 20 * 20 * 3)
+    assert torch.equal(small.batch(0, 60), crops.batch(0, 60))
+    assert small.cache.size == 2 * 20 * 20 * 3 and 30 < len(reads) < 60
+    assert len(pickle.loads(pickle.dumps(small)).cache.arrays) == 0
+
+
+def test_crops_larger_than_an_image_are_refused():
+    with pytest.raises(ImageError, match="image0 is 10x20, smaller than the crop of 16x16"):
+        RandomCrops(coordinates((20, 10)), 16)
+    with pytest.raises(ImageError, match="no images to take crops of"):
+        RandomCrops(ImageSet("nothing", ()), 16)
+
+
+# Validation --------------------------------------------------------------------------------
+
+
+def test_held_out_images_depend_on_their_names_alone():
+    images = coordinates(*[(20, 20)] * 30)
+    rest, out = held_out(images, 5)
+    assert len(out) == 5 and len(rest) == 25
+    assert set(names(rest)) | set(names(out)) == set(names(images))
+    assert names(rest) == [n for n in names(images) if n in set(names(rest))]  # order kept
+    shuffled = ImageSet("elsewhere", images.sources[::-1])
+    assert set(names(held_out(shuffled, 5)[1])) == set(names(out))
+    assert set(names(held_out(images, 4)[1])) < set(names(out))
+    assert names(held_out(images, 0)[1]) == []
+    with pytest.raises(ImageError, match="30 cannot be held out"):
+        held_out(images, 30)
+
+
+def test_centre_crops():
+    crops = CentreCrops(coordinates((17, 20), (16, 16)), 16)
+    assert len(crops) == 2
+    assert crops[0].shape == (3, 16, 16) and crops[0][:2, 0, 0].tolist() == [0, 2]
+    first, second = crops.tensors()
+    assert torch.equal(first, crops[0] / 255) and torch.equal(second, crops[1] / 255)
+
+
+def test_unreadable_images_are_left_out_of_validation(tmp_path, caplog):
+    truncate(save(tmp_path / "a.png"))
+    images = open_dataset(tmp_path)
+    with pytest.raises(ImageError, match="No image of .* can be read"):
+        CentreCrops(images, 16).tensors()
+    save(tmp_path / "b.png")
+    assert len(CentreCrops(open_dataset(tmp_path), 16).tensors()) == 1
+    assert "a.png is damaged" in caplog.text
+
+
+def test_the_fingerprint_tells_data_sets_apart():
+    images = coordinates((20, 20), (20, 30))
+    assert images.fingerprint == coordinates((20, 20), (20, 30)).fingerprint
+    assert images.fingerprint != coordinates((20, 20), (30, 20)).fingerprint
+    assert len(images.fingerprint) == 16

@@ -1,0 +1,315 @@
+"""Image files of every kind to pixels and back."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models import images
+from models.images import ImageError, image_size, list_images, read_image, write_image
+
+
+def photograph(height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.randint(0, 256, (height, width, 3), np.uint8)
+
+
+def png(path: Path, bits: int, colour: int, rows: np.ndarray, *extra: tuple[bytes, bytes]) -> Path:
+    """A PNG file written by hand (PNG specification, sections 5 and 11), for what Pillow lacks."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
+
+    header = struct.pack(">IIBBBBB", rows.shape[1], rows.shape[0], bits, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [(b"IHDR", header), *extra, (b"IDAT", data), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks))
+    return path
+
+
+# Lossless ways out and in ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm", ".tif", ".TIFF", ".webp"])
+def test_lossless_formats_return_the_same_pixels(tmp_path, suffix):
+    pixels = photograph()
+    write_image(tmp_path / f"a{suffix}", pixels)
+    assert np.array_equal(read_image(tmp_path / f"a{suffix}"), pixels)
+    assert [p.name for p in tmp_path.iterdir()] == [f"a{suffix}"]  # nothing temporary remains
+
+
+def test_jpeg_is_written_close_to_the_pixels(tmp_path):
+    pixels = np.full((16, 24, 3), (200, 40, 90), np.uint8)
+    write_image(tmp_path / "a.jpg", pixels)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - pixels).max() <= 3
+
+
+def test_write_refuses_in_words(tmp_path):
+    with pytest.raises(ImageError, match="does not end in one of the formats"):
+        write_image(tmp_path / "a.xyz", photograph())
+    with pytest.raises(ImageError, match="uint8 array"):
+        write_image(tmp_path / "a.png", photograph().astype(np.float32))
+    with pytest.raises(ImageError, match=r"WEBP cannot hold 16384x1 .*use \.png"):
+        write_image(tmp_path / "a.webp", np.zeros((1, 16384, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    write_image(tmp_path / "a.jpg", photograph())
+    before = (tmp_path / "a.jpg").read_bytes()
+    with pytest.raises(ImageError, match="JPEG cannot hold"):
+        write_image(tmp_path / "a.jpg", np.zeros((1, 70000, 3), np.uint8))
+    assert (tmp_path / "a.jpg").read_bytes() == before
+
+
+def test_tensors_and_back():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    x = images.to_tensor(pixels)
+    assert x.shape == (1, 3, 16, 16) and x.dtype == torch.float32
+    assert x[0, 2, 15, 15] == 1 and x[0, 0, 0, 0] == 0
+    assert np.array_equal(images.to_uint8(x), pixels)
+    assert np.array_equal(images.to_uint8(x[0].double()), pixels)
+
+
+def test_to_uint8_rounds_and_clamps():
+    levels = torch.tensor([-1.0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 254.6 / 255, 7.0])
+    x = levels.expand(3, 1, 6)
+    assert images.to_uint8(x)[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+    with pytest.raises(ImageError, match="One image"):
+        images.to_uint8(torch.zeros(2, 3, 4, 4))
+
+
+# Kinds of files ----------------------------------------------------------------------------
+
+
+def test_grey_and_one_bit_become_rgb(tmp_path):
+    grey = photograph()[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
+    bits = grey > 127
+    Image.fromarray(bits).save(tmp_path / "bits.png")
+    assert np.array_equal(read_image(tmp_path / "bits.png"), np.stack([bits] * 3, 2) * 255)
+
+
+def test_a_palette_becomes_its_colours(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putdata([1, 0])
+    picture.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[40, 50, 60], [10, 20, 30]]]
+    picture.save(tmp_path / "a.gif")
+    assert read_image(tmp_path / "a.gif").tolist() == [[[40, 50, 60], [10, 20, 30]]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_opaque_alpha_is_dropped_and_transparency_refused(tmp_path, mode):
+    picture = Image.fromarray(photograph()).convert(mode)
+    picture.save(tmp_path / "opaque.png")
+    expected = np.asarray(picture.convert("RGB"))
+    assert np.array_equal(read_image(tmp_path / "opaque.png"), expected)
+    picture.putpixel((3, 4), (*picture.getpixel((3, 4))[:-1], 254))
+    picture.save(tmp_path / "clear.png")
+    with pytest.raises(ImageError, match=r"clear\.png has transparent pixels"):
+        read_image(tmp_path / "clear.png")
+
+
+def test_a_transparent_palette_entry_counts_only_where_it_is_used(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    picture.putdata([1, 0])
+    picture.save(tmp_path / "unused.png", transparency=2)
+    assert read_image(tmp_path / "unused.png").tolist() == [[[40, 50, 60], [10, 20, 30]]]
+    picture.save(tmp_path / "used.png", transparency=1)
+    with pytest.raises(ImageError, match="transparent"):
+        read_image(tmp_path / "used.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
+def test_sixteen_bit_grey_keeps_the_upper_bits(tmp_path, suffix):
+    levels = np.random.randint(0, 65536, (5, 7), np.uint16)
+    Image.fromarray(levels).save(tmp_path / f"a{suffix}")
+    expected = np.stack([levels >> 8] * 3, 2)
+    assert np.array_equal(read_image(tmp_path / f"a{suffix}"), expected)
+
+
+def test_sixteen_bit_rgb_keeps_the_upper_bits(tmp_path):
+    levels = np.random.randint(0, 65536, (5, 7, 3)).astype(">u2")
+    assert np.array_equal(read_image(png(tmp_path / "a.png", 16, 2, levels)), levels >> 8)
+
+
+def test_transparent_colours_of_sixteen_bits_are_refused(tmp_path):
+    levels = np.random.randint(256, 65536, (5, 7, 3)).astype(">u2")
+    key = (b"tRNS", levels[2, 3].tobytes())
+    with pytest.raises(ImageError, match="transparent"):
+        read_image(png(tmp_path / "rgb.png", 16, 2, levels, key))
+    grey = levels[:, :, 0]
+    key = (b"tRNS", grey[2, 3:4].tobytes())
+    with pytest.raises(ImageError, match="transparent"):
+        read_image(png(tmp_path / "grey.png", 16, 0, grey, key))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
+    # EXIF 2.3, tag 0x0112: what has to be done to the stored rows to see them upright.
+    upright = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, 1),
+    }[orientation]
+    stored = np.kron(photograph(2, 3), np.ones((8, 8, 1), np.uint8))  # flat blocks, also in JPEG
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a{suffix}"
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(stored).save(path, exif=exif, quality=100, subsampling=0, **lossless)
+    pixels = read_image(path)
+    assert pixels.shape == upright(stored).shape == (*image_size(path), 3)
+    assert np.abs(pixels.astype(int) - upright(stored)).max() <= 4
+
+
+def test_the_main_image_of_a_camera_file_with_previews_is_taken(tmp_path):
+    main, preview = Image.new("RGB", (32, 16), (9, 99, 199)), Image.new("RGB", (8, 4))
+    main.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview], quality=95)
+    pixels = read_image(tmp_path / "a.jpg")
+    assert pixels.shape == (16, 32, 3)
+    assert np.abs(pixels.astype(int) - (9, 99, 199)).max() <= 3
+
+
+# Refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+def test_animations_and_pages_are_refused(tmp_path, suffix):
+    frames = [Image.fromarray(photograph()) for _ in range(3)]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match="several images or an animation"):
+        read_image(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize(("mode", "word"), [("CMYK", "CMYK"), ("LAB", "CIE Lab")])
+def test_colour_spaces_that_need_a_profile_are_refused(tmp_path, mode, word):
+    Image.new(mode, (8, 8)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=f"{word} colours.*convert it to RGB"):
+        read_image(tmp_path / "a.tif")
+    if mode == "CMYK":
+        Image.new(mode, (8, 8)).save(tmp_path / "a.jpg")
+        with pytest.raises(ImageError, match="CMYK"):
+            image_size(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_wide_samples_are_refused(tmp_path, dtype):
+    Image.fromarray(np.ones((4, 4), dtype)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="32-bit or floating-point"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "figure.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    for name in ("text.png", "empty.png", "figure.png"):
+        with pytest.raises(ImageError, match="is not an image of a supported format"):
+            read_image(tmp_path / name)
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image(tmp_path / "nowhere.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        read_image(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif", ".gif", ".ppm"])
+def test_a_truncated_file_is_refused_at_any_length(tmp_path, suffix):
+    Image.fromarray(photograph(40, 40)).save(tmp_path / f"a{suffix}")
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    for share in (0.05, 0.3, 0.6, 0.9):
+        (tmp_path / f"cut{suffix}").write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(ImageError, match="damaged or truncated|not an image"):
+            read_image(tmp_path / f"cut{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".gif", ".jp2", ".avif"])
+def test_a_damaged_file_is_an_image_or_an_image_error(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(photograph(24, 24)).save(path)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    for _ in range(60):
+        broken = data.copy()
+        broken[np.random.randint(0, len(data), 8)] = np.random.randint(0, 256, 8)
+        path.write_bytes(broken.tobytes())
+        try:
+            pixels = read_image(path, max_pixels=10**6)
+        except ImageError as error:
+            assert re.fullmatch(r"[^\n]+\.", str(error))  # one line, a sentence
+        else:
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+def test_the_number_of_pixels_is_checked_before_anything_is_decoded(tmp_path):
+    # 8,000 x 8,000 pixels that have no data at all: decoding them would fail in other words.
+    path = png(tmp_path / "bomb.png", 8, 2, np.zeros((0, 8000, 3), np.uint8))
+    data = bytearray(path.read_bytes())
+    data[20:24] = struct.pack(">I", 8000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"8000x8000 = 64,000,000 pixels, more than .* 1,000,000"):
+        read_image(path, max_pixels=10**6)
+    with pytest.raises(ImageError, match="damaged or truncated"):
+        read_image(path)
+    data[16:24] = struct.pack(">II", 2**16, 2**16)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match="more pixels than Pillow opens, 178,956,970"):
+        read_image(path)
+
+
+def test_a_large_image_within_the_limit_gives_no_warning(tmp_path, recwarn):
+    Image.new("1", (10000, 10000)).save(tmp_path / "a.png")
+    assert image_size(tmp_path / "a.png") == (10000, 10000)
+    assert not recwarn.list
+
+
+# Folders and samples -----------------------------------------------------------------------
+
+
+def test_a_folder_is_listed_in_natural_order(tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("img10.png", "img2.JPG", "notes.txt", ".hidden.png", "b/1.webp", "a.png.part"):
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    assert [p.name for p in list_images(tmp_path)] == ["img2.JPG", "img10.png"]
+    names = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path, recursive=True)]
+    assert names == ["b/1.webp", "img2.JPG", "img10.png"]
+
+
+def test_a_folder_without_images_is_refused_in_words(tmp_path):
+    with pytest.raises(ImageError, match="There is no image in"):
+        list_images(tmp_path)
+    with pytest.raises(ImageError, match="does not exist"):
+        list_images(tmp_path / "nowhere")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ImageError, match="is not a folder"):
+        list_images(tmp_path / "a.png")
+
+
+def test_the_sample_photographs_need_no_download(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    samples = images.sample_photographs()
+    assert [name for name, _ in samples] == list(images.SAMPLES)
+    for _, pixels in samples:
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and min(pixels.shape[:2]) >= 256
