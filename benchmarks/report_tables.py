@@ -1,42 +1,34 @@
 """Tables of the README and the reports, generated from the CSVs between markers.
 
-    python -m benchmarks.report_tables            # rewrite the tables in place
+    python -m benchmarks.report_tables            # rewrite the blocks in place
     python -m benchmarks.report_tables --check    # exit 1 if a file differs, write nothing
 
 A file holds lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; what stands between them is
-replaced by the table NAME of `TABLES`. Before the tables are made, statistics/checkpoints.csv
-is written from the metadata of the checkpoints, which says how far each was trained.
+replaced by the block NAME of `TABLES`, in a Chinese file by that of `CHINESE` or by the table
+with its header translated. Before the tables are made, statistics/checkpoints.csv is written
+from the metadata of the checkpoints, which says how far each was trained.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import tables_complexity, tables_original, tables_study
 from benchmarks.bd_rate import MODELS, csv_text
+from benchmarks.tables_common import STATISTICS, fixed, markdown, rows_of
 from models import checkpoint
 from models.files import write_text
 
 FILES = ("README.md", "report.md", "report_CN.md")
-STATISTICS = Path("statistics")
 MARKERS = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 CHECKPOINT_COLUMNS = (
     "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "hours", "hardware", "parent",
     "digest", "megabytes",
 )  # fmt: skip
-
-
-def rows_of(name: str) -> list[dict[str, str]]:
-    """The rows of statistics/<name>.csv; none if the file does not exist."""
-    path = STATISTICS / f"{name}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
@@ -48,17 +40,6 @@ def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
         found["megabytes"] = f"{path.stat().st_size / 1e6:.1f}"
         rows.append({name: str(found.get(name) or "") for name in CHECKPOINT_COLUMNS})
     return sorted(rows, key=lambda r: (MODELS.index(r["model"]), float(r["lmbda"])))
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is text, the others are numbers, set right."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def fixed(text: str | None, digits: int) -> str:
-    """A number of a CSV with so many decimals; a dash where there is none."""
-    return f"{float(text):.{digits}f}" if text else "-"
 
 
 def results() -> str:
@@ -120,16 +101,83 @@ def speed() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "status": tables_study.status,
+    "learned": tables_study.learned,
     "results": results,
     "bd_rates": bd_rates,
     "training": training,
     "speed": speed,
+    "gap": tables_study.gap,
+    "classical": tables_study.classical,
+    "complexity_printed": tables_complexity.printed,
+    "complexity": tables_complexity.corrected,
+    "original_curves": tables_original.curves,
+    "original_checkerboard": tables_original.checkerboard,
+    "rd_figure": tables_study.first_figure,
+    **{
+        f"figures_{name}": tables_study.figures(name)
+        for name in (
+            "univariate_density", "rd_curves", "complexity", "side_information",
+            "reconstructions", "decoding_order", "training",
+        )
+    },
+}  # fmt: skip
+CHINESE = {"status": tables_study.status_cn, "learned": tables_study.learned_cn}
+
+HEADERS = {
+    "model": "模型", "bpp, original": "bpp（原报告）", "PSNR, original": "PSNR（原报告）",
+    "enc (s)": "编码 (s)", "dec (s)": "解码 (s)", "enc, original": "编码（原报告）",
+    "dec, original": "解码（原报告）", "curve": "曲线", "against": "相对于", "metric": "指标",
+    "range, or why there is none": "范围，或无法计算的原因", "steps": "步数", "crops": "图像块数",
+    "hours": "小时", "hardware": "硬件", "started from": "初始权重", "file (bytes)": "文件（字节）",
+    "estimate (bytes)": "估计（字节）", "gap (bytes)": "差（字节）", "gap": "差",
+    "parameters": "参数量", "transforms (G)": "变换 (G)", "hyperprior (G)": "超先验 (G)",
+    "context (G)": "上下文 (G)", "total (G)": "合计 (G)", "thop / total": "thop / 合计",
+    "parameters, counted here": "参数量（本文）",
+    "parameters, first print": "参数量（原报告第一版）",
+    "MACs, first print": "MACs（原报告第一版）",
+    "parameters, second print": "参数量（第二版）", "MACs, second print": "MACs（第二版）",
+    "MACs of 64x3x256x256, counted here": "64x3x256x256 的 MACs（本文）",
+    "MACs of 1x3x512x768, counted here": "1x3x512x768 的 MACs（本文）",
+    "original's curve": "原报告曲线", "same architecture, published": "同结构的公开曲线",
+    "original's model before it": "原报告的前一模型", "ratio": "比值",
+    "Checkerboard's PSNR (dB)": "Checkerboard 的 PSNR (dB)",
+    "JPEG at that PSNR (bpp)": "同 PSNR 的 JPEG (bpp)", "codec": "编解码器",
+    "points in common": "共同点数", "largest difference in bpp (%)": "bpp 最大差 (%)",
+    "in PSNR (dB)": "PSNR 最大差 (dB)", "remark": "备注",
+}  # fmt: skip
+SENTENCES = {
+    "No results are committed yet.\n": "尚无提交的结果。\n",
+    "No BD-rates are committed yet.\n": "尚无提交的 BD-rate。\n",
+    "No checkpoints are committed yet.\n": "尚无提交的检查点。\n",
+    "Not measured.\n": "尚未测量。\n",
 }
 
 
-def fill(text: str) -> str:
-    """The text with every marked table made anew; KeyError for a marker without a table."""
-    return MARKERS.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", text)
+def translated(block: str) -> str:
+    """A table with its header in Chinese; other blocks by `SENTENCES`, or as they are."""
+    if not block.startswith("| "):
+        return SENTENCES.get(block, block)
+    header, rest = block.split("\n", 1)
+    cells = [HEADERS.get(cell, cell) for cell in header[2:-2].split(" | ")]
+    return f"| {' | '.join(cells)} |\n{rest}"
+
+
+def fill(text: str, chinese: bool = False) -> str:
+    """The text with every marked block made anew; KeyError for a marker without a table."""
+
+    def block(name: str) -> str:
+        if not chinese:
+            return TABLES[name]()
+        return CHINESE[name]() if name in CHINESE else translated(TABLES[name]())
+
+    return MARKERS.sub(lambda m: f"{m[1]}{block(m[2])}{m[3]}", text)
+
+
+def filled() -> dict[Path, str]:
+    """Every file of `FILES` that exists, as it should be."""
+    paths = [path for path in map(Path, FILES) if path.exists()]
+    return {path: fill(path.read_text("utf-8"), path.stem.endswith("_CN")) for path in paths}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -144,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     made = {STATISTICS / "checkpoints.csv": csv_text(checkpoints(), CHECKPOINT_COLUMNS)}
     if not options.check:  # the tables read it
         write_text(*next(iter(made.items())))
-    made |= {path: fill(path.read_text("utf-8")) for path in map(Path, FILES) if path.exists()}
+    made |= filled()
     changed = [p for p, text in made.items() if not p.exists() or p.read_text("utf-8") != text]
     for path in changed:
         print(f"{path} {'differs from' if options.check else 'was made anew from'} the CSVs")

@@ -113,7 +113,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not hold the model it claims: {reason}") from error
-    if model.digest != metadata["digest"]:
+    if model.digest != metadata.get("digest"):
         raise CheckpointError(f"{path} is damaged: its integer weights do not have its digest.")
     model.point = OperatingPoint(type(model).__name__, *point)
     model.metadata = metadata
@@ -136,7 +136,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (*_UNREADABLE, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint, or is cut short ({reason}).") from error
     try:
         renamed = rename_keys(tensors)
@@ -167,7 +167,7 @@ def find(
     folder = Path(root) / models.canonical_name(model_name)
     newest: dict[float, tuple[int, Path]] = {}
     for path in folder.glob("epoch_*_lmbda_*.safetensors"):
-        match = re.fullmatch(r"epoch_(\d+)_lmbda_([0-9.e-]+)\.safetensors", path.name)
+        match = re.fullmatch(r"epoch_(\d+)_lmbda_(\d+(?:\.\d+)?(?:e-?\d+)?)", path.stem)
         if not match or epoch not in (None, int(match[1])):
             continue
         value = float(match[2])

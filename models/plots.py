@@ -172,7 +172,7 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw
 
-    tiles = [[_tile(title, array, max_side) for title, array in row] for row in rows if row]
+    tiles = [_row(row, max_side) for row in rows if row]
     if not tiles:
         raise ValueError("There is no image for the contact sheet.")
     gap = 12
@@ -193,19 +193,34 @@ def contact_sheet(
         sheet.save(temporary, format="PNG")
 
 
-def _tile(title: str, array: NDArray[np.uint8], max_side: int) -> Any:
-    """The image with its title above it, as wide as the wider of the two."""
-    from PIL import Image, ImageDraw, ImageFont
+def _row(row: Sequence[tuple[str, NDArray[np.uint8]]], max_side: int) -> list[Any]:
+    """The tiles of one row, titles of few lines filled up so that all images start alike."""
+    shown = [_shrunk(title, array, max_side) for title, array in row]
+    lines = max(title.count("\n") for title, _ in shown)
+    return [_tile("\n" * (lines - title.count("\n")) + title, image) for title, image in shown]
+
+
+def _shrunk(title: str, array: NDArray[np.uint8], max_side: int) -> tuple[str, Any]:
+    """The image with no side above `max_side`, and its title, which mentions the scaling."""
+    from PIL import Image
 
     image = Image.fromarray(array)
     scale = max(image.size) / max_side
-    if scale > 1:
-        image = image.resize([max(1, round(side / scale)) for side in image.size])
-        title += f"\n(shown at {1 / scale:.0%})"
+    if scale <= 1:
+        return title, image
+    width, height = (max(1, round(side / scale)) for side in image.size)
+    return f"{title}\n(shown at {1 / scale:.0%})", image.resize((width, height))
+
+
+def _tile(title: str, image: Any) -> Any:
+    """The image with its title above it, as wide as the wider of the two."""
+    from PIL import Image, ImageDraw, ImageFont
+
     font = ImageFont.load_default(size=14)
-    measure = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox
-    _, _, text_width, text_height = measure((0, 0), title, font=font)
-    band = math.ceil(text_height) + 6
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    text_width = draw.multiline_textbbox((0, 0), title, font=font)[2]
+    line = math.ceil(draw.textbbox((0, 0), "Ag", font=font)[3]) + 4  # whatever the letters are
+    band = line * (title.count("\n") + 1) + 2
     width = max(image.width, math.ceil(text_width))
     tile = Image.new("RGB", (width, image.height + band), "white")
     ImageDraw.Draw(tile).multiline_text((0, 0), title, fill="black", font=font)

@@ -33,14 +33,16 @@ def start() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def figure_path(name: str) -> Path:
-    """Where a figure is written: Image4md/, or the folder in the variable FIGURES."""
-    return Path(os.environ.get("FIGURES", "Image4md")) / f"{name}.png"
+def output(folder: str, name: str) -> Path:
+    """Where a file goes: <folder>/<name>, below the variable NOTEBOOK_OUTPUTS if that is set."""
+    path = Path(os.environ.get("NOTEBOOK_OUTPUTS", "."), folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def save(figure: Any, name: str) -> None:
-    """Write a Matplotlib figure as PNG, without anything that changes from run to run."""
+    """Write a Matplotlib figure to Image4md/<name>.png; the same figure gives the same file."""
     from models.files import atomic_write
 
-    with atomic_write(figure_path(name)) as temporary:
+    with atomic_write(output("Image4md", f"{name}.png")) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})

@@ -34,6 +34,8 @@ METRICS = ("mse", "ms-ssim")
 CODES = {name: code for code, name in enumerate(CHANNELS, start=1)}
 NAMED = 128
 MAX_PIXELS = 1 << 27  # 134 megapixels
+# A thin image is padded to whole blocks of 64 x 64: its area alone does not bound its cost.
+MAX_SIDE = 1 << 20
 MAX_STREAMS = 16
 
 
@@ -51,7 +53,12 @@ class Header:
 
 
 def pack(header: Header, streams: Sequence[bytes]) -> bytes:
-    """The complete file. `header.lengths` is taken from the streams."""
+    """The complete file. `header.lengths` is taken from the streams.
+
+    ValueError for an image that is too long for the format.
+    """
+    if max(header.height, header.width) > MAX_SIDE:
+        raise ValueError(f"A side of an image may have {MAX_SIDE} pixels at most.")
     letters = header.model.encode("ascii")
     code = CODES.get(header.model)
     name = bytes([code]) if code else bytes([NAMED + len(letters)]) + letters
@@ -120,6 +127,10 @@ def _parse(data: bytes) -> tuple[Header, int]:
     height, width = reader.varint(), reader.varint()
     if not (height and width):
         raise StreamError("The header claims an image without pixels.")
+    if max(height, width) > MAX_SIDE:
+        raise StreamError(
+            f"The header claims {height} x {width} pixels; a side has at most {MAX_SIDE}."
+        )
     count = reader.byte()
     if count > MAX_STREAMS:
         raise StreamError(f"The header claims {count} streams; there are at most {MAX_STREAMS}.")

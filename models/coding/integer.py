@@ -78,6 +78,8 @@ class IntegerLinear:
 
     def accumulate(self, columns: Tensor) -> Tensor:
         """(..., K, n) -> (..., out, n). Weights on the left: BLAS is fastest that way."""
+        if columns.dim() == 2:  # one call, one pass: it counts in the small steps of a wavefront
+            return torch.addmm(self.bias[:, None], self.weight, columns)
         return (self.weight @ columns).add_(self.bias[:, None])
 
     def __call__(self, columns: Tensor) -> Tensor:
@@ -162,7 +164,8 @@ def _strip(elements_per_row: int) -> int:
 
 def leaky_relu(x: Tensor) -> Tensor:
     """LeakyReLU on integers: floor(0.01 x) below zero, with 0.01 a binary fraction."""
-    return torch.where(x < 0, (x * LEAKY_SLOPE).floor_(), x)
+    # For an integer x >= 0, floor(0.01 x) <= x; below zero it is at least x.
+    return torch.maximum(x, (x * LEAKY_SLOPE).floor_())
 
 
 def relu(x: Tensor) -> Tensor:
@@ -187,6 +190,8 @@ class IntegerNetwork:
         bits = inputs
         for k, module in enumerate(network):
             if type(module) in _ACTIVATIONS:
+                if getattr(module, "negative_slope", 0.01) != 0.01:
+                    raise FreezeError(f"Only a slope of 0.01 has an integer form, not {module}.")
                 self.steps.append(_ACTIVATIONS[type(module)])
                 continue
             if type(module) not in (nn.Conv2d, nn.ConvTranspose2d):
@@ -270,13 +275,22 @@ class IntegerContext:
         if y_hat is None:
             acc = acc.clone()
         else:
-            neighbours = centres[:, None] + (self.rows * row + self.columns)  # (n, taps)
-            seen = y_hat[:, neighbours.flatten()].view(prepared.shape[0] * len(centres), -1)
-            acc = (first.weight[:, self.psi_channels :] @ self.context(seen.t())).add_(acc)
+            seen = self._neighbours(y_hat, centres, row)
+            acc = torch.addmm(acc, first.weight[:, self.psi_channels :], self.context(seen.t()))
         x = first.rescale(acc)
         for layer in rest:
             x = layer(leaky_relu(x))
         return x.t().unflatten(0, prepared.shape[:2])
+
+    def _neighbours(self, y_hat: Tensor, centres: Tensor, row: int) -> Tensor:
+        """What the context sees around cells (n,) of y_hat (B, cells, M): (B*n, taps*M)."""
+        batch, size, channels = y_hat.shape
+        taps = centres[:, None] + (self.rows * row + self.columns)  # (n, taps)
+        if batch > 1:
+            taps = taps + torch.arange(batch, device=taps.device)[:, None, None] * size
+        # Whole rows of memory are copied, several times faster than by y_hat[:, taps].
+        seen = y_hat.view(-1, channels).index_select(0, taps.flatten())
+        return seen.view(batch * len(centres), -1)
 
 
 def mean_scale_bits(channels: int, scales_first: bool = True) -> Tensor:

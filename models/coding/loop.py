@@ -48,12 +48,14 @@ def code_latents(
     batch, channels, height, width = shape
     padded = (height + 2 * REACH) * (width + 2 * REACH)
     y_hat = torch.zeros(batch, padded, channels, dtype=torch.float64, device=device)
-    rows = None if latents is None else latents.flatten(2).transpose(1, 2)  # (B, P, C)
+    rows = None if latents is None else latents.flatten(2).transpose(1, 2).contiguous()
     for step, positions in enumerate(order):
         positions = positions.to(device)
         mean, index = params_at(y_hat, positions, step)
         index = index.expand(batch, len(positions), channels)
-        symbols = None if rows is None else torch.round(rows[:, positions].double() - mean / GRID)
+        symbols = None
+        if rows is not None:
+            symbols = (rows.index_select(1, positions).double() - mean / GRID).round_()
         symbols = coder.code(symbols, index)
         # The clamp only acts on values that no image gives; it is what bounds the integer
         # networks' input, so it is part of the format.

@@ -68,11 +68,12 @@ class Writer:
     def _encode(self, encoder, symbols: np.ndarray, indexes: np.ndarray) -> None:
         tables = self.tables
         slots = symbols - tables.first[indexes]
-        escaped = (slots < 0) | (slots >= tables.escape[indexes])
-        slots[escaped] = tables.escape[indexes[escaped]]
-        slots = slots.astype(np.int32)
-        for table, group in _groups(indexes, len(tables)):
-            encoder.encode(slots[group], tables.models[table])
+        escape = tables.escape[indexes]
+        escaped = (slots < 0) | (slots >= escape)
+        order, groups = _groups(indexes)
+        slots = np.where(escaped, escape, slots).astype(np.int32)[order]
+        for table, start, end in groups:
+            encoder.encode(slots[start:end], tables.models[table])
         if escaped.any():
             words = symbols[escaped].astype("<i8").view("<u2").astype(np.int32)
             encoder.encode(words, tables.words)
@@ -107,9 +108,11 @@ class Reader:
 
     def _decode(self, decoder, indexes: np.ndarray) -> np.ndarray:
         tables = self.tables
-        slots = np.empty(len(indexes), dtype=np.int64)
-        for table, group in _groups(indexes, len(tables)):
-            slots[group] = decoder.decode(tables.models[table], len(group))
+        order, groups = _groups(indexes)
+        read, slots = (np.empty(len(indexes), dtype=np.int64) for _ in range(2))
+        for table, start, end in groups:
+            read[start:end] = decoder.decode(tables.models[table], end - start)
+        slots[order] = read
         symbols = slots + tables.first[indexes]
         escaped = slots == tables.escape[indexes]
         if escaped.any():
@@ -123,13 +126,15 @@ class Reader:
             raise StreamError("A stream is damaged: data are left over after the last symbol.")
 
 
-def _groups(indexes: np.ndarray, tables: int) -> list[tuple[int, np.ndarray]]:
-    """(table, positions that use it) for each table in use, ascending, positions in order.
+def _groups(indexes: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """The positions sorted by table, and (table, start, end) of each table in use therein.
 
     A call of the library costs as much as a dozen symbols, so symbols that share a table
-    are coded together. Small integer types make numpy sort by counting.
+    are coded together: tables ascending, positions in order. Small integer types make numpy
+    sort by counting.
     """
     order = np.argsort(indexes, kind="stable")
-    counts = np.bincount(indexes, minlength=tables)
+    counts = np.bincount(indexes)
     ends = np.cumsum(counts)
-    return [(int(t), order[ends[t] - counts[t] : ends[t]]) for t in np.flatnonzero(counts)]
+    spans = zip((ends - counts).tolist(), ends.tolist(), strict=True)
+    return order, [(table, *span) for table, span in enumerate(spans) if span[0] < span[1]]

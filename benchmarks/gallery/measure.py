@@ -1,0 +1,140 @@
+"""What the page shows: files, decoded images and numbers of every codec, written to a folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import models
+from benchmarks.classical import codecs as classical_codecs
+from benchmarks.gallery.bits import bits_per_position
+from models import checkpoint
+from models.base import Codec
+from models.checkpoint import CheckpointError
+from models.evaluation import SUFFIX, ModelCodec, Photograph
+from models.files import write_bytes
+from models.images import to_tensor, write_image
+from models.metrics import ms_ssim, ms_ssim_db, psnr
+
+JPEG_QUALITIES = range(1, 96)  # above 95 libjpeg spends bits on nothing that is visible
+JPEG_CURVE = range(5, 96, 10)
+
+
+def checkpoints(root: Path) -> dict[str, list[Path]]:
+    """The newest checkpoints of each registered model, lowest lambda first, trained for MSE.
+
+    Models without any are left out. CheckpointError when there is none at all.
+    """
+    found: dict[str, list[Path]] = {}
+    for name in models.MODELS:
+        try:
+            paths = checkpoint.find(name, root)
+        except CheckpointError:
+            continue
+        paths = [path for path in paths if checkpoint.read_metadata(path)["metric"] == "mse"]
+        if paths:
+            found[name] = paths
+    if not found:
+        raise CheckpointError(
+            f"{root} holds no checkpoint trained for MSE; train one, for example with "
+            "`python train.py --model_name Hyperprior --code_rate low`."
+        )
+    return found
+
+
+def quality(original: np.ndarray, decoded: np.ndarray, size: int) -> dict:
+    """bytes, bpp, PSNR in dB, MS-SSIM in dB; None for what is not a finite number."""
+    pixels = original.shape[0] * original.shape[1]
+    similarity = ms_ssim_db(ms_ssim(original, decoded))
+    numbers = {"bpp": 8 * size / pixels, "psnr": psnr(original, decoded), "ms_ssim": similarity}
+    rounded = {k: round(v, 5) if math.isfinite(v) else None for k, v in numbers.items()}
+    return {"bytes": size, **rounded}
+
+
+def learned_point(
+    model: Codec, device: str, pixels: np.ndarray, out: Path, place: str, epoch: int | None
+) -> dict:
+    """Code one photograph with one checkpoint through a real file; its entry for the page.
+
+    Writes <out>/<place>.lic and <place>.webp (lossless), the image decoded from that file.
+    """
+    codec = ModelCodec(model, device)
+    file = out / f"{place}{SUFFIX}"
+    write_bytes(file, codec.encode(pixels))
+    decoded = codec.decode(file.read_bytes())
+    write_image(out / f"{place}.webp", decoded)
+    bits = bits_per_position(model, to_tensor(pixels).to(codec.device))
+    return {
+        "codec": type(model).__name__,
+        "lmbda": model.point.lmbda if model.point else 0.0,
+        "epoch": epoch,
+        **quality(pixels, decoded, file.stat().st_size),
+        "image": f"{place}.webp",
+        "file": f"{place}{SUFFIX}",
+        "rows": bits.shape[0],
+        "columns": bits.shape[1],
+        "bits": np.rint(bits).astype(int).ravel().tolist(),
+    }
+
+
+def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
+    """Give each point the JPEG quality of nearest file size, and the photo its JPEGs and curve.
+
+    The JPEG files themselves go into the folder: the page shows what a browser makes of them.
+    """
+    jpeg = classical_codecs()["JPEG"]
+    files = {q: jpeg.encode(pixels, q) for q in JPEG_QUALITIES}
+    for point in photo["points"]:
+        size = point["bytes"]
+        point["jpeg"] = min(files, key=lambda q: (abs(len(files[q]) - size), q))
+    photo["jpegs"] = {}
+    matched = {point["jpeg"] for point in photo["points"]}
+    measured = {}
+    for q in sorted(matched | set(JPEG_CURVE)):
+        decoded = jpeg.decode(files[q], pixels.shape[:2])
+        measured[q] = quality(pixels, decoded, len(files[q]))
+        if q in matched:
+            place = f"{folder}/jpeg_quality_{q}.jpg"
+            write_bytes(out / place, files[q])
+            photo["jpegs"][q] = {**measured[q], "image": place, "file": place}
+    photo["jpeg_curve"] = [
+        {key: measured[q][key] for key in ("bpp", "psnr", "ms_ssim")} for q in sorted(measured)
+    ]
+
+
+def measure(
+    photographs: list[Photograph],
+    found: dict[str, list[Path]],
+    out: Path,
+    device: str,
+    step: Callable[[], None] = lambda: None,
+) -> list[dict]:
+    """Code every photograph with every checkpoint; one entry per photograph for the page.
+
+    Images are named by number, since the names of files may hold anything. `step` is called
+    after each of the len(photographs) * number of checkpoints codings.
+    """
+    photos = []
+    for number, photograph in enumerate(photographs, 1):
+        folder = f"images/{number:02}"
+        write_image(out / folder / "original.webp", photograph.read())
+        photos.append({
+            "name": photograph.stem, "width": photograph.width, "height": photograph.height,
+            "original": f"{folder}/original.webp", "points": [],
+        })  # fmt: skip
+    for name, paths in found.items():
+        for path in paths:
+            model = checkpoint.load(path)
+            epoch = model.metadata.get("epoch")
+            for number, (photo, photograph) in enumerate(zip(photos, photographs, strict=True), 1):
+                place = f"images/{number:02}/{name}_{model.point.lmbda:g}"
+                photo["points"].append(
+                    learned_point(model, device, photograph.read(), out, place, epoch)
+                )
+                step()
+    for number, (photo, photograph) in enumerate(zip(photos, photographs, strict=True), 1):
+        add_jpeg(photo, photograph.read(), out, f"images/{number:02}")
+    return photos

@@ -1,0 +1,237 @@
+"""Compress one's own photographs with the trained codecs, and look into the files.
+
+    python codec.py compress photo.png photo.lic
+    python codec.py info photo.lic
+    python codec.py decompress photo.lic decoded.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import models
+from models import checkpoint
+from models.base import Codec
+from models.checkpoint import CheckpointError
+from models.coding.container import MAX_PIXELS, Header, check_pixels, read_header, unpack
+from models.coding.errors import StreamError
+from models.drivers import Progress, UsageError, choose_device, guarded
+from models.files import write_bytes
+from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
+
+LONGEST_HEADER = 512  # bytes; the longest that the format allows is below 250
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="codec.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("compress", help="an image to a compressed file")
+    add = command.add_argument
+    add("input", type=Path, metavar="IN", help="PNG, JPEG, WebP, TIFF, ...; turned as EXIF says")
+    add("output", type=Path, metavar="OUT", help="the compressed file, by custom *.lic")
+    add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
+    add("--lmbda", type=float, help="operating point (default: the largest trained, best quality)")
+    add("--epoch_num", type=int, metavar="E", help="epoch of the checkpoint (default: the newest)")
+    _shared(command)
+
+    command = commands.add_parser("decompress", help="a compressed file to an image")
+    add = command.add_argument
+    add("input", type=Path, metavar="IN", help="the compressed file")
+    add("output", type=Path, metavar="OUT", help=f"the image: {', '.join(WRITABLE)}")
+    _shared(command)
+
+    command = commands.add_parser("info", help="what a compressed file says about itself")
+    add = command.add_argument
+    add("input", type=Path, metavar="FILE", help="the compressed file")
+    add("--json", action="store_true", help="for programs")
+    return made
+
+
+def _shared(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--checkpoint", type=Path, metavar="FILE", help="use this one of train.py's checkpoints")
+    add("--ckpt_dir", type=Path, default=Path("ckpts"), metavar="DIR",
+        help="where to look for checkpoints (default: %(default)s)")  # fmt: skip
+    add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
+        help="refuse larger images, as a guard against hostile files (default: %(default)s)",
+        )  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
+    add("--import_module", action="append", default=[], metavar="MODULE",
+        help="import first: one that registers your own model")  # fmt: skip
+
+
+def compress(flags: argparse.Namespace) -> int:
+    """IN, an image, to OUT, a compressed file."""
+    _check_output(flags)
+    pixels = read_image(flags.input, flags.max_pixels)
+    model = _load(_checkpoint_to_write(flags), flags)
+    try:
+        (data,) = model.compress(to_tensor(pixels).to(_device(flags)))
+    except ValueError as error:
+        raise UsageError(f"{flags.input} cannot be compressed: {error}") from error
+    write_bytes(flags.output, data)
+    count = pixels.shape[0] * pixels.shape[1]
+    print(f"{flags.output}: {len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel, "
+          f"{type(model).__name__}, lambda {model.point.lmbda:g}")  # fmt: skip
+    return 0
+
+
+def decompress(flags: argparse.Namespace) -> int:
+    """IN, a compressed file, to OUT, an image."""
+    _check_output(flags)
+    if flags.output.suffix.lower() not in WRITABLE:
+        raise UsageError(
+            f"{flags.output} does not end in a format that can be written: {', '.join(WRITABLE)}."
+        )
+    data, header = read_file(flags.input, flags.max_pixels)
+    model = _load(_checkpoint_to_read(header, flags), flags)
+    pixels = to_uint8(model.decompress([data], max_pixels=flags.max_pixels))
+    write_image(flags.output, pixels)
+    print(f"{flags.output}: {header.width}x{header.height} pixels")
+    return 0
+
+
+def info(flags: argparse.Namespace) -> int:
+    """Print the header's fields and where the bytes go."""
+    data, header = read_file(flags.input, max_pixels=None)
+    unpack(data)  # the checksum
+    known = models.MODELS.get(header.model)
+    names = known.streams if known and len(known.streams) == len(header.lengths) else None
+    names = names or tuple(f"stream {k}" for k in range(1, len(header.lengths) + 1))
+    streams = dict(zip(names, header.lengths, strict=True))
+    said = {
+        "file": str(flags.input),
+        "model": header.model,
+        "lmbda": header.lmbda,
+        "metric": header.metric,
+        "digest": header.digest,
+        "width": header.width,
+        "height": header.height,
+        "bytes": len(data),
+        "header_bytes": len(data) - sum(header.lengths),
+        "stream_bytes": streams,
+        "bpp": 8 * len(data) / (header.width * header.height),
+    }
+    print(json.dumps(said, indent=2) if flags.json else _described(said))
+    return 0
+
+
+def _described(said: dict) -> str:
+    bits_per_byte = 8 / (said["width"] * said["height"])
+    lines = [
+        ("model", said["model"]),
+        ("lambda", f"{said['lmbda']:g} ({said['metric']})"),
+        ("tables", said["digest"]),
+        ("image", f"{said['width']}x{said['height']} pixels"),
+        ("file", f"{said['bytes']} bytes, {said['bpp']:.4f} bpp"),
+        ("  header", f"{said['header_bytes']} bytes with checksum"),
+    ]
+    for name, count in said["stream_bytes"].items():
+        lines.append((f"  {name}", f"{count} bytes, {count * bits_per_byte:.4f} bpp"))
+    return "\n".join(f"{name:<12}{text}" for name, text in lines)
+
+
+# Files and checkpoints ----------------------------------------------------------------------
+
+
+def read_file(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
+    """A compressed file and its header; StreamError before more is read than it should hold."""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        header = read_header(file.read(LONGEST_HEADER))
+        if max_pixels is not None:
+            check_pixels(header, max_pixels)
+        if size > sum(header.lengths) + LONGEST_HEADER:
+            raise StreamError(f"{path} is longer than it says: {size} bytes.")
+        file.seek(0)
+        return file.read(), header
+
+
+def _check_output(flags: argparse.Namespace) -> None:
+    if flags.output.is_dir():
+        raise UsageError(f"{flags.output} is a folder; name a file to write.")
+    if flags.output.exists() and flags.input.exists() and flags.output.samefile(flags.input):
+        raise UsageError("IN and OUT are the same file.")
+
+
+def _checkpoint_to_write(flags: argparse.Namespace) -> Path:
+    """The checkpoint that the flags ask for."""
+    _import(flags)
+    try:
+        name = models.canonical_name(flags.model_name or "Hyperprior")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if flags.checkpoint is None:
+        return checkpoint.find(name, flags.ckpt_dir, flags.epoch_num, flags.lmbda)[-1]
+    metadata = checkpoint.read_metadata(flags.checkpoint)
+    if flags.model_name and metadata["model"] != name:
+        raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
+    if flags.lmbda is not None and abs(flags.lmbda - metadata["lmbda"]) > 1e-9:
+        raise UsageError(f"{flags.checkpoint} has lambda {metadata['lmbda']:g}: drop one flag.")
+    return flags.checkpoint
+
+
+def _checkpoint_to_read(header: Header, flags: argparse.Namespace) -> Path:
+    """The checkpoint whose tables the file names, of any epoch."""
+    _import(flags)
+    if flags.checkpoint is not None:
+        return flags.checkpoint
+    try:
+        folder = flags.ckpt_dir / models.canonical_name(header.model)
+    except ValueError as error:
+        raise UsageError(f"{error} (--import_module brings in one's own.)") from None
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            if checkpoint.read_metadata(path).get("digest") == header.digest:
+                return path
+        except CheckpointError:
+            continue  # another file in the folder is broken; this one may still be there
+    raise UsageError(
+        f"The file needs the checkpoint of {header.model}, lambda {header.lmbda:g}, with the "
+        f"tables {header.digest}, which is not in {folder}: pass it by --checkpoint FILE."
+    )
+
+
+def _import(flags: argparse.Namespace) -> None:
+    for module in flags.import_module:
+        importlib.import_module(module)
+
+
+def _load(path: Path, flags: argparse.Namespace) -> Codec:
+    """The model on its device; large images show their progress tile by tile."""
+    model = checkpoint.load(path, _device(flags))
+
+    def watched(tiles):
+        with Progress(flags.command, len(tiles), "tile") as progress:
+            for tile in tiles:
+                yield tile
+                progress.step()
+
+    model.progress = watched
+    return model
+
+
+def _device(flags: argparse.Namespace):
+    return choose_device(flags.device)
+
+
+COMMANDS = {"compress": compress, "decompress": decompress, "info": info}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
+    flags = parser().parse_args(arguments)
+    return guarded("codec.py", lambda: COMMANDS[flags.command](flags))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""What the command-line programs share: devices, and failures that become one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from tqdm import tqdm
+
+from models.checkpoint import CheckpointError
+from models.coding.errors import StreamError
+from models.coding.integer import FreezeError
+from models.images import ImageError
+
+
+class UsageError(ValueError):
+    """A command cannot do what it was asked to; the message says why and what to do."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a --device flag; 'auto' is the first GPU, or the CPU where there is none.
+
+    UsageError for a name that torch does not know and for a GPU that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"Unknown device {name!r}; choose auto, cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"There is no device {name} on this machine; choose --device cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"The device {name} is not supported: choose auto, cpu, cuda or cuda:1.")
+    return device
+
+
+def sentence(error: BaseException) -> str | None:
+    """A foreseen failure in one line; None for anything else, which is a mistake in the code."""
+    known = (UsageError, StreamError, CheckpointError, ImageError, FreezeError, ImportError)
+    if isinstance(error, known):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            return f"The disk is full ({error.filename or 'no file name'}): make room, try again."
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{place}."
+    text = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
+    ):
+        return "There is not enough memory for this image and model: use a smaller image."
+    return None
+
+
+def guarded(program: str, work: Callable[[], int]) -> int:
+    """The exit code of `work`: its own, 1 after a foreseen failure in a line, 130 for Ctrl-C."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; what was written so far is complete.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        line = sentence(error)
+        if line is None:
+            raise
+        print(f"{program}: {line}", file=sys.stderr, flush=True)
+        return 1
+
+
+class Progress:
+    """Steps done and time left on stderr: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, label: str, total: int, unit: str, seconds: float = 15.0):
+        self.label, self.total, self.unit, self.seconds = label, total, unit, seconds
+        self.done = 0
+        self.first = self.said = 0.0
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, desc=label, unit=unit, leave=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def step(self) -> None:
+        """One more is done."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update()
+            return
+        now = time.monotonic()
+        if self.done == 1:  # the first step holds the loading of models: time the others
+            self.first = self.said = now
+            return
+        if now - self.said < self.seconds or self.done >= self.total:
+            return
+        self.said = now
+        left = (now - self.first) / (self.done - 1) * (self.total - self.done)
+        count = f"{self.done} of {self.total} {self.unit}s"
+        print(f"{self.label}: {count}, about {left:.0f} s left", file=sys.stderr, flush=True)

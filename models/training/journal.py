@@ -1,0 +1,141 @@
+"""What a run tells: progress bar or plain lines, train.log, curve.csv, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from models.files import write_text
+
+COLUMNS = (
+    "step", "epoch", "images", "seconds", "lr", "loss", "bpp", "psnr", "val_loss", "val_bpp",
+    "val_psnr",
+)  # fmt: skip
+
+
+class Journal:
+    """Writes for the first process; with `folder` None (the other processes) does nothing.
+
+    `start`: the step that the run goes on from; rows of the curve after it are dropped, since
+    their steps will be done again.
+    """
+
+    def __init__(self, folder: Path | None, *, tensorboard: bool = False):
+        self.folder = folder
+        self.bar = self.board = None
+        self.log = (folder / "train.log").open("a", encoding="utf-8") if folder else None
+        self._wants_board = tensorboard
+
+    def begin(self, start: int, total: int) -> None:
+        """Open the curve and the progress bar; steps are counted from `start` to `total`."""
+        if self.folder is None:
+            return
+        self.start, self.total, self.began = start, total, time.monotonic()
+        self._cut_curve(start)
+        self.curve = (self.folder / "curve.csv").open("a", newline="", encoding="utf-8")
+        if self._wants_board:
+            self.board = self._open_board(start)
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+
+    def say(self, text: str) -> None:
+        """One line for the reader and for train.log."""
+        if self.folder is None:
+            return
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+        self._write(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def advance(self, step: int, text: str) -> None:
+        """A step is done; `text` is its figures."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.bar.n)
+
+    def record(self, row: dict, show: bool = True) -> None:
+        """A row of the curve (missing columns stay empty), and a plain line of it."""
+        if self.folder is None:
+            return
+        cells = [_cell(row.get(name)) for name in COLUMNS]
+        self._write(self.curve, ",".join(cells) + "\n")
+        if self.board is not None:
+            for name in ("lr", "loss", "bpp", "psnr", "val_loss", "val_bpp", "val_psnr"):
+                if row.get(name) is not None:
+                    group = "validation" if name.startswith("val_") else "training"
+                    self.board.add_scalar(f"{group}/{name[-4:].strip('_')}", row[name], row["step"])
+        line = describe(row) + f"  left {self._left(row['step'])}"
+        if show and self.bar is None:
+            print(line, flush=True)
+        self._write(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def close(self) -> None:
+        """Close all files; the journal says nothing more."""
+        for file in (self.bar, self.board, getattr(self, "curve", None), self.log):
+            if file is not None:
+                file.close()
+        self.folder = self.bar = self.board = None
+
+    def _left(self, step: int) -> str:
+        done = step - self.start
+        if done <= 0:
+            return "?"
+        seconds = (time.monotonic() - self.began) / done * (self.total - step)
+        return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"
+
+    def _write(self, file, text: str) -> None:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError as error:  # a full disk must not stop the training
+            print(f"Cannot write to {self.folder}: {error.strerror}.", file=sys.stderr)
+
+    def _cut_curve(self, start: int) -> None:
+        path = self.folder / "curve.csv"
+        lines = [",".join(COLUMNS)]
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+            lines += [",".join(row) for row in rows[1:] if int(row[0]) <= start]
+        write_text(path, "\n".join(lines) + "\n")
+
+    def _open_board(self, start: int):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
+            return None
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
+
+
+def describe(row: dict) -> str:
+    """A row of the curve in words and units."""
+    parts = [f"epoch {row['epoch']}", f"step {row['step']}"]
+    if row.get("loss") is not None:
+        parts.append(figures(row["loss"], row["bpp"], row["psnr"]))
+    if row.get("val_loss") is not None:
+        held_out = figures(row["val_loss"], row["val_bpp"], row["val_psnr"])
+        parts.append(f"held out: {held_out}")
+    parts.append(f"lr {row['lr']:.2e}")
+    return "  ".join(parts)
+
+
+def figures(loss: float, bpp: float, psnr: float) -> str:
+    return f"loss {loss:.4f}  {bpp:.4f} bpp  PSNR {psnr:.2f} dB"
+
+
+def psnr_of(mse: float) -> float:
+    """PSNR in dB of a mean square error of values in [0, 1]."""
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def _cell(value) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"

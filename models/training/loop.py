@@ -1,0 +1,304 @@
+"""The training loop: steps, epochs, and the ways a run can end.
+
+Every random number is a function of (seed, step, process): the crops come from
+`RandomCrops.batch(step, ...)`, and the generator of the noise is seeded before each step. That is
+why a run that was interrupted anywhere goes on exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.base import Codec
+from models.training.errors import TrainingError
+from models.training.journal import Journal, figures, psnr_of
+from models.training.loss import RateDistortion
+from models.training.optimizers import build_optimizer
+from models.training.schedules import Schedule
+from models.training.team import Team
+
+FINISHED, TIME_IS_UP, SIGNALLED = "finished", "time is up", "signalled"
+NOT_FINITE, NOT_SAVED = "not finite", "not saved"
+
+
+class Trainer:
+    """Trains `model` on `batches(step) -> (B, 3, P, P)`, from step 0 or a loaded state.
+
+    `settings`: resolved and completed flags (see `settings.resolve`). `held_out`: images for
+    validation, each (3, H, W) with H and W multiples of the model's downsampling, may be empty.
+    `save(trainer)` stores the state and returns whether it could, `checkpoint(trainer, epoch)`
+    an epoch's weights; both are called in the first process only.
+    """
+
+    def __init__(
+        self,
+        settings: Namespace,
+        model: Codec,
+        batches: Callable[[int], Tensor],
+        held_out: list[Tensor],
+        journal: Journal,
+        team: Team,
+        *,
+        save: Callable[[Trainer], bool],
+        checkpoint: Callable[[Trainer, int], None],
+        stop_asked: Callable[[], bool] = lambda: False,
+    ):
+        self.settings, self.team, self.journal = settings, team, journal
+        self.batches, self.held_out = batches, held_out
+        self.save, self.checkpoint, self.stop_asked = save, checkpoint, stop_asked
+        self.model = model.to(team.device, memory_format=torch.channels_last).train()
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.averaged = copy.deepcopy(self.model).eval() if settings.ema else self.model
+        self.loss = RateDistortion(settings.lmbda, settings.metric)
+        self.optimizer = build_optimizer(
+            settings.optimizer, self.model, settings.lr, settings.rest_lr
+        )
+        self.schedule = Schedule(
+            self.optimizer,
+            settings.scheduler,
+            total=settings.total,
+            steps_per_epoch=settings.steps_per_epoch,
+            warmup=settings.warmup,
+            milestones=settings.milestones,
+        )
+        if settings.compile:
+            self.model.compile()
+        self.forward = team.wrap(self.model)
+        self.step = 0  # steps done, skipped ones included
+        self.seconds = 0.0  # spent training, over all sessions of the run
+        self.skipped = 0  # skipped steps in a row
+        self.window = [0.0, 0.0, 0.0, 0.0]  # sums of loss, bpp, mse and the number of steps
+        self.notes: dict = {}  # what save and checkpoint want to find again when resuming
+
+    # State ------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict:
+        """All that the following steps depend on."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "skipped": self.skipped,
+            "window": self.window,
+            "notes": self.notes,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict() if self.settings.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in ("step", "seconds", "skipped", "window", "notes"):
+            setattr(self, name, state[name])
+        self.model.load_state_dict(state["model"])
+        if self.settings.ema:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+
+    # The loop ---------------------------------------------------------------------------
+
+    def train(self) -> str:
+        """Run until the end, the time limit, a signal, or too many non-finite steps in a row.
+
+        Returns which of these it was; the state is saved in every case, or NOT_SAVED returned.
+        """
+        settings = self.settings
+        self.began = self.clock = self.saved = time.monotonic()
+        self.first_step = self.step
+        self.journal.begin(self.step, settings.total)
+        while self.step < settings.total:
+            reason = self.one_step()
+            if self.step % settings.steps_per_epoch == 0:
+                self.end_epoch()
+            elif self.step % settings.log_every == 0:
+                self.report()
+            if self.skipped >= settings.max_skips:
+                reason = NOT_FINITE
+            if self.step == settings.total:
+                break
+            if reason:
+                return reason if self.save_state() else NOT_SAVED
+            if time.monotonic() - self.saved > settings.save_minutes * 60:
+                self.save_state()
+        return FINISHED
+
+    @property
+    def session_seconds(self) -> float:
+        """Seconds since `train` began in this process."""
+        return time.monotonic() - self.began
+
+    def late(self) -> bool:
+        limit = self.settings.time_limit
+        return bool(limit) and self.session_seconds > limit
+
+    def save_state(self) -> bool:
+        """Store the state; False if that failed, which `save` has then said."""
+        self.seconds += self.lap()
+        self.saved = time.monotonic()
+        return not self.team.is_first or self.save(self)
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        before, self.clock = self.clock, time.monotonic()
+        return self.clock - before
+
+    def one_step(self) -> str | None:
+        """One optimiser step; returns why to stop after it, the same in all processes."""
+        settings, device = self.settings, self.team.device
+        x = self.batch().to(device, non_blocking=True)
+        x = x.contiguous(memory_format=torch.channels_last)
+        self.schedule.set(self.step)
+        torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
+        try:
+            loss, bpp, mse, norm, signalled, late = self.gradients(x)
+        except RuntimeError as error:  # no weight has changed yet
+            if self.team.size == 1 and not isinstance(error, torch.OutOfMemoryError):
+                raise
+            self.save_state()
+            raise TrainingError(
+                f"Step {self.step} failed, perhaps because a process died or the memory is full: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.optimizer.step()
+            self.average()
+            self.skipped = 0
+            self.window = [a + b for a, b in zip(self.window, (loss, bpp, mse, 1.0), strict=True)]
+        else:
+            self.skipped += 1
+            self.journal.say(
+                f"step {self.step}: the loss ({loss:g}) or the gradient (norm {norm:g}) is not "
+                f"finite; step skipped, {self.skipped} in a row."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.journal.advance(self.step, figures(loss, bpp, psnr_of(mse)))
+        return SIGNALLED if signalled else TIME_IS_UP if late else None
+
+    def gradients(self, x: Tensor) -> list[float]:
+        """Forward and backward; means over the processes of loss, bpp, mse, norm of the
+        gradient, and whether a stop was asked for by a signal or by the time limit."""
+        settings, device = self.settings, self.team.device
+        mode = self.quantization()
+        if self.step == settings.total - settings.ste_steps:  # the first step of 'ste'
+            self.model.solve_quantiles()
+        half = settings.precision == "bf16"
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            output = self.forward(x, quantization=mode)
+        terms = self.loss(output, x)
+        terms.loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
+        asked = torch.tensor([self.stop_asked(), self.late()], device=device)
+        stats = torch.stack([terms.loss.detach(), terms.bpp, terms.mse, norm, *asked.float()])
+        return self.team.mean(stats)
+
+    def batch(self) -> Tensor:
+        """The crops of this step; if they cannot be had, the state is saved first."""
+        try:
+            return self.batches(self.step)
+        except Exception as error:
+            self.save_state()
+            raise TrainingError(f"No crops for step {self.step}: {error}") from error
+
+    def quantization(self) -> str:
+        """The mode of `forward` at this step."""
+        settings = self.settings
+        ste = self.step >= settings.total - settings.ste_steps
+        return "ste" if ste else settings.quantization
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """Move the averaged weights towards the present ones; fast at first."""
+        if self.settings.ema:
+            decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+            means = [p for p in self.averaged.parameters() if p.requires_grad]
+            torch._foreach_lerp_(means, self.parameters, 1 - decay)
+
+    # Epochs -----------------------------------------------------------------------------
+
+    def end_epoch(self) -> None:
+        """Validate, report, store the weights if it is time, save the state."""
+        settings = self.settings
+        epoch = self.step // settings.steps_per_epoch - 1
+        result = self.team.share(self.validate() if self.team.is_first else None)
+        if result:
+            self.schedule.end_epoch(result["val_loss"])
+        elif self.window[3]:
+            self.schedule.end_epoch(self.window[0] / self.window[3])
+        if self.quantization() != "noise":  # of the next step
+            self.model.solve_quantiles()  # the medians that rounding is centred on
+        self.report(result or {})
+        last = self.step == settings.total
+        if self.team.is_first and (last or (epoch + 1) % settings.check_time == 0):
+            if last:  # first the state: if writing the checkpoint fails, nothing is lost
+                self.save_state()
+            self.seconds += self.lap()
+            self.checkpoint(self, epoch)
+        self.save_state()
+
+    @torch.no_grad()
+    def validate(self) -> dict | None:
+        """Loss, bpp and PSNR with rounded latents, in fp32; means over the held-out images."""
+        if not self.held_out:
+            return None
+        model = self.averaged.eval()
+        model.solve_quantiles()
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch in batches_of(self.held_out, self.settings.test_batch_size):
+            x = batch.to(self.team.device, memory_format=torch.channels_last)
+            output = model(x, quantization="round")
+            for i in range(len(x)):
+                one = {k: v[i : i + 1] for k, v in output["likelihoods"].items()}
+                x_hat = output["x_hat"][i : i + 1].clamp(0, 1)
+                terms = self.loss({"x_hat": x_hat, "likelihoods": one}, x[i : i + 1])
+                psnr = psnr_of(terms.mse.item())
+                sums += torch.tensor([terms.loss.item(), terms.bpp.item(), psnr])
+        self.model.train()
+        means = (sums / len(self.held_out)).tolist()
+        return dict(zip(("val_loss", "val_bpp", "val_psnr"), means, strict=True))
+
+    def report(self, validation: dict | None = None) -> None:
+        """A row of the curve: means since the last row, and the validation if there is one."""
+        self.seconds += self.lap()
+        loss, bpp, mse, count = self.window
+        self.window = [0.0, 0.0, 0.0, 0.0]
+        settings = self.settings
+        row = {
+            "step": self.step,
+            "epoch": (self.step - 1) // settings.steps_per_epoch,
+            "images": self.images_seen,
+            "seconds": self.seconds,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **(validation or {}),
+        }
+        if count:
+            row |= {"loss": loss / count, "bpp": bpp / count, "psnr": psnr_of(mse / count)}
+        self.journal.record(row)
+
+    @property
+    def images_seen(self) -> int:
+        return self.step * self.settings.batch_size * self.team.size
+
+
+def noise_seed(seed: int, step: int, rank: int) -> int:
+    """A different stream of noise for every step and process."""
+    return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63
+
+
+def batches_of(images: list[Tensor], size: int):
+    """Stacks of up to `size` neighbours of equal shape, (b, 3, H, W)."""
+    group: list[Tensor] = []
+    for image in images:
+        if group and (len(group) == size or group[0].shape != image.shape):
+            yield torch.stack(group)
+            group = []
+        group.append(image)
+    if group:
+        yield torch.stack(group)

@@ -1,0 +1,59 @@
+"""The rate-distortion loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+METRICS = ("mse", "ms-ssim")
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Scalars of a batch: loss, rate in bits per pixel, mean square error of values in [0, 1]."""
+
+    loss: Tensor
+    bpp: Tensor
+    mse: Tensor
+
+
+class RateDistortion:
+    """lambda * 255**2 * MSE + R, or lambda * (1 - MS-SSIM) + R; R in bits per pixel.
+
+    Balle et al. 2018, equation 3, with images in [0, 1]; the factors are CompressAI's, so that
+    lambdas mean the same. Computed in fp32. Averages over the batch.
+    """
+
+    def __init__(self, lmbda: float, metric: str = "mse"):
+        if metric not in METRICS:
+            raise ValueError(f"Unknown metric {metric!r}; choose mse or ms-ssim.")
+        self.lmbda, self.metric = lmbda, metric
+        self.ms_ssim = import_ms_ssim() if metric == "ms-ssim" else None
+
+    def __call__(self, output: dict, x: Tensor) -> Terms:
+        """output: what a codec's `forward` returns for x (B, 3, H, W) in [0, 1]."""
+        with torch.autocast(x.device.type, enabled=False):
+            x, x_hat = x.float(), output["x_hat"].float()
+            pixels = x.shape[0] * x.shape[2] * x.shape[3]
+            bits = sum(-torch.log2(p.float()).sum() for p in output["likelihoods"].values())
+            bpp = bits / pixels
+            mse = torch.mean((x_hat - x) ** 2)
+            if self.ms_ssim is None:
+                distortion = 255**2 * mse
+            else:
+                distortion = 1 - self.ms_ssim(x_hat, x, data_range=1.0)
+            return Terms(self.lmbda * distortion + bpp, bpp.detach(), mse.detach())
+
+
+def import_ms_ssim():
+    """pytorch_msssim's differentiable MS-SSIM; ImportError in words where it is missing."""
+    try:
+        from pytorch_msssim import ms_ssim
+    except ImportError:
+        raise ImportError(
+            "Training for MS-SSIM needs pytorch_msssim: install it with "
+            "'pip install pytorch-msssim', or train with --metric mse."
+        ) from None
+    return ms_ssim

@@ -1,0 +1,1 @@
+"""Streams of tiny models whose symbols are pinned; see `make`."""

@@ -1,0 +1,60 @@
+"""What the tests of the command-line programs share: small checkpoints, images, checks."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+
+from models import checkpoint
+from models.images import to_uint8, write_image
+from models.presets import OperatingPoint
+from tests.helpers import NAMES, M, N, image, make
+
+ROOT = Path(__file__).parents[1]
+LAMBDAS = (0.0067, 0.0483)
+SIZES = {"small.png": (70, 50), "odd.png": (161, 165)}  # height, width
+
+
+def load_test_program():
+    """test.py by its path: the standard library has a package `test` too."""
+    spec = importlib.util.spec_from_file_location("test_program", ROOT / "test.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save_checkpoints(root: Path) -> Path:
+    """Of every model two lambdas at epoch 12, the larger at epoch 3 as well; returns root."""
+    for name in NAMES:
+        for seed, lmbda in enumerate(LAMBDAS):
+            model = make(name, seed)
+            model.point = OperatingPoint(name, lmbda, "low", N, M)
+            for epoch in (3, 12) if lmbda == LAMBDAS[1] else (12,):
+                path = checkpoint.path_for(name, epoch, lmbda, root)
+                checkpoint.save(path, model, config={}, provenance={})
+    return root
+
+
+def save_photographs(folder: Path) -> Path:
+    """Images of `SIZES`; returns the folder."""
+    for seed, (name, size) in enumerate(SIZES.items()):
+        write_image(folder / name, to_uint8(image(*size, seed)))
+    return folder
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of all files in and below a folder."""
+    return sorted(p.name for p in folder.rglob("*") if p.is_file())
+
+
+def one_line(capsys, *words: str) -> None:
+    """Assert that the error output is a single line with these words."""
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert all(word in error for word in words), error

@@ -1,0 +1,330 @@
+"""Checkpoints: what is written comes back and codes the same; anything else is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from models import checkpoint
+from models.checkpoint import CheckpointError
+from models.presets import OperatingPoint
+from tests.helpers import NAMES, M, N, image, latents_of, make
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG, PROVENANCE = {"lmbda": 0.013, "seed": 3}, {"steps": 1000, "parent": None}
+
+each_model = pytest.mark.parametrize("name", NAMES)
+
+
+def save(path, name, seed=0):
+    made = make(name, seed)
+    made.point = OperatingPoint(name, 0.013, "low", N, M)
+    checkpoint.save(path, made, config=CONFIG, provenance=PROVENANCE)
+    return made
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A checkpoint of each model, by name; tests copy before they damage."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    paths = {name: folder / name / "epoch_4_lmbda_0.013.safetensors" for name in NAMES}
+    for name, path in paths.items():
+        save(path, name)
+    return paths
+
+
+def rewrite(source, path, change_tensors=None, change_metadata=None):
+    """A copy of a checkpoint with its tensors or its metadata changed."""
+    tensors = load_file(source)
+    with safe_open(source, framework="pt") as file:
+        metadata = json.loads(file.metadata()["metadata"])
+    if change_tensors:
+        change_tensors(tensors)
+    if change_metadata:
+        change_metadata(metadata)
+    save_file(tensors, path, {"metadata": json.dumps(metadata)})
+    return path
+
+
+# What comes back ------------------------------------------------------------------------
+
+
+@each_model
+def test_a_checkpoint_codes_the_same_wherever_it_is_loaded(name, saved):
+    first, second = (checkpoint.load(saved[name]) for _ in range(2))
+    assert first.is_frozen and not first.training
+    assert first.digest == second.digest == checkpoint.read_metadata(saved[name])["digest"]
+    x = image(64, 100)
+    files = first.compress(x)
+    assert files == second.compress(x)
+    assert torch.equal(first.decompress(files), second.decompress(files))
+    latents = latents_of(first, 64, 128)
+    assert first.encode(latents) == second.encode(latents)
+
+
+@each_model
+def test_weights_come_back_in_half_precision(name, saved):
+    made, loaded = make(name), checkpoint.load(saved[name])
+    for key, value in made.state_dict().items():
+        expected = value.half().float() if value.ndim == 4 else value
+        torch.testing.assert_close(loaded.state_dict()[key], expected, rtol=1e-5, atol=1e-6)
+    x = image(64, 64)
+    with torch.no_grad():
+        before, after = made.g_a(x), loaded.g_a(x)
+    assert (before - after).abs().max() < 0.02 * before.abs().max()
+
+
+def test_operating_point_and_metadata_come_back(saved):
+    name = "Hyperprior"
+    loaded = checkpoint.load(saved[name])
+    assert loaded.point == OperatingPoint(name, 0.013, "low", N, M, "mse")
+    metadata = checkpoint.read_metadata(saved[name])
+    assert metadata == loaded.metadata
+    assert metadata["config"] == CONFIG and metadata["provenance"] == PROVENANCE
+    wanted = {"model": name, "N": N, "M": M, "lmbda": 0.013, "metric": "mse", "epoch": 4}
+    assert wanted.items() <= metadata.items()
+
+
+def test_saving_leaves_the_model_as_it_was(tmp_path):
+    made = make("Hyperprior").train()
+    before = {key: value.clone() for key, value in made.state_dict().items()}
+    checkpoint.save(tmp_path / "a.safetensors", made, config={}, provenance={})
+    assert made.training and not made.is_frozen
+    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+def test_saving_solves_the_quantiles(tmp_path):
+    made = make("Factorized")
+    with torch.no_grad():
+        made.entropy_bottleneck.quantiles.zero_()
+    checkpoint.save(tmp_path / "a.safetensors", made, config={}, provenance={})
+    loaded = checkpoint.load(tmp_path / "a.safetensors")
+    torch.testing.assert_close(
+        loaded.entropy_bottleneck.quantiles, make("Factorized").entropy_bottleneck.quantiles
+    )
+
+
+def test_the_same_model_gives_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.safetensors", "Hyperprior")
+    assert (
+        load_file(tmp_path / "a.safetensors").keys() == load_file(tmp_path / "b.safetensors").keys()
+    )
+    one, two = (checkpoint.load(tmp_path / f"{name}.safetensors") for name in ("a", "b"))
+    assert one.digest == two.digest
+
+
+# Refusals ---------------------------------------------------------------------------------
+
+
+@each_model
+def test_cut_files_are_refused(name, saved, tmp_path):
+    data = saved[name].read_bytes()
+    for length in (0, 4, 8, 100, len(data) // 2, len(data) - 1):
+        path = tmp_path / "cut.safetensors"
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match="cut short"):
+            checkpoint.load(path)
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        checkpoint.load(tmp_path / "nowhere.safetensors")
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        checkpoint.load_tensors(tmp_path)
+
+
+def set_first(key, value):
+    return lambda tensors: tensors[key].view(-1)[:1].fill_(value)
+
+
+TENSOR_DAMAGES = {
+    "NaN": (set_first("g_a.0.weight", float("nan")), "NaN or infinity in g_a.0.weight"),
+    "infinity": (set_first("h_s.0.bias", float("inf")), "NaN or infinity in h_s.0.bias"),
+    "missing weight": (lambda t: t.pop("g_s.0.weight"), "does not hold the model"),
+    "additional weight": (lambda t: t.update(extra=torch.ones(3)), "does not hold the model"),
+    "wrong shape": (lambda t: t.update({"g_a.0.bias": torch.ones(3)}), "does not hold the model"),
+    "changed integer weight": (set_first("h_s.0.weight", 0.7), "digest"),
+    "changed table": (
+        lambda t: t["tables.y.frequencies"][:2].copy_(
+            t["tables.y.frequencies"][:2] + torch.tensor([1, -1], dtype=torch.int32)
+        ),
+        "digest",
+    ),
+    "impossible table": (set_first("tables.y.frequencies", -5), "inconsistent"),
+    "missing table": (lambda t: t.pop("tables.z.lengths"), "does not hold the model"),
+}
+
+
+@pytest.mark.parametrize("change,message", TENSOR_DAMAGES.values(), ids=TENSOR_DAMAGES.keys())
+def test_damaged_tensors_are_refused(change, message, saved, tmp_path):
+    path = rewrite(saved["Hyperprior"], tmp_path / "damaged.safetensors", change)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+METADATA_DAMAGES = {
+    "other model": lambda m: m.update(model="Factorized"),
+    "unknown model": lambda m: m.update(model="Vision"),
+    "wrong N": lambda m: m.update(N=16),
+    "wrong M": lambda m: m.update(M=13),
+    "N not a number": lambda m: m.update(N="eight"),
+    "N missing": lambda m: m.pop("N"),
+    "negative M": lambda m: m.update(M=-1),
+    "digest missing": lambda m: m.pop("digest"),
+    "other digest": lambda m: m.update(digest="0" * 16),
+    "lambda missing": lambda m: m.pop("lmbda"),
+}
+
+
+@pytest.mark.parametrize("change", METADATA_DAMAGES.values(), ids=METADATA_DAMAGES.keys())
+def test_wrong_metadata_are_refused(change, saved, tmp_path):
+    path = rewrite(saved["Hyperprior"], tmp_path / "damaged.safetensors", None, change)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+
+
+def test_other_files_are_refused_in_words(tmp_path, saved):
+    plain = tmp_path / "weights.safetensors"
+    save_file({"a": torch.ones(2)}, plain)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
+        checkpoint.load(plain)
+    for text in ("[]", "3", "{", '"x"'):
+        save_file({"a": torch.ones(2)}, plain, {"metadata": text})
+        with pytest.raises(CheckpointError):
+            checkpoint.load(plain)
+    for suffix in (".pth", ".pth.tar", ".safetensors"):
+        for content in (b"", b"garbage" * 50, b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."):
+            path = tmp_path / f"other{suffix}"
+            path.write_bytes(content)
+            if content.startswith(b"\x80") and suffix != ".safetensors":
+                continue  # an empty table of weights: nothing to refuse
+            with pytest.raises(CheckpointError):
+                checkpoint.load_tensors(path)
+    torch.save([1, 2, 3], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="no table of weights"):
+        checkpoint.load_tensors(tmp_path / "list.pth")
+    torch.save({"a": "text"}, tmp_path / "text.pth")
+    with pytest.raises(CheckpointError, match="no table of weights"):
+        checkpoint.load_tensors(tmp_path / "text.pth")
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_a_pickle_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pth.tar")
+    with pytest.raises(CheckpointError):
+        checkpoint.load_tensors(tmp_path / "harmful.pth.tar")
+    assert not (tmp_path / "harmed").exists()
+
+
+@each_model
+@pytest.mark.parametrize("value", [float("nan"), 1e6])  # 1e6 is infinite in fp16
+def test_diverged_weights_are_not_saved(name, value, tmp_path):
+    made = make(name)
+    with torch.no_grad():
+        made.g_s[0].weight.view(-1)[0] = value
+    with pytest.raises(CheckpointError, match="g_s.0.weight"):
+        checkpoint.save(tmp_path / "a.safetensors", made, config={}, provenance={})
+    assert not any(tmp_path.iterdir())
+
+
+# Old or new, never half -----------------------------------------------------------------------
+
+
+def test_a_failure_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save(path, "Factorized")
+    before = path.read_bytes()
+
+    def fail(tensors, to, metadata):
+        Path(to).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="No space"):
+        save(path, "Factorized", seed=1)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_killed_at_any_moment_the_file_is_whole(tmp_path):
+    script = """
+import os, random, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from tests.test_checkpoint import save
+path, kills = sys.argv[1], int(sys.argv[2])
+save(path, "Factorized", 0)
+for k in range(kills):
+    child = os.fork()
+    if child == 0:
+        while True:
+            save(path, "Factorized", 1)
+            save(path, "Factorized", 0)
+    time.sleep(random.Random(k).uniform(0.05, 0.4))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    from models import checkpoint
+    print(checkpoint.load(path).digest)
+"""
+    path = tmp_path / "a.safetensors"
+    command = [sys.executable, "-c", script, str(path), "8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    digests = set(done.stdout.split())
+    assert len(done.stdout.split()) == 8
+    known = []
+    for seed in (0, 1):
+        save(path, "Factorized", seed)
+        known.append(checkpoint.load(path).digest)
+    assert digests <= set(known)
+    assert signal.SIGKILL  # what ended the children
+
+
+# Finding ----------------------------------------------------------------------------------
+
+
+def test_find(tmp_path):
+    folder = tmp_path / "Hyperprior"
+    folder.mkdir()
+    for name in (
+        "epoch_9_lmbda_0.013",
+        "epoch_10_lmbda_0.013",
+        "epoch_9_lmbda_0.0067",
+        "epoch_3_lmbda_0.0483",
+        "epoch_x_lmbda_0.0483",
+        "epoch_5_lmbda_1.2.3",
+        "epoch_5_lmbda_-",
+    ):
+        (folder / f"{name}.safetensors").touch()
+
+    def names(**options):
+        return [p.name[:-12] for p in checkpoint.find("hyperprior", tmp_path, **options)]
+
+    newest = ["epoch_9_lmbda_0.0067", "epoch_10_lmbda_0.013", "epoch_3_lmbda_0.0483"]
+    assert names() == newest
+    assert names(epoch=9) == ["epoch_9_lmbda_0.0067", "epoch_9_lmbda_0.013"]
+    assert names(lmbda=0.013) == ["epoch_10_lmbda_0.013"]
+    assert names(lmbda=0.013, epoch=9) == ["epoch_9_lmbda_0.013"]
+    for options in ({"epoch": 77}, {"lmbda": 0.5}, {"lmbda": 0.0483, "epoch": 9}):
+        with pytest.raises(CheckpointError, match="train.py --model_name Hyperprior"):
+            names(**options)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        checkpoint.find("Factorized", tmp_path)
+
+
+def test_paths(tmp_path):
+    path = checkpoint.path_for("checkerboard", 12, 0.0067, tmp_path)
+    assert path == tmp_path / "CheckerboardAutogressive" / "epoch_12_lmbda_0.0067.safetensors"
+    path.parent.mkdir()
+    path.touch()
+    assert checkpoint.find("Checkerboard", tmp_path, 12, 0.0067) == [path]

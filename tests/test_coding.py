@@ -1,0 +1,329 @@
+"""The range coder, the coding orders and the loop that both directions share."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.coding.errors import StreamError
+from models.coding.loop import cells, code_latents
+from models.coding.orders import REACH, checkerboard, everywhere, raster, wavefront
+from models.coding.range_coder import CodingTables, Reader, Writer
+from models.entropy.tables import TOTAL, Tables, gaussian_tables, to_frequencies
+from models.layers import causal_mask, checkerboard_mask
+from tests.helpers import uniform
+
+ORDERS = [everywhere, raster, wavefront, checkerboard]
+
+
+def tables_of(*rows, first=None):
+    """Tables with the given frequencies, the last of each row being the escape."""
+    lengths = [len(row) for row in rows]
+    first = [0] * len(rows) if first is None else first
+    parts = (np.concatenate(rows), lengths, first, [0] * len(rows))
+    return Tables(*(np.array(part, dtype=np.int32) for part in parts))
+
+
+@pytest.fixture(scope="module")
+def gaussians():
+    return gaussian_tables()
+
+
+@pytest.fixture(scope="module")
+def coding(gaussians):
+    return CodingTables(gaussians)
+
+
+def write(coding, *calls):
+    """(symbols, indexes), each (B, n, C) or (n,) for one image -> streams."""
+    calls = [[torch.as_tensor(part) for part in call] for call in calls]
+    batch = calls[0][0].shape[0] if calls[0][0].ndim == 3 else 1
+    writer = Writer(coding, batch)
+    for symbols, indexes in calls:
+        writer.code(symbols.double().view(batch, -1, 1), indexes.view(batch, -1, 1))
+    return writer.finish()
+
+
+def read(coding, streams, *indexes):
+    reader = Reader(coding, streams)
+    parts = [reader.code(None, torch.as_tensor(i).view(len(streams), -1, 1)) for i in indexes]
+    reader.finish()
+    return parts
+
+
+def draw(table, first, count, seed):
+    """`count` symbols distributed as a table says, from seeded uniform numbers."""
+    edges = np.cumsum(table) / TOTAL
+    slots = np.searchsorted(edges, uniform([seed], count, low=0).numpy(), side="right")
+    return first + np.minimum(slots, len(table) - 2)
+
+
+# The range coder --------------------------------------------------------------------------
+
+
+def test_bits_equal_the_entropy_of_the_tables(gaussians, coding):
+    rows = gaussians.rows()
+    count = 200_000
+    indexes = (uniform([1], count, low=0, high=64)).long().numpy()
+    symbols = np.empty(count, dtype=np.int64)
+    for t in range(64):
+        mine = np.flatnonzero(indexes == t)
+        symbols[mine] = draw(rows[t], gaussians.first[t], len(mine), seed=100 + t)
+    information = sum(
+        -np.log2(rows[t][symbols[indexes == t] - gaussians.first[t]] / TOTAL).sum()
+        for t in range(64)
+    )
+    streams = write(coding, (symbols, indexes))
+    assert abs(8 * len(streams[0]) / information - 1) < 1e-3
+    expected = gaussians.entropy()[indexes].sum()  # the symbols are typical
+    assert abs(8 * len(streams[0]) / expected - 1) < 1e-2
+    (back,) = read(coding, streams, indexes)
+    assert np.array_equal(back.numpy().ravel(), symbols)
+
+
+@pytest.mark.parametrize("frequency", [1, 2, 3, 5, 1000, 65537, TOTAL // 3])
+def test_a_run_of_one_symbol_costs_its_integer_frequency(frequency):
+    rest = TOTAL - frequency
+    row = np.array([rest - rest // 2, frequency, rest // 2])
+    coding = CodingTables(tables_of(row))
+    count = 20_000
+    (stream,) = write(coding, (np.ones(count), np.zeros(count, dtype=int)))
+    information = -np.log2(frequency / TOTAL) * count
+    # One unit more or less of a small frequency is a thousand times this.
+    assert abs(8 * len(stream) - information) <= 64 + 1e-6 * information
+
+
+def test_the_librarys_model_is_our_table_edge_by_edge(gaussians):
+    """A fresh decoder's point lies in entry i from its left edge on, and not one below.
+
+    The decoder starts with range 2**64 - 1 and its first two words as the point, so that
+    quantile q of 2**24 begins at q * ((2**64 - 1) >> 24).
+    """
+    generator = np.random.default_rng(0)
+    rows = [gaussians.rows()[k] for k in (0, 20, 63)]
+    rows.append(to_frequencies(generator.random(300) ** 8))
+    rows.append(np.array([1, TOTAL - 2, 1]))
+    unit = (2**64 - 1) >> 24
+    for row in rows:
+        coding = CodingTables(tables_of(row))
+        edges = np.concatenate([[0], np.cumsum(row)[:-1]])
+        for entry in generator.permutation(len(row))[:40]:
+            points = [(int(edges[entry]) * unit, entry)]
+            if entry:
+                points.append((int(edges[entry]) * unit - 1, entry - 1))
+            for point, slot in points:
+                words = np.array([point >> 32, point & 0xFFFFFFFF], dtype=np.uint32)
+                decoder = Reader(coding, [words.astype("<u4").tobytes()]).decoders[0]
+                assert decoder.decode(coding.models[0], 1)[0] == slot
+
+
+@pytest.mark.parametrize(
+    "value", [0, 1, -1, 2000, 2**15, -(2**16), 2**31, -(2**31) - 1, 2**40, -(2**40), 2**53]
+)
+@pytest.mark.parametrize("table", [0, 30, 63])
+def test_symbols_of_any_size_come_back_exactly(coding, value, table):
+    symbols = np.array([3, value, -2, value, value, 0])
+    indexes = np.full(6, table)
+    streams = write(coding, (symbols, indexes))
+    assert read(coding, streams, indexes)[0].numpy().ravel().tolist() == symbols.tolist()
+
+
+def test_edges_of_the_support_are_not_escaped(gaussians, coding):
+    """The outermost entries are symbols of their own; one further is an escape of 64 bits."""
+    for table in (0, 40):
+        first = int(gaussians.first[table])
+        last = first + int(gaussians.lengths[table]) - 2
+        sizes = []
+        for value in (first, last, first - 1, last + 1):
+            symbols, indexes = np.full(50, value), np.full(50, table)
+            streams = write(coding, (symbols, indexes))
+            assert (read(coding, streams, indexes)[0] == value).all()
+            sizes.append(8 * len(streams[0]) / 50)
+        assert max(sizes[:2]) <= 25 < 64 < min(sizes[2:])
+
+
+def test_calls_and_batches_of_any_size(coding):
+    shape = (3, 40, 5)
+    indexes = uniform([2], *shape, low=0, high=64).long()
+    symbols = torch.round(uniform([3], *shape) * 30).double()
+    calls = [(symbols[:, a:b], indexes[:, a:b]) for a, b in ((0, 1), (1, 1), (1, 30), (30, 40))]
+    writer = Writer(coding, 3)
+    for part, index in calls:
+        assert torch.equal(writer.code(part, index), part)
+    streams = writer.finish()
+    reader = Reader(coding, streams)
+    back = [reader.code(None, index) for _, index in calls]
+    reader.finish()
+    assert torch.equal(torch.cat(back, 1), symbols)
+    for k in range(3):  # every image has the stream that it has alone
+        alone = Writer(coding, 1)
+        for part, index in calls:
+            alone.code(part[k : k + 1], index[k : k + 1])
+        assert alone.finish() == streams[k : k + 1]
+
+
+@st.composite
+def table_and_symbols(draw):
+    rows = draw(
+        st.lists(
+            st.lists(st.integers(0, 10**9), min_size=2, max_size=40).filter(any),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    first = [draw(st.integers(-1000, 1000)) for _ in rows]
+    tables = tables_of(*(to_frequencies(np.array(row, dtype=float)) for row in rows), first=first)
+    one = st.tuples(
+        st.one_of(st.integers(-1100, 1100), st.integers(-(2**53), 2**53)),
+        st.integers(0, len(rows) - 1),
+    )
+    return tables, draw(st.lists(st.lists(one, max_size=20), max_size=4))
+
+
+@given(table_and_symbols())
+def test_round_trip_of_any_tables_and_symbols(drawn):
+    tables, calls = drawn
+    coding = CodingTables(tables)
+    arrays = [
+        (np.array([s for s, _ in c], dtype=np.int64), np.array([t for _, t in c], dtype=np.int64))
+        for c in calls
+    ]
+    if not arrays:
+        return
+    streams = write(coding, *arrays)
+    back = read(coding, streams, *(indexes for _, indexes in arrays))
+    for part, (symbols, _) in zip(back, arrays, strict=True):
+        assert part.numpy().ravel().tolist() == symbols.tolist()
+
+
+def test_more_than_256_tables():
+    rows = [np.array([k + 1, TOTAL - k - 2, 1]) for k in range(300)]
+    coding = CodingTables(tables_of(*rows))
+    indexes = np.arange(300).repeat(3)
+    symbols = np.arange(900) % 3  # 2 is the escape's place: escaped
+    streams = write(coding, (symbols, indexes))
+    assert (read(coding, streams, indexes)[0].numpy().ravel() == symbols).all()
+
+
+def test_damaged_streams_are_one_kind_of_error(coding):
+    indexes = np.full(500, 40)
+    (stream,) = write(coding, (np.arange(500) % 7, indexes))
+    with pytest.raises(StreamError, match="multiple of 4"):
+        Reader(coding, [stream[:-1]])
+    with pytest.raises(StreamError, match="no valid symbols"):
+        read(coding, [b"\xff" * len(stream)], indexes)
+    with pytest.raises(StreamError, match="left over"):
+        read(coding, [stream + stream], indexes)
+    with pytest.raises(StreamError, match="left over"):
+        read(coding, [stream], indexes[:100])
+
+
+# Orders -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 5), (8, 12)])
+def test_every_position_once(order, size):
+    steps = order(*size)
+    assert all(len(step) for step in steps)
+    assert torch.cat(steps).sort().values.tolist() == list(range(size[0] * size[1]))
+
+
+def times(steps, height, width):
+    time = torch.empty(height * width, dtype=torch.long)
+    for k, step in enumerate(steps):
+        time[step] = k
+    return time.view(height, width)
+
+
+def test_orders_of_a_small_grid_by_hand():
+    assert times(everywhere(2, 3), 2, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert times(raster(2, 3), 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert times(checkerboard(3, 4), 3, 4).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
+    assert times(wavefront(3, 5), 3, 5).tolist() == [
+        [0, 1, 2, 3, 4],
+        [3, 4, 5, 6, 7],
+        [6, 7, 8, 9, 10],
+    ]
+    # A grid of one column: no position of a step in between, and no empty step.
+    assert times(wavefront(3, 1), 3, 1).tolist() == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("size,steps", [((32, 48), 141), ((48, 32), 173), ((1, 7), 7), ((4, 1), 4)])
+def test_number_of_wavefront_steps(size, steps):
+    assert len(wavefront(*size)) == steps
+
+
+@pytest.mark.parametrize("size", [(6, 9), (9, 6), (1, 5), (7, 2)])
+@pytest.mark.parametrize("order", [raster, wavefront])
+def test_causal_dependencies_are_coded_in_earlier_steps(order, size):
+    check_dependencies(times(order(*size), *size), causal_mask(), lambda row, column: True)
+
+
+@pytest.mark.parametrize("size", [(6, 9), (1, 5), (7, 2)])
+def test_non_anchors_depend_on_anchors_only(size):
+    time = times(checkerboard(*size), *size)
+    check_dependencies(time, checkerboard_mask(), lambda row, column: (row + column) % 2 == 1)
+
+
+def check_dependencies(time, mask, depends):
+    height, width = time.shape
+    for row in range(height):
+        for column in range(width):
+            if not depends(row, column):
+                continue
+            for down, right in (mask.nonzero() - 2).tolist():
+                r, c = row + down, column + right
+                if 0 <= r < height and 0 <= c < width:
+                    assert time[r, c] < time[row, column]
+
+
+# The loop ---------------------------------------------------------------------------------
+
+
+def test_cells_are_positions_of_the_padded_grid():
+    padded = torch.zeros(3 + 2 * REACH, 5 + 2 * REACH)
+    padded[REACH:-REACH, REACH:-REACH] = 1
+    assert cells(torch.arange(15), 5).tolist() == padded.flatten().nonzero().flatten().tolist()
+
+
+class Echo:
+    """A coder that remembers, then answers from memory: the loop without a range coder."""
+
+    def __init__(self, recorded=None):
+        self.recorded = [] if recorded is None else recorded
+        self.at = 0
+
+    def code(self, symbols, indexes):
+        if symbols is not None:
+            self.recorded.append(symbols)
+            return symbols
+        self.at += 1
+        assert self.recorded[self.at - 1].shape == indexes.shape
+        return self.recorded[self.at - 1]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_loop_gives_both_directions_the_same_latents(order):
+    shape = (2, 3, 4, 5)
+    y = uniform([5], *shape, low=-50, high=50).float()
+    seen = []
+
+    def params_at(y_hat, positions, step):
+        # A mean that depends on everything so far: any drift between directions would show.
+        total = y_hat.abs().sum((1, 2)) % 97
+        seen.append((step, tuple(positions.tolist())))
+        means = (total[:, None, None] + positions[None, :, None]).expand(2, -1, 3)
+        return means, torch.zeros(2, len(positions), 3, dtype=torch.long)
+
+    steps = order(4, 5)
+    writer = Echo()
+    written = code_latents(writer, y, shape, steps, params_at)
+    halfway, seen = seen, []
+    assert torch.equal(code_latents(Echo(writer.recorded), None, shape, steps, params_at), written)
+    assert seen == halfway == [(k, tuple(step.tolist())) for k, step in enumerate(steps)]
+    assert written.dtype == torch.float32 and written.shape == shape
+    assert ((written - y).abs() <= 0.5 + 1e-4).all()
+    assert torch.equal(written * 64, (written * 64).round())
+    assert all(torch.equal(part, part.round()) for part in writer.recorded)

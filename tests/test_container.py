@@ -1,0 +1,126 @@
+"""The file format: its bytes, its refusals, its header."""
+
+import struct
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.coding.container import (
+    MAX_SIDE,
+    Header,
+    check_pixels,
+    pack,
+    read_header,
+    unpack,
+)
+from models.coding.errors import StreamError
+
+HEADER = Header("Hyperprior", 0.013, "mse", "0123456789abcdef", 512, 768, ())
+STREAMS = [b"side information", b"", bytes(200)]
+
+
+def sealed(body):
+    """A body with the right checksum."""
+    return body + struct.pack("<I", zlib.crc32(body))
+
+
+def test_the_bytes_are_those_of_the_documentation():
+    expected = (
+        b"LIC\x01"
+        + bytes([2, 0])  # Hyperprior, MSE
+        + struct.pack("<f", 0.013)
+        + bytes.fromhex("0123456789abcdef")
+        + bytes([0x80, 4])  # 512 = 0 + 4 * 128
+        + bytes([0x80, 6])  # 768 = 0 + 6 * 128
+        + bytes([2, 3, 0xC8, 1])  # two streams, of 3 and of 200 = 72 + 1 * 128 bytes
+        + b"abc"
+        + bytes(200)
+    )
+    data = pack(HEADER, [b"abc", bytes(200)])
+    assert data == sealed(expected)
+    assert len(data) - 203 == 30
+
+
+def test_what_is_packed_comes_back():
+    header, streams = unpack(pack(HEADER, STREAMS))
+    assert streams == STREAMS
+    assert header == replace(HEADER, lengths=(16, 0, 200))
+
+
+@given(
+    model=st.sampled_from(["Factorized", "CheckerboardAutogressive", "Mine", "A_b9"]),
+    lmbda=st.sampled_from([0.0, 0.0067, 0.0483, 220.0]),
+    metric=st.sampled_from(["mse", "ms-ssim"]),
+    digest=st.binary(min_size=8, max_size=8),
+    height=st.integers(1, MAX_SIDE),
+    width=st.integers(1, MAX_SIDE),
+    streams=st.lists(st.binary(max_size=300), max_size=16),
+)
+def test_any_header_and_streams_come_back(model, lmbda, metric, digest, height, width, streams):
+    lengths = tuple(len(stream) for stream in streams)
+    header = Header(model, lmbda, metric, digest.hex(), height, width, lengths)
+    data = pack(header, streams)
+    assert unpack(data) == (header, streams)
+    assert read_header(data[: len(data) - sum(lengths) - 4]) == header
+
+
+@given(st.binary(max_size=60))
+def test_arbitrary_bytes_are_refused(data):
+    with pytest.raises(StreamError):
+        unpack(data)
+    with pytest.raises(StreamError):
+        unpack(sealed(b"LIC\x01" + data + b"x" * 2000))
+
+
+BODY = pack(HEADER, STREAMS)[:-4]
+NAN, INFINITY = float("nan"), float("inf")
+LIES = {
+    "not a compressed file": (b"\x89PNG" + BODY[4:], "not a file compressed"),
+    "empty": (b"", "not a file compressed"),
+    "newer version": (sealed(BODY[:3] + b"\x02" + BODY[4:]), "format version is 2"),
+    "unknown model": (sealed(BODY[:4] + b"\x63" + BODY[5:]), "unknown model"),
+    "nameless model": (sealed(BODY[:4] + b"\x80" + BODY[5:]), "not a name"),
+    "model name of bytes": (sealed(BODY[:4] + b"\x82\xff\x00" + BODY[5:]), "not a name"),
+    "unknown metric": (sealed(BODY[:5] + b"\x07" + BODY[6:]), "unknown metric"),
+    "lambda not a number": (sealed(BODY[:6] + struct.pack("<f", NAN) + BODY[10:]), "lambda"),
+    "negative lambda": (sealed(BODY[:6] + struct.pack("<f", -1.0) + BODY[10:]), "lambda"),
+    "infinite lambda": (sealed(BODY[:6] + struct.pack("<f", INFINITY) + BODY[10:]), "lambda"),
+    "no rows": (sealed(BODY[:18] + b"\x00" + BODY[20:]), "without pixels"),
+    "endless number": (sealed(BODY[:18] + b"\xff" * 9 + BODY[20:]), "too long"),
+    "long side": (sealed(BODY[:18] + b"\x81\x80\x40" + BODY[20:]), "a side has at most"),
+    "many streams": (sealed(BODY[:22] + b"\x11" + BODY[23:]), "17 streams"),
+    "cut": (BODY[:-50], "cut short"),
+    "cut in the header": (BODY[:15], "cut short"),
+    "longer": (BODY + bytes(5), "longer than it says"),
+    "checksum": (BODY + bytes(4), "checksum"),
+    "bit": (sealed(BODY)[:60] + b"\x01" + sealed(BODY)[61:], "checksum"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data,message", LIES.values(), ids=LIES.keys())
+def test_every_lie_is_answered_in_words(data, message):
+    with pytest.raises(StreamError, match=message) as caught:
+        unpack(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_prefix_is_refused():
+    data = pack(HEADER, STREAMS)
+    for length in range(len(data)):
+        with pytest.raises(StreamError):
+            unpack(data[:length])
+
+
+def test_pixels_are_limited_before_anything_is_spent():
+    check_pixels(HEADER, 512 * 768)
+    with pytest.raises(StreamError, match=r"512 x 768 pixels.*max_pixels"):
+        check_pixels(HEADER, 512 * 768 - 1)
+    assert len(pack(replace(HEADER, height=65535, width=65535), [])) < 60
+
+
+def test_images_too_long_for_the_format_are_not_packed():
+    with pytest.raises(ValueError, match="side"):
+        pack(replace(HEADER, width=MAX_SIDE + 1), STREAMS)

@@ -1,0 +1,248 @@
+"""test.py: from checkpoints and images to real files, tables and figures; what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import checkpoint, drivers, results
+from models.evaluation import DecoderProcess, TrainedPoint
+from models.images import read_image, write_image
+from models.metrics import psnr
+from models.results import Results, Row, means
+from tests.helpers import NAMES
+from tests.programs import (
+    LAMBDAS,
+    ROOT,
+    SIZES,
+    files_in,
+    load_test_program,
+    one_line,
+    read_csv,
+    save_checkpoints,
+    save_photographs,
+)
+
+driver = load_test_program()
+
+
+@pytest.fixture(scope="module")
+def ckpts(tmp_path_factory):
+    return save_checkpoints(tmp_path_factory.mktemp("ckpts"))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return save_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_goes_through_real_files(name, ckpts, photographs, tmp_path, capsys):
+    out, res = tmp_path / "out", tmp_path / "res"
+    code = driver.main([
+        "--model_name", name.upper(), "--ckpt_dir", str(ckpts), "--dataset_path", str(photographs),
+        "--outdir", str(out), "--resultdir", str(res), "--lmbda", "0.0483", "--json",
+        "--epoch_num", "3", "--device", "cpu", "--entropy_device", "cuda",
+    ])  # fmt: skip
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "no longer needed" in said.out and "epoch_3" in said.out
+    rows = read_csv(res / "per_image" / f"{name}.csv")
+    assert list(rows[0]) == list(results.IMAGE_COLUMNS)
+    assert {row["image"] for row in rows} == set(SIZES)
+    for row in rows:
+        stem = Path(row["image"]).stem
+        file = out / "lmbda_0.0483" / f"{stem}.lic"
+        assert int(row["bits"]) == 8 * file.stat().st_size
+        original = read_image(photographs / row["image"])
+        decoded = read_image(file.with_suffix(".png"))
+        assert float(row["psnr"]) == pytest.approx(psnr(original, decoded), abs=1e-5)
+        assert (int(row["height"]), int(row["width"])) == SIZES[row["image"]] == decoded.shape[:2]
+        assert (row["ms_ssim"] == "") == (min(SIZES[row["image"]]) < 161)
+        assert 0 < float(row["estimate_bpp"]) < 2 * float(row["bpp"])
+    (mean,) = read_csv(res / f"{name}.csv")
+    assert ",".join(mean) == "lmbda,num_pixels,bits,bpp,psnr,time(enc),time(dec),ms_ssim"
+    assert float(mean["bpp"]) == pytest.approx(np.mean([float(r["bpp"]) for r in rows]), abs=1e-6)
+    assert float(mean["num_pixels"]) == np.mean([h * w for h, w in SIZES.values()])
+    assert {"rd_psnr.png", "rd_ms_ssim.png", "contact_sheet.png"} <= set(files_in(out))
+    table = said.out.split("\n\n")[1].splitlines()
+    assert len(table) == 2 and len(set(map(len, table))) == 1
+    written = json.loads((res / f"{name}.json").read_text())
+    assert written["results"]["bpp"] == [pytest.approx(float(mean["bpp"]), abs=1e-6)]
+
+
+def test_the_decoder_is_another_process_that_explains_failures(ckpts, photographs, tmp_path):
+    point = TrainedPoint(checkpoint.find("Factorized", ckpts)[0], LAMBDAS[0])
+    data = point.load().encode(read_image(photographs / "small.png"))
+    file = tmp_path / "small.lic"
+    file.write_bytes(data[:-1])
+    with DecoderProcess(point) as decoder:
+        decoder.wait_until_ready()
+        assert decoder.process.pid != os.getpid()
+        with pytest.raises(drivers.UsageError, match=r"small\.lic.*cut short"):
+            decoder.decode(file, tmp_path / "small.png")
+        assert files_in(tmp_path) == ["small.lic"]
+        decoder.process.kill()
+        decoder.process.join()
+        with pytest.raises(drivers.UsageError, match="exit code -9"):
+            decoder.decode(file, tmp_path / "small.png")
+
+
+def broken_image(folder):
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+
+
+def other_results(folder):
+    row = Row(0.5, "kodim01.png", 768, 512, 80, 0.1, 30.0, 0.9, 0.1, 0.1, 0.1)
+    Results(folder.parent / "res", "Hyperprior").merge([row])
+    write_image(folder / "a.png", np.zeros((8, 8, 3), np.uint8))
+
+
+FAILURES = {
+    "no checkpoint": ([], {"ckpt_dir": "nowhere"}, None, ("no checkpoint", "train.py")),
+    "no such epoch": (["--epoch_num", "77"], {}, None, ("no checkpoint of epoch 77",)),
+    "unknown model": (["--model_name", "Nope"], {}, None, ("Unknown model 'Nope'", "Factorized")),
+    "empty folder": ([], {}, lambda folder: None, ("no image in",)),
+    "no folder": ([], {"dataset_path": "nowhere"}, None, ("nowhere does not exist",)),
+    "broken image": ([], {}, broken_image, ("broken.png",)),
+    "other images": ([], {}, other_results, ("kodim01.png", "another --resultdir")),
+    "no such device": (["--device", "cuda:99"], {}, None, ("no device cuda:99",)),
+    "other metric": (["--metric", "ms-ssim"], {}, None, ("--metric mse",)),
+    "two choices": (["--quality", "1", "--lmbda", "1"], {}, None, ("drop one",)),
+    "no zoo model": (["--model_name", "compressai:x", "--quality", "1"], {}, None, ("mbt2018",)),
+    "no quality": (["--model_name", "compressai:mbt2018"], {}, None, ("--quality",)),
+    "quality": (["--model_name", "compressai:mbt2018", "--quality", "9"], {}, None, ("1 to 8",)),
+    "no module": (["--import_module", "no_such_module"], {}, None, ("no_such_module",)),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_what_cannot_be_tested_is_one_clear_line(case, ckpts, tmp_path, capsys):
+    arguments, changed, prepare, words = FAILURES[case]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (prepare or (lambda f: write_image(f / "a.png", np.zeros((8, 8, 3), np.uint8))))(folder)
+    places = {"ckpt_dir": ckpts, "dataset_path": folder, "outdir": tmp_path / "out"}
+    places |= {"resultdir": tmp_path / "res"} | changed
+    places = [text for k, v in places.items() for text in (f"--{k}", str(v))]
+    before = files_in(tmp_path)
+    assert driver.main(["--model_name", "Hyperprior", *places, *arguments]) == 1
+    one_line(capsys, "test.py: ", *words)
+    assert files_in(tmp_path) == before
+
+
+def test_a_checkpoint_in_the_wrong_folder_is_refused(ckpts, tmp_path, capsys):
+    wrong = checkpoint.path_for("Hyperprior", 1, 0.0067, tmp_path)
+    wrong.parent.mkdir()
+    shutil.copy(checkpoint.find("Factorized", ckpts)[0], wrong)
+    assert driver.main(["--model_name", "Hyperprior", "--ckpt_dir", str(tmp_path)]) == 1
+    one_line(capsys, "holds a Factorized")
+
+
+def test_results_go_to_statistics_only_for_a_data_set(monkeypatch, tmp_path, ckpts):
+    class Chosen(Exception):
+        pass
+
+    def results_in(folder, name):
+        raise Chosen(str(folder))
+
+    monkeypatch.setattr(driver, "Results", results_in)
+    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    common = ["--model_name", "Checkerboard", "--ckpt_dir", str(ckpts)]
+    for arguments, expected in (
+        (["--dataset_path", str(tmp_path)], "statistics"),
+        ([], "outputs/CheckerboardAutogressive"),
+        (["--outdir", "x"], "x"),
+        (["--resultdir", "y"], "y"),
+    ):
+        with pytest.raises(Chosen, match=f"^{expected}$"):
+            driver.main(common + arguments)
+
+
+def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):
+    folder = tmp_path / "images"
+    for k in range(300):
+        write_image(folder / f"{k}.png", np.full((64, 64, 3), k % 256, np.uint8))
+    command = [
+        sys.executable, "test.py", "--ckpt_dir", ckpts, "--dataset_path", folder,
+        "--outdir", tmp_path / "out", "--resultdir", tmp_path / "res", "--device", "cpu",
+    ]  # fmt: skip
+    run = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while not (tmp_path / "out").exists() and run.poll() is None:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    _, error = run.communicate(timeout=60)  # returns when no process holds the pipe any more
+    assert run.returncode == 130
+    assert error == "test.py: interrupted; what was written so far is complete.\n"
+    assert not [name for name in files_in(tmp_path) if name.endswith((".tmp", ".csv"))]
+
+
+# Results ------------------------------------------------------------------------------------
+
+
+def row(lmbda, name="a.png", bpp=1.0, similarity=0.9):
+    return Row(lmbda, name, 10, 20, int(bpp * 200), bpp, 30.0, similarity, bpp, 0.1, 0.2)
+
+
+def test_means_by_hand():
+    found = means([row(0.5), row(0.5, "b.png", bpp=2.0, similarity=float("nan")), row(0.1)])
+    assert [(m.lmbda, m.images, m.bpp, m.bits, m.num_pixels, m.ms_ssim) for m in found] == [
+        (0.1, 1, 1.0, 200, 200, 0.9),
+        (0.5, 2, 1.5, 300, 200, 0.9),
+    ]
+
+
+def test_untested_lambdas_are_kept_and_tested_ones_replaced(tmp_path):
+    store = Results(tmp_path, "Model")
+    store.merge([row(0.0067), row(0.0483)])
+    rows = store.merge([row(0.0483, bpp=3.0)])
+    assert [(r.lmbda, r.bpp) for r in rows] == [(0.0067, 1.0), (0.0483, 3.0)]
+    assert [(r["lmbda"], r["bpp"]) for r in read_csv(store.summary)] == [
+        ("0.0067", "1.000000"),
+        ("0.0483", "3.000000"),
+    ]
+
+
+def test_results_on_other_images_are_not_mixed_or_overwritten(tmp_path):
+    store = Results(tmp_path, "Model")
+    store.merge([row(0.1)])
+    before = store.summary.read_text(), store.per_image.read_text()
+    with pytest.raises(drivers.UsageError, match="other images"):
+        store.merge([row(0.1, "b.png")])
+    assert (store.summary.read_text(), store.per_image.read_text()) == before
+    store.per_image.write_text("lmbda,image\n1,2\n")
+    with pytest.raises(drivers.UsageError, match="not a table of results"):
+        store.rows()
+    store.per_image.unlink()
+    with pytest.raises(drivers.UsageError, match="not known what it was measured on"):
+        store.rows()
+
+
+def test_foreseen_failures_are_sentences_and_others_are_not(capsys):
+    full = OSError(28, "No space left on device", "x.png")
+    assert "disk is full" in drivers.sentence(full)
+    assert "memory" in drivers.sentence(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert drivers.sentence(RuntimeError("shape mismatch")) is None
+    with pytest.raises(KeyError):
+        drivers.guarded("program", lambda: {}["mistake"])
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
+    with drivers.Progress("lambda 1", 4, "image", seconds=0) as progress:
+        for _ in range(4):
+            progress.step()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", about")[0] for line in lines] == [
+        "lambda 1: 2 of 4 images",
+        "lambda 1: 3 of 4 images",
+    ]

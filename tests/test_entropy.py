@@ -1,0 +1,289 @@
+"""Densities, likelihoods and tables against CompressAI, scipy and closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, stats
+
+from benchmarks.reference import import_compressai
+from models.entropy.density import LIKELIHOOD_BOUND, TAIL_MASS, NonParametricDensity
+from models.entropy.gaussian import gaussian_likelihood, scale_levels, standard_cumulative
+from models.entropy.tables import (
+    TOTAL,
+    Tables,
+    density_tables,
+    gaussian_tables,
+    scale_thresholds,
+    to_frequencies,
+)
+from tests.helpers import uniform
+
+CHANNELS = 5
+
+
+def trained_like(init_scale=10.0):
+    """A density with random parameters, as after training: skewed, with several modes."""
+    density = NonParametricDensity(CHANNELS, init_scale=init_scale)
+    with torch.no_grad():
+        for k, (name, parameter) in enumerate(density.named_parameters()):
+            if name != "quantiles":
+                start = parameter * (not name.startswith("biases"))  # biases start random
+                parameter.copy_(start + uniform([7, k], *parameter.shape) * 0.7)
+    density.solve_quantiles()
+    return density
+
+
+@pytest.fixture(scope="module")
+def density():
+    return trained_like()
+
+
+@pytest.fixture(scope="module")
+def gaussians():
+    return gaussian_tables()
+
+
+# The non-parametric density ---------------------------------------------------------------
+
+
+def test_cumulative_is_monotone(density):
+    v = torch.linspace(-300, 300, 4001, dtype=torch.float64).expand(CHANNELS, 1, -1)
+    logits = trained_like().double().logits_cumulative(v).detach()
+    assert (logits.diff(dim=-1) > 0).all()
+    assert logits[:, :, 0].max() < -5 and logits[:, :, -1].min() > 5
+    single = torch.sigmoid(density.logits_cumulative(v.float())).detach()
+    assert (single.diff(dim=-1) > -1e-6).all()
+
+
+def test_likelihoods_of_all_integers_sum_to_one(density):
+    integers = torch.arange(-400, 401).float()
+    for shift in (0.0, 0.37):
+        v = (integers + shift).expand(1, CHANNELS, 1, -1)
+        likelihoods = density.likelihood(v).detach()
+        torch.testing.assert_close(likelihoods.sum(-1).flatten(), torch.ones(CHANNELS))
+
+
+def test_masses_are_the_likelihoods_in_double_precision(density):
+    v = torch.arange(-100, 101).expand(CHANNELS, -1)
+    masses = density.masses(v)
+    assert masses.dtype == torch.float64
+    likelihoods = density.likelihood(v.float()[None, :, None])[0, :, 0].detach()
+    torch.testing.assert_close(
+        masses.float().clamp(min=LIKELIHOOD_BOUND), likelihoods, rtol=0, atol=3e-7
+    )
+    assert (
+        density.masses(torch.arange(-4000, 4001).expand(CHANNELS, -1)).sum(1) - 1
+    ).abs().max() < 1e-12
+
+
+def test_masses_keep_their_accuracy_in_both_tails(density):
+    """By the derivative: the mass of a far interval is density times one, about."""
+    double = trained_like().double()
+    for tail in (0, 2):
+        edge = density.quantiles[:, 0, tail].double().detach()[:, None] * 2
+        inner, outer = (edge - 0.5)[:, None], (edge + 0.5)[:, None]
+        logits = torch.stack([double.logits_cumulative(v) for v in (inner, outer)]).detach()
+        small = torch.exp(-logits.abs())  # sigmoid of a very negative logit
+        expected = (small[0] - small[1]).abs()[:, 0]
+        assert expected.max() < 1e-14
+        torch.testing.assert_close(density.masses(edge), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("probability", [TAIL_MASS / 2, 0.01, 0.5, 0.9, 1 - TAIL_MASS / 2])
+def test_quantiles_are_where_the_cumulative_has_their_probability(density, probability):
+    at = density.solve_quantile(probability)
+    target = np.log(probability) - np.log1p(-probability)
+    double = trained_like().double()
+    logits = double.logits_cumulative(at[:, None, None]).flatten()
+    assert (logits - target).abs().max() < 1e-9
+
+
+def test_solve_quantiles_sets_tails_and_medians(density):
+    logits = density.logits_cumulative(density.quantiles.detach()).detach()[:, 0]
+    target = float(np.log(2 / TAIL_MASS - 1))
+    torch.testing.assert_close(
+        logits, torch.tensor([-target, 0.0, target]).expand(CHANNELS, 3), rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(density.medians().flatten(), density.quantiles[:, 0, 1])
+
+
+def test_quantiles_far_from_zero_are_found():
+    shifted = trained_like()
+    with torch.no_grad():
+        shifted.biases[0].add_(3000.0)
+    median = shifted.solve_quantile(0.5)
+    assert (median < -1000).all()
+    logits = shifted.double().logits_cumulative(median[:, None, None])
+    assert logits.abs().max() < 1e-9
+
+
+def test_likelihoods_equal_compressai(density):
+    theirs = import_compressai().entropy_models.EntropyBottleneck(CHANNELS).eval()
+    theirs.load_state_dict(density.state_dict(), strict=False)
+    v = torch.randn(2, CHANNELS, 3, 4) * 20
+    their_hat, their_likelihoods = theirs(v)
+    hat, likelihoods = density(v, "round")
+    torch.testing.assert_close(hat, their_hat)
+    torch.testing.assert_close(likelihoods, their_likelihoods, rtol=0, atol=1e-6)
+
+
+def test_gradient_leaves_the_likelihood_bound(density):
+    v = torch.full((1, CHANNELS, 1, 1), 5000.0, requires_grad=True)
+    assert (density.likelihood(v) == float(np.float32(LIKELIHOOD_BOUND))).all()
+    assert torch.isfinite(torch.autograd.grad(density.likelihood(v).log().sum(), v)[0]).all()
+
+
+# The Gaussian -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.11, 0.5, 3.0, 40.0])
+def test_gaussian_likelihood_equals_scipy(scale):
+    mean = 0.3
+    v = torch.arange(-60, 61).float()
+    ours = gaussian_likelihood(v, torch.tensor(scale), mean).numpy()
+    normal = stats.norm(mean, scale)
+    below = v.numpy().astype(np.float64)
+    # Differences in the tail where they do not cancel.
+    mirrored = np.where(below > mean, 2 * mean - below, below)
+    expected = normal.cdf(mirrored + 0.5) - normal.cdf(mirrored - 0.5)
+    np.testing.assert_allclose(ours, np.maximum(expected, LIKELIHOOD_BOUND), rtol=2e-4, atol=1e-9)
+
+
+def test_gaussian_likelihood_equals_compressai():
+    theirs = import_compressai().entropy_models.GaussianConditional(None).eval()
+    v, means = torch.randn(2, 3, 4, 5) * 6, torch.randn(2, 3, 4, 5)
+    scales = torch.rand(2, 3, 4, 5) * 5 - 0.5  # some below the bound
+    hat, likelihoods = theirs(v, scales, means)
+    torch.testing.assert_close(gaussian_likelihood(hat, scales, means), likelihoods)
+
+
+def test_gaussian_likelihood_is_bounded_and_keeps_a_gradient():
+    scales = torch.tensor([-3.0, 0.11, 1.0], requires_grad=True)
+    likelihoods = gaussian_likelihood(torch.tensor([50.0, 50.0, 50.0]), scales)
+    assert (likelihoods == float(np.float32(LIKELIHOOD_BOUND))).all()
+    likelihoods = gaussian_likelihood(torch.tensor([1.0, 1.0, 1.0]), scales)
+    likelihoods.log().neg().sum().backward()
+    assert torch.isfinite(scales.grad).all()
+    assert scales.grad[0] < 0  # widening a scale below the bound helps, so it may
+
+
+def test_standard_cumulative_is_accurate_in_the_lower_tail():
+    v = torch.linspace(-12, 4, 200, dtype=torch.float64)
+    np.testing.assert_allclose(standard_cumulative(v).numpy(), stats.norm.cdf(v), rtol=1e-11)
+
+
+def test_scale_levels_and_thresholds():
+    levels = scale_levels()
+    assert len(levels) == 64
+    np.testing.assert_allclose(levels.numpy(), np.geomspace(0.11, 256, 64), rtol=1e-12)
+    thresholds = scale_thresholds(12) / 2**12
+    assert len(thresholds) == 63
+    assert (thresholds > levels[:-1]).all() and (thresholds < levels[1:]).all()
+    nearest = torch.bucketize(levels, thresholds)
+    assert nearest.tolist() == list(range(64))
+
+
+# Tables -----------------------------------------------------------------------------------
+
+
+def test_gaussian_tables_are_the_closed_form(gaussians):
+    assert len(gaussians) == 64
+    for row, first, sigma in zip(
+        gaussians.rows(), gaussians.first, scale_levels().tolist(), strict=True
+    ):
+        assert row.sum() == TOTAL
+        symbols = first + np.arange(len(row) - 1)
+        assert symbols[0] == -symbols[-1]
+        below = -np.abs(symbols)
+        normal = stats.norm(0, sigma)
+        expected = normal.cdf(below + 0.5) - normal.cdf(below - 0.5)
+        # One unit that every entry has, one of rounding; the largest takes what is left over.
+        difference = np.delete(row[:-1] / TOTAL - expected, np.argmax(row))
+        assert np.abs(difference).max() * TOTAL <= 2 + len(row) * expected.max()
+        assert row[-1] / TOTAL < TAIL_MASS + 2 / TOTAL
+        tail = 2 * normal.cdf(symbols[0] - 0.5)
+        assert tail <= TAIL_MASS
+
+
+def test_gaussian_tables_have_the_entropy_of_scipys_normal(gaussians):
+    for bits, sigma in zip(gaussians.entropy(), scale_levels().tolist(), strict=True):
+        symbols = np.arange(-4000, 4001)
+        normal = stats.norm(0, sigma)
+        p = normal.cdf(-np.abs(symbols) + 0.5) - normal.cdf(-np.abs(symbols) - 0.5)
+        expected = stats.entropy(p, base=2)
+        assert abs(bits - expected) < 2e-3 * expected + 1e-4
+        if sigma > 2:  # the differential entropy, with Sheppard's correction
+            closed = 0.5 * np.log2(2 * np.pi * np.e * (sigma**2 + 1 / 12))
+            assert abs(bits - closed) < 1e-3
+
+
+def test_density_tables_follow_the_density(density):
+    tables = density_tables(density)
+    assert len(tables) == CHANNELS
+    medians = density.medians().flatten().numpy()
+    assert (np.abs(tables.offsets / 64 - medians) <= 0.5 / 64 + 1e-6).all()
+    for channel, (row, first) in enumerate(zip(tables.rows(), tables.first, strict=True)):
+        assert row.sum() == TOTAL and row.min() >= 1
+        symbols = first + np.arange(len(row) - 1) + tables.offsets[channel] / 64
+        v = torch.from_numpy(symbols).expand(CHANNELS, -1)
+        expected = density.masses(v)[channel].numpy()
+        cost = (expected * np.log2(expected / (row[:-1] / TOTAL))).sum()
+        assert abs(cost) < 1e-3  # bits per symbol
+        low, high = symbols[0] - 0.5, symbols[-1] + 0.5
+        assert (
+            low <= density.quantiles[channel, 0, 0] + 1
+            and high >= density.quantiles[channel, 0, 2] - 1
+        )
+
+
+def test_density_of_a_normal_shape_has_its_differential_entropy():
+    """The table of a wide density costs about what integrating its density says."""
+    density = trained_like(30.0)
+    bits = density_tables(density).entropy()
+    double = trained_like(30.0).double()
+
+    def minus_p_log_p(v, channel):
+        at = torch.full((CHANNELS, 1, 1), v, dtype=torch.float64, requires_grad=True)
+        c = torch.sigmoid(double.logits_cumulative(at))[channel].sum()
+        p = float(torch.autograd.grad(c, at)[0][channel])
+        return -p * np.log2(p) if p > 0 else 0.0
+
+    closed = integrate.quad(minus_p_log_p, -900, 900, args=(0,), points=[0], limit=200)[0]
+    assert abs(bits[0] - closed) < 0.01
+
+
+def test_tables_survive_the_checkpoint(gaussians):
+    back = Tables.from_tensors(gaussians.tensors())
+    for name, value in vars(gaussians).items():
+        assert np.array_equal(getattr(back, name), value)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=200).filter(lambda m: sum(m) > 1e-3))
+def test_any_masses_become_positive_frequencies_of_the_right_sum(masses):
+    masses = np.array(masses)
+    frequencies = to_frequencies(masses)
+    assert frequencies.sum() == TOTAL and frequencies.min() >= 1
+    wanted = masses / masses.sum() * TOTAL
+    others = np.arange(len(masses)) != np.argmax(frequencies)
+    assert (np.abs(frequencies - wanted)[others] <= 2 + len(masses)).all()
+
+
+BROKEN = {
+    "sum": lambda t: t["frequencies"].__setitem__(0, t["frequencies"][0] + 1),
+    "zero": lambda t: t["frequencies"].__setitem__(slice(0, 2), torch.tensor([0, 3])),
+    "negative length": lambda t: t["lengths"].__setitem__(0, -4),
+    "short length": lambda t: t["lengths"].__setitem__(0, t["lengths"][0] - 1),
+    "cut": lambda t: t.update(frequencies=t["frequencies"][:-1]),
+    "missing first": lambda t: t.update(first=t["first"][:-1]),
+    "empty": lambda t: t.update({k: v[:0] for k, v in t.items()}),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN.values(), ids=BROKEN.keys())
+def test_inconsistent_tables_are_refused(gaussians, damage):
+    tensors = {name: value.clone() for name, value in gaussians.tensors().items()}
+    damage(tensors)
+    with pytest.raises(ValueError, match="inconsistent"):
+        Tables.from_tensors(tensors)

@@ -1,0 +1,202 @@
+"""The building blocks against CompressAI's, closed forms and hand-drawn masks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.reference import import_compressai
+from models.layers import (
+    GDN,
+    MaskedConv2d,
+    add_noise,
+    causal_mask,
+    checkerboard_mask,
+    conv,
+    deconv,
+    lower_bound,
+    quantise,
+    round_offset,
+    round_ste,
+)
+from models.layers.gdn import _Normalise
+
+CAUSAL = [
+    [1, 1, 1, 1, 1],
+    [1, 1, 1, 1, 1],
+    [1, 1, 0, 0, 0],
+    [0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0],
+]
+CHECKERBOARD = [
+    [0, 1, 0, 1, 0],
+    [1, 0, 1, 0, 1],
+    [0, 1, 0, 1, 0],
+    [1, 0, 1, 0, 1],
+    [0, 1, 0, 1, 0],
+]
+
+
+def gdn_pair(inverse):
+    """Ours and CompressAI's with the same random parameters, some below their bounds."""
+    ours = GDN(6, inverse)
+    with torch.no_grad():
+        ours.beta.add_(torch.rand(6))
+        ours.gamma.add_(0.3 * torch.rand(6, 6))
+        ours.beta[0] = -0.5  # bounded: forward as at the bound, gradient only if it helps
+        ours.gamma[1, 2:4] = -0.1
+    theirs = import_compressai().layers.GDN(6, inverse)
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_equals_compressai(inverse):
+    ours, theirs = gdn_pair(inverse)
+    x = torch.randn(2, 6, 5, 7) * 2
+    upstream = torch.randn(2, 6, 5, 7)
+    results = []
+    for layer in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        y.backward(upstream)
+        results.append((y.detach(), leaf.grad, layer.beta.grad, layer.gamma.grad))
+    for ours_value, theirs_value in zip(*results, strict=True):
+        torch.testing.assert_close(ours_value, theirs_value, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_without_gradient_and_in_channels_last_is_the_same(inverse):
+    ours, _ = gdn_pair(inverse)
+    x = torch.randn(2, 6, 5, 7)
+    expected = ours(x).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), expected)
+    torch.testing.assert_close(ours(x.contiguous(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_gradient_is_that_of_finite_differences(inverse):
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    beta = (torch.rand(4, dtype=torch.float64) + 0.5).requires_grad_()
+    gamma = torch.rand(4, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *inputs: _Normalise.apply(*inputs, inverse), (x, beta, gamma)
+    )
+
+
+def test_gdn_by_hand():
+    layer = GDN(2)
+    with torch.no_grad():
+        layer.beta.copy_(torch.tensor([1.0, 2.0]).sqrt())
+        layer.gamma.copy_(torch.tensor([[0.0, 3.0], [0.5, 0.0]]).sqrt())
+    x = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)
+    y = layer(x).flatten()
+    torch.testing.assert_close(y, torch.tensor([2 / (1 + 3) ** 0.5, -1 / (2 + 2) ** 0.5]))
+
+
+def test_gdn_computes_in_single_precision_under_autocast():
+    ours, _ = gdn_pair(False)
+    x = torch.randn(1, 6, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = ours(x.bfloat16())
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, ours(x.bfloat16().float()))
+
+
+def test_lower_bound_passes_only_the_gradient_that_helps():
+    x = torch.tensor([0.5, 0.5, 2.0, 2.0, 1.0, 1.0], requires_grad=True)
+    y = lower_bound(x, 1.0)
+    assert y.tolist() == [1, 1, 2, 2, 1, 1]
+    y.backward(torch.tensor([3.0, -3.0, 3.0, -3.0, 3.0, -3.0]))
+    # Below the bound, a negative gradient raises x in a descent step and may pass.
+    assert x.grad.tolist() == [0, -3, 3, -3, 3, -3]
+
+
+def test_masks_are_those_of_the_papers():
+    assert causal_mask(5).tolist() == CAUSAL
+    assert checkerboard_mask(5).tolist() == CHECKERBOARD
+    assert causal_mask(3).tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("mask", [CAUSAL, CHECKERBOARD])
+def test_masked_convolution_never_changes_its_weight(mask):
+    layer = MaskedConv2d(3, 4, torch.tensor(mask).float())
+    before = layer.weight.detach().clone()
+    layer(torch.randn(1, 3, 6, 6)).sum().backward()
+    assert torch.equal(layer.weight, before)
+    hidden = torch.tensor(mask) == 0
+    assert (layer.weight.grad[:, :, hidden] == 0).all()
+    assert (layer.weight.grad[:, :, ~hidden] != 0).any()
+    assert "mask" not in layer.state_dict()  # it is derived from the model, not learned
+
+
+@pytest.mark.parametrize("mask", [CAUSAL, CHECKERBOARD])
+def test_context_has_no_jacobian_outside_its_mask(mask):
+    height, width = 6, 7
+    layer = MaskedConv2d(2, 3, torch.tensor(mask).float())
+    jacobian = torch.autograd.functional.jacobian(layer, torch.randn(1, 2, height, width))
+    influence = jacobian[0, :, :, :, 0].abs().sum((0, 3))  # (row, column, row', column')
+    expected = torch.zeros(height, width, height, width, dtype=torch.bool)
+    for row in range(height):
+        for column in range(width):
+            for down in range(-2, 3):
+                for right in range(-2, 3):
+                    r, c = row + down, column + right
+                    if 0 <= r < height and 0 <= c < width:
+                        expected[row, column, r, c] = bool(mask[down + 2][right + 2])
+    assert torch.equal(influence != 0, expected)
+
+
+def test_masked_convolution_equals_a_convolution_with_zeroed_taps():
+    layer = MaskedConv2d(3, 4, causal_mask())
+    x = torch.randn(2, 3, 6, 5)
+    zeroed = layer.weight * torch.tensor(CAUSAL)
+    assert torch.equal(layer(x), F.conv2d(x, zeroed, layer.bias, padding=2))
+
+
+@pytest.mark.parametrize("kernel,stride", [(5, 2), (3, 1), (1, 1)])
+def test_convolutions_divide_and_multiply_sizes_by_their_stride(kernel, stride):
+    x = torch.randn(1, 2, 8, 12)
+    down = conv(2, 3, kernel, stride)(x)
+    assert down.shape == (1, 3, 8 // stride, 12 // stride)
+    assert deconv(3, 2, kernel, stride)(down).shape == x.shape
+
+
+def test_quantisation_modes():
+    x = (torch.randn(1000) * 5).requires_grad_()
+    offset = torch.rand(1000)
+    seen, measured = quantise(x, "round", offset)
+    assert seen is measured
+    steps = (seen - offset).detach()
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-5)
+    assert ((seen - x).abs() <= 0.5 + 1e-5).all()
+    torch.testing.assert_close(seen, round_offset(x, offset))
+
+    seen, measured = quantise(x, "noise", offset)
+    assert seen is measured
+    noise = (seen - x).detach()
+    assert noise.abs().max() <= 0.5 and noise.abs().max() > 0.45 and abs(noise.mean()) < 0.05
+
+    seen, measured = quantise(x, "ste", offset)
+    torch.testing.assert_close(seen, round_offset(x, offset))
+    assert (measured - x).abs().max() <= 0.5 and not torch.equal(seen, measured)
+    (seen * 3).sum().backward()
+    assert (x.grad == 3).all()
+
+    with pytest.raises(ValueError, match="noise, round or ste"):
+        quantise(x, "floor")
+
+
+def test_noise_is_independent_of_the_value():
+    x = torch.linspace(-3, 3, 20001)
+    noise = add_noise(x) - x
+    assert abs(torch.corrcoef(torch.stack([x, noise]))[0, 1]) < 0.03
+    assert abs(noise.var() - 1 / 12) < 0.002
+
+
+def test_straight_through_rounding_takes_any_offset():
+    x = torch.tensor([0.2, 0.7], requires_grad=True)
+    y = round_ste(x, torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(y, torch.tensor([0.5, 0.5]))
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]

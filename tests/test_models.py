@@ -1,0 +1,434 @@
+"""All codecs by the same tests: estimates, files, and streams that nothing can change."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from models import tiles
+from models.coding.container import read_header
+from models.coding.orders import raster
+from models.coding.range_coder import Reader, Writer
+from models.factorized import Factorized
+from models.presets import OPERATING_POINTS, operating_point, points, zoo_point
+from tests.helpers import NAMES, M, N, codec, grid, image, latents_of, make
+
+ROOT = Path(__file__).resolve().parent.parent
+JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
+
+each_model = pytest.mark.parametrize("name", NAMES)
+
+
+# The registry -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "alias,name",
+    [(name, name) for name in NAMES]
+    + [(name.upper(), name) for name in NAMES]
+    + [
+        ("FactorizedPrior", "Factorized"),
+        ("ScaleHyperprior", "Hyperprior"),
+        ("JointAutoregressive", JOINT),
+        ("jointautoregressive", JOINT),
+        ("Checkerboard", CHECKERBOARD),
+        ("CheckerboardAutoregressive", CHECKERBOARD),
+    ],
+)
+def test_names(alias, name):
+    assert models.canonical_name(alias) == name
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=", ".join(NAMES)):
+        models.build("Hyperpriors", N, M)
+    with pytest.raises(ValueError, match="at least 1"):
+        models.build("Hyperprior", 0, 12)
+
+
+@pytest.fixture
+def registry():
+    """The registry, put back afterwards."""
+    before = dict(models.MODELS), dict(models._ALIASES)
+    yield
+    for now, then in zip((models.MODELS, models._ALIASES), before, strict=True):
+        now.clear()
+        now.update(then)
+
+
+def test_a_custom_model_codes_under_its_own_name(registry):
+    @models.register
+    class Mine(Factorized):
+        pass
+
+    made = make("mine").freeze()
+    x = image(20, 30)
+    (data,) = made.compress(x)
+    assert read_header(data).model == "Mine"
+    assert made.decompress([data]).shape == x.shape
+    with pytest.raises(ValueError, match="taken"):
+        models.register(type("Other", (Factorized,), {}), "Mine")
+
+
+# Estimates ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name,channels,count",
+    [
+        ("Factorized", (128, 192), 2_998_147),
+        ("Hyperprior", (128, 192), 5_075_843),
+        (JOINT, (192, 192), 14_130_467),
+        (CHECKERBOARD, (192, 192), 14_130_467),
+    ],
+)
+def test_parameter_counts_are_the_papers(name, channels, count):
+    made = models.build(name, *channels)
+    assert sum(p.numel() for p in made.parameters()) == count
+
+
+def test_operating_points():
+    assert len(OPERATING_POINTS) == 16
+    for name in NAMES:
+        assert [p.lmbda for p in points(name)] == [0.0067, 0.013, 0.025, 0.0483]
+        assert [p.code_rate for p in points(name)] == ["low", "low", "high", "high"]
+        assert {(p.N, p.M) for p in points(name, "high")} == {(192, 320)}
+    assert {(p.N, p.M) for p in points("Hyperprior", "low")} == {(128, 192)}
+    assert {(p.N, p.M) for p in points(JOINT, "low")} == {(192, 192)}
+    assert operating_point("Factorized", 0.013).code_rate == "low"
+    with pytest.raises(ValueError, match="0.0067, 0.013, 0.025, 0.0483"):
+        operating_point("Factorized", 0.02)
+    assert zoo_point("Hyperprior", 5) == points("Hyperprior")[2].__class__(
+        "Hyperprior", 0.025, "low", 128, 192
+    )
+    assert zoo_point(JOINT, 5, "ms-ssim").M == 320 and zoo_point(JOINT, 4).M == 192
+    for arguments in (("Hyperprior", 9), ("Hyperprior", 1, "vmaf"), ("Mine", 1)):
+        with pytest.raises(ValueError):
+            zoo_point(*arguments)
+
+
+@each_model
+@pytest.mark.parametrize("mode", ["noise", "round", "ste"])
+def test_forward_shapes_and_gradients(name, mode):
+    made = make(name)
+    x = image(64, 128, batch=2)
+    out = made(x, mode)
+    assert out["x_hat"].shape == x.shape
+    expected = made.latent_shapes(2, 64, 128)
+    assert {k: tuple(v.shape) for k, v in out["likelihoods"].items()} == expected
+    for values in out["likelihoods"].values():
+        assert (values >= 0.99e-9).all() and (values <= 1 + 1e-6).all()
+    rate = sum(-v.log2().sum() for v in out["likelihoods"].values())
+    (rate / x.numel() + (out["x_hat"] - x).square().mean()).backward()
+    for parameter_name, parameter in made.named_parameters():
+        if parameter.requires_grad and mode == "ste":
+            assert parameter.grad is not None, parameter_name
+            assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@each_model
+def test_modes_of_quantisation(name):
+    made = make(name)
+    x = image(64, 64)
+    assert torch.equal(made.eval()(x)["x_hat"], made(x, "round")["x_hat"])
+    torch.manual_seed(3)
+    noisy = made.train()(x)["x_hat"]
+    torch.manual_seed(3)
+    assert torch.equal(noisy, made(x, "noise")["x_hat"])
+    with pytest.raises(ValueError, match="noise, round or ste"):
+        made(x, "ceil")
+
+
+def test_checkerboard_anchors_do_not_see_their_neighbours():
+    """Parameters of anchors come from z alone; those of non-anchors from z and anchors."""
+    made = make(CHECKERBOARD)
+    x = image(64, 64)
+    latents = made.analysis(x)
+    probe = torch.randn_like(latents["y"]) * 30  # only y changes
+    even = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 0
+
+    def likelihoods(y):
+        made.analysis = lambda _: {"y": y, "z": latents["z"]}
+        with torch.no_grad():
+            return made(x, "round")["likelihoods"]["y"]
+
+    before = likelihoods(latents["y"])
+    others = torch.where(even, latents["y"], probe)  # non-anchors changed
+    after = likelihoods(others)
+    assert torch.equal(after[..., even], before[..., even])
+    anchors = torch.where(even, probe, latents["y"])  # anchors changed
+    after = likelihoods(anchors)
+    assert not torch.equal(after[..., ~even], before[..., ~even])
+
+
+# Files ------------------------------------------------------------------------------------
+
+
+@each_model
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 33), (64, 64), (100, 130)])
+def test_any_size_comes_back(name, size):
+    made = codec(name)
+    x = image(*size, batch=2)
+    files = made.compress(x)
+    header = read_header(files[0])
+    assert (header.model, header.height, header.width) == (name, *size)
+    assert header.digest == made.digest and len(made.digest) == 16
+    out = made.decompress(files)
+    assert out.shape == x.shape and out.dtype == torch.float32
+    assert out.min() >= 0 and out.max() <= 1
+    assert torch.equal(made.decompress(files[1:])[0].round(decimals=4), out[1].round(decimals=4))
+
+
+@each_model
+def test_decoded_latents_are_the_rounded_ones(name):
+    made = codec(name)
+    x = image(128, 192)
+    with torch.no_grad():
+        latents = made.analysis(x)
+    y_hat = made.decode(made.encode(latents), 128, 192)
+    assert (y_hat - latents["y"]).abs().max() <= 0.5 + 1e-4
+    assert y_hat.unique().numel() > 20
+    with torch.no_grad():
+        x_hat = made.synthesis(y_hat).clamp(0, 1)
+    torch.testing.assert_close(made.decompress(made.compress(x)), x_hat)
+
+
+def test_hyperprior_files_hold_the_forward_estimate():
+    """Zero means: what is decoded is exactly what `forward` with rounding reconstructs."""
+    made = codec("Hyperprior")
+    x = image(64, 128)
+    with torch.no_grad():
+        expected = made(x, "round")["x_hat"].clamp(0, 1)
+    torch.testing.assert_close(made.decompress(made.compress(x)), expected)
+
+
+def encode_y_hat(made, latents):
+    """Streams, and the y_hat that the encoder itself arrives at."""
+    batch = latents["y"].shape[0]
+    writers = {k: Writer(made.frozen.coding[k], batch) for k in made.streams}
+    with torch.no_grad():
+        y_hat = made.code(writers, latents, {k: v.shape for k, v in latents.items()})
+    return [writers[k].finish() for k in made.streams], y_hat
+
+
+@each_model
+def test_decoder_has_the_encoders_latents(name):
+    made = codec(name)
+    latents = latents_of(made, 192, 128, batch=2)
+    streams, y_hat = encode_y_hat(made, latents)
+    assert streams == made.encode(latents)
+    assert torch.equal(made.decode(streams, 192, 128), y_hat)
+    assert grid(y_hat).any()
+
+
+@each_model
+@pytest.mark.parametrize("size", [1e4, 1e6, 1e11])
+def test_huge_latents_decode_as_they_were_coded(name, size):
+    """Beyond every table, and beyond the range that integer networks work in."""
+    made = codec(name)
+    latents = {k: v * size for k, v in latents_of(made, 64, 64).items()}
+    streams, y_hat = encode_y_hat(made, latents)
+    assert torch.equal(made.decode(streams, 64, 64), y_hat)
+
+
+@each_model
+def test_a_batch_has_the_bytes_of_its_images(name):
+    made = codec(name)
+    latents = latents_of(made, 64, 128, batch=3)
+    together = made.encode(latents)
+    for k in range(3):
+        alone = made.encode({name: v[k : k + 1] for name, v in latents.items()})
+        assert [s[0] for s in alone] == [s[k] for s in together]
+        assert torch.equal(made.decode(alone, 64, 128)[0], made.decode(together, 64, 128)[k])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (192, 320), (64, 320), (320, 64)])
+def test_wavefront_gives_the_symbols_of_the_raster_order(size):
+    made = make(JOINT).freeze()
+    latents = latents_of(made, *size)
+    streams, y_hat = encode_y_hat(made, latents)
+    made.order = raster
+    other, raster_y_hat = encode_y_hat(made, latents)
+    assert torch.equal(raster_y_hat, y_hat)
+    assert other[0] == streams[0] and len(other[1][0]) == pytest.approx(len(streams[1][0]), abs=8)
+    assert torch.equal(made.decode(other, *size), y_hat)
+
+
+@each_model
+def test_threads_change_nothing(name):
+    made = codec(name)
+    latents = latents_of(made, 192, 192)
+    torch.set_num_threads(1)
+    one = made.encode(latents)
+    torch.set_num_threads(2)
+    assert made.encode(latents) == one
+    y_hat = made.decode(one, 192, 192)
+    torch.set_num_threads(1)
+    assert torch.equal(made.decode(one, 192, 192), y_hat)
+
+
+def test_streams_decode_in_another_process(tmp_path):
+    """Written with one thread here, read with two there, with tables made there anew."""
+    script = """
+import hashlib, json, sys, torch
+from tests.helpers import codec, grid
+torch.set_num_threads(2)
+found = {}
+for name, streams in json.load(open(sys.argv[1])).items():
+    y_hat = codec(name).decode([[bytes.fromhex(s)] for s in streams], 128, 192)
+    found[name] = [codec(name).digest, hashlib.sha256(grid(y_hat).tobytes()).hexdigest()]
+print(json.dumps(found))
+"""
+    torch.set_num_threads(1)
+    written, expected = {}, {}
+    for name in NAMES:
+        streams, y_hat = encode_y_hat(codec(name), latents_of(codec(name), 128, 192))
+        written[name] = [s[0].hex() for s in streams]
+        digest = hashlib.sha256(grid(y_hat).tobytes()).hexdigest()
+        expected[name] = [codec(name).digest, digest]
+    path = tmp_path / "streams.json"
+    path.write_text(json.dumps(written))
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == expected
+
+
+@each_model
+def test_tiles_are_not_seen_in_the_result(name):
+    """Transforms of large images run tile by tile; small tiles here. Up to float noise."""
+    made = codec(name)
+    x = image(192, 320)
+    with torch.no_grad():
+        y = made.g_a(x)
+        torch.testing.assert_close(tiles.analyse(made.g_a, x, tile=64), y, rtol=1e-4, atol=1e-4)
+        whole = made.g_s(y.round())
+        tiled = tiles.synthesise(made.g_s, y.round(), tile=64)
+    torch.testing.assert_close(tiled, whole, rtol=1e-4, atol=1e-4)
+
+
+# Size -----------------------------------------------------------------------------------
+
+
+class Informed(Writer):
+    """A writer that adds up the information of what it writes, from the integer tables."""
+
+    def __init__(self, tables, coding, batch):
+        super().__init__(coding, batch)
+        self.rows, self.first, self.bits = tables.rows(), tables.first, 0.0
+
+    def code(self, symbols, indexes):
+        pairs = zip(symbols.flatten().tolist(), indexes.flatten().tolist(), strict=True)
+        for symbol, table in pairs:
+            row, slot = self.rows[table], int(symbol) - self.first[table]
+            inside = 0 <= slot < len(row) - 1
+            self.bits += 24 - np.log2(row[slot if inside else -1]) + (0 if inside else 64)
+        return super().code(symbols, indexes)
+
+
+@each_model
+def test_bytes_are_the_information_of_the_tables(name):
+    made = codec(name)
+    latents = latents_of(made, 256, 256)
+    frozen = made.frozen
+    writers = {k: Informed(frozen.tables[k], frozen.coding[k], 1) for k in made.streams}
+    made.code(writers, latents, {k: v.shape for k, v in latents.items()})
+    for stream, writer in zip(made.encode(latents), writers.values(), strict=True):
+        assert abs(len(stream[0]) - writer.bits / 8) <= 8 + 1e-3 * writer.bits / 8
+
+
+@each_model
+def test_file_size_is_the_estimate_of_forward(name):
+    """Within 1 % and 64 bytes, for a model whose scales fit its latents (no escapes)."""
+    made = make(name)
+    if name != "Factorized":
+        head = getattr(made, "entropy_parameters", made.h_s)
+        last = [m for m in head if hasattr(m, "bias")][-1]
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            last.bias[: made.M] = torch.linspace(3, 9, made.M)
+    made.freeze()
+    x = image(256, 384)
+    with torch.no_grad():
+        likelihoods = made(x, "round")["likelihoods"]
+    estimate = sum(-v.double().log2().sum().item() for v in likelihoods.values()) / 8
+    (data,) = made.compress(x)
+    assert estimate > 2000
+    assert abs(len(data) - estimate) <= 64 + 0.01 * estimate
+
+
+# Freezing ---------------------------------------------------------------------------------
+
+
+@each_model
+def test_coding_needs_a_frozen_model(name):
+    made = make(name)
+    assert not made.is_frozen
+    for use in (lambda: made.digest, lambda: made.compress(image(64, 64))):
+        with pytest.raises(RuntimeError, match="freeze"):
+            use()
+    assert made.freeze() is made and made.is_frozen and not made.training
+    digest = made.digest
+    made.eval()
+    assert made.is_frozen
+    made.train()
+    assert not made.is_frozen
+    assert made.freeze().digest == digest
+    made.load_state_dict(made.state_dict())
+    assert not made.is_frozen
+
+
+@each_model
+def test_digest_names_tables_and_integer_weights(name):
+    digest = codec(name).digest
+    assert make(name).freeze().digest == digest
+    assert make(name, seed=1).freeze().digest != digest
+    other = make(name)
+    with torch.no_grad():
+        other.g_a[0].weight.add_(1)  # the transforms may change: symbols do not depend on them
+        other.g_s[0].weight.add_(1)
+    assert other.freeze().digest == digest
+    with torch.no_grad():
+        other.entropy_bottleneck.biases[0].add_(1)
+    other.solve_quantiles()
+    assert other.freeze().digest != digest
+    if name != "Factorized":
+        other = make(name)
+        with torch.no_grad():
+            other.h_s[0].weight[0, 0, 0, 0] += 0.01
+        assert other.freeze().digest != digest
+
+
+@each_model
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite_are_refused(name, value):
+    x = image(64, 64)
+    x[0, 0, 5, 5] = value
+    with pytest.raises(ValueError, match="not finite"):
+        codec(name).compress(x)
+
+
+@each_model
+def test_latents_beyond_all_numbers_are_refused(name):
+    latents = {k: v * 1e30 for k, v in latents_of(codec(name), 64, 64).items()}
+    with pytest.raises(ValueError, match="latents"):
+        codec(name).encode(latents)
+
+
+@each_model
+def test_reading_stops_where_writing_did(name):
+    """The decoder uses up exactly what the encoder wrote."""
+    made = codec(name)
+    streams = made.encode(latents_of(made, 64, 128))
+    readers = {
+        k: Reader(made.frozen.coding[k], s) for k, s in zip(made.streams, streams, strict=True)
+    }
+    with torch.no_grad():
+        made.code(readers, {}, made.latent_shapes(1, 64, 128))
+    for reader in readers.values():
+        reader.finish()

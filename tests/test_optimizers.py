@@ -1,0 +1,288 @@
+"""Muon, SOAP and the schedules against closed forms and against PyTorch's own."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from models.training.optimizers import (
+    OPTIMIZERS,
+    SOAP,
+    Muon,
+    adam_update,
+    as_matrix,
+    build_optimizer,
+    from_matrix,
+    orthogonalize,
+    parameter_groups,
+)
+from models.training.schedules import COSINE_END, Schedule
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.ConvTranspose2d(6, 4, 3))
+
+
+def descend(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> list:
+    losses = []
+    for step in range(first, first + steps):
+        torch.manual_seed(step)
+        x = torch.randn(4, 3, 8, 8)
+        loss = (model(x) - x.mean()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# Newton-Schulz ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 40), (40, 6), (1, 30)])
+def test_orthogonalize_moves_all_singular_values_near_one(shape):
+    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
+    assert values.min() > 0.6
+    assert values.max() < 1.25
+
+
+def test_orthogonalize_keeps_the_singular_vectors():
+    u, _ = torch.linalg.qr(torch.randn(10, 5))
+    v, _ = torch.linalg.qr(torch.randn(12, 5))
+    matrix = u @ torch.diag(torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5])) @ v.t()
+    inner = u.t() @ orthogonalize(matrix) @ v
+    assert torch.allclose(inner, torch.diag(inner.diagonal()), atol=1e-5)
+    # Its distance from the polar factor U V' is what the singular values leave.
+    assert (inner.diagonal() - 1).abs().max() < 0.4
+
+
+def test_orthogonalize_ignores_the_scale_and_keeps_zeros():
+    matrix = torch.randn(6, 20)
+    matrix[:, 3] = 0
+    result = orthogonalize(matrix)
+    assert torch.allclose(result, orthogonalize(matrix * 1e4), atol=1e-4)
+    assert (result[:, 3] == 0).all()
+    assert (orthogonalize(torch.zeros(3, 5)) == 0).all()
+
+
+def test_matrix_of_a_weight_has_one_row_per_output_channel():
+    plain, transposed = nn.Conv2d(3, 6, 5).weight, nn.ConvTranspose2d(3, 6, 5).weight
+    for weight, out_dim in ((plain, 0), (transposed, 1)):
+        matrix = as_matrix(weight, out_dim)
+        assert matrix.shape == (6, 75)
+        assert torch.equal(from_matrix(matrix, weight.shape, out_dim), weight)
+    assert torch.equal(as_matrix(transposed, 1)[2], transposed[:, 2].flatten())
+
+
+def test_first_muon_step_is_the_scaled_orthogonal_factor():
+    model = network()
+    before = copy.deepcopy(model)
+    optimizer = build_optimizer("muon", model, lr=0.01)
+    descend(model, optimizer, 1)
+    moved = (before[2].weight - model[2].weight) / 0.01  # (inputs 6, outputs 4, 3, 3)
+    values = torch.linalg.svdvals(as_matrix(moved.detach(), 1) / (0.2 * math.sqrt(54)))
+    assert values.min() > 0.6 and values.max() < 1.25
+
+
+# Adam, alone and as what the others fall back on -----------------------------------------------
+
+
+def test_adam_update_is_that_of_torch():
+    ours = nn.Parameter(torch.randn(4, 3))
+    theirs = nn.Parameter(ours.detach().clone())
+    reference = torch.optim.Adam([theirs], lr=0.02)
+    state: dict = {}
+    for _ in range(20):
+        theirs.grad = torch.randn(4, 3)
+        reference.step()
+        ours.data -= 0.02 * adam_update(theirs.grad, state, (0.9, 0.999), 1e-8)
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Muon, SOAP])
+def test_groups_of_method_adam_are_adam(kind):
+    ours = network()
+    theirs = copy.deepcopy(ours)
+    mixed = kind([{"params": list(ours.parameters()), "method": "adam"}], lr=0.01)
+    a = descend(ours, mixed, 15)
+    b = descend(theirs, torch.optim.Adam(theirs.parameters(), lr=0.01), 15)
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_adam_is_the_one_of_torch():
+    assert type(build_optimizer("adam", network())) is torch.optim.Adam
+    with pytest.raises(ValueError, match="choose one of: adam, muon, soap"):
+        build_optimizer("sgd", network())
+
+
+# SOAP -----------------------------------------------------------------------------------------
+
+
+def test_soap_without_bases_is_adam_after_its_first_step():
+    weight = torch.randn(5, 4)
+    ours, theirs = nn.Parameter(weight.clone()), nn.Parameter(weight.clone())
+    soap = SOAP([ours], lr=0.02, betas=(0.9, 0.99), max_dim=1)
+    adam = torch.optim.Adam([theirs], lr=0.02, betas=(0.9, 0.99))
+    ours.grad = torch.randn(5, 4)
+    soap.step()
+    assert torch.equal(ours, weight)  # the first step only initialises
+    for _ in range(10):
+        ours.grad = theirs.grad = torch.randn(5, 4)
+        soap.step()
+        adam.step()
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_soap_finds_the_eigenbasis_and_is_one_sided_beyond_the_limit():
+    u, _ = torch.linalg.qr(torch.randn(4, 4))
+    weight = nn.Parameter(torch.zeros(4, 30))
+    soap = SOAP([weight], frequency=1, max_dim=16)
+    for _ in range(200):
+        weight.grad = u @ torch.diag(torch.tensor([8.0, 4.0, 2.0, 1.0])) @ torch.randn(4, 30)
+        soap.step()
+    left, right = soap.state[weight]["bases"]
+    assert right is None
+    assert torch.allclose((left.t() @ u).abs(), torch.eye(4), atol=0.15)
+
+
+def test_soap_is_adam_in_the_eigenbasis():
+    """With gradients that are diagonal in rotated coordinates, the update is a rotated sign."""
+    u, _ = torch.linalg.qr(torch.randn(4, 4))
+    v, _ = torch.linalg.qr(torch.randn(6, 6))
+    gradient = u @ torch.diag(torch.tensor([8.0, 4.0, 2.0, 1.0])) @ v[:, :4].t()
+    weight = nn.Parameter(torch.zeros(4, 6))
+    # eps hides the rounding errors where the rotated gradient is zero.
+    soap = SOAP([weight], lr=0.5, eps=1e-3)
+    for _ in range(2):
+        weight.grad = gradient.clone()
+        soap.step()
+    # Adam's step on a constant gradient g is lr * g / |g|: here the polar factor U V'.
+    assert torch.allclose(-weight / 0.5, u @ v[:, :4].t(), atol=5e-3)
+
+
+# All ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_parameter_that_trains_is_in_one_group(name):
+    model = models.build("JointAutoregressiveHierarchicalPriors", 8, 12)
+    optimizer = build_optimizer(name, model)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    plain, transposed, matrices, _ = parameter_groups(model)
+    assert len(transposed) == 4 + 2 and len(plain) == 4 + 3 + 1 + 1 + 3 and len(matrices) == 6
+
+
+def quadratic(name: str, lr: float, steps: int = 150) -> tuple[float, float]:
+    """First and last |A (W - W*) B|**2; its curvature spans 1e8 and is not along the axes."""
+    torch.manual_seed(1)
+    a = torch.diag(torch.logspace(0, -2, 8)) @ torch.linalg.qr(torch.randn(8, 8))[0]
+    b = torch.linalg.qr(torch.randn(12, 12))[0] @ torch.diag(torch.logspace(0, -2, 12))
+    model = nn.Conv2d(12, 8, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    goal = torch.randn(8, 12)
+    optimizer = build_optimizer(name, model, lr=lr)
+    losses = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (1 - step / steps)
+        loss = (a @ (model.weight[:, :, 0, 0] - goal) @ b).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses[0], losses[-1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_all_descend_an_ill_conditioned_quadratic(name):
+    start, end = quadratic(name, lr=0.3)
+    assert end < 0.005 * start
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_round_trip_is_exact(name, tmp_path):
+    torch.manual_seed(0)
+    model = network().to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(name, model, lr=0.01)
+    descend(model, optimizer, 12)
+    torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
+    expected = descend(model, optimizer, 12, first=12)
+
+    torch.manual_seed(7)
+    resumed = network().to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(name, resumed, lr=0.01)
+    weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    resumed.load_state_dict(weights)
+    optimizer.load_state_dict(state)
+    assert descend(resumed, optimizer, 12, first=12) == expected
+    for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_muon_leaves_masked_taps_alone():
+    """Hidden taps have no gradient: no update may leak into them."""
+    model = models.layers.MaskedConv2d(4, 6, models.layers.checkerboard_mask())
+    before = model.weight.detach().clone()
+    optimizer = build_optimizer("muon", model, lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(1, 4, 8, 8)).square().sum().backward()
+        optimizer.step()
+    hidden = model.mask.expand_as(before) == 0
+    moved = (model.weight - before).abs()
+    assert moved[~hidden].min() > 0
+    assert moved[hidden].max() == 0
+
+
+# Schedules --------------------------------------------------------------------------------------
+
+
+def rates(kind: str, steps: int, **options) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = Schedule(optimizer, kind, total=steps, **{"steps_per_epoch": 10, **options})
+    seen = []
+    for step in range(steps):
+        schedule.set(step)
+        seen.append(optimizer.param_groups[0]["lr"])
+    return seen
+
+
+def test_cosine_warms_up_and_ends_near_zero():
+    seen = rates("cosine", 101, warmup=10)
+    assert seen[0] == pytest.approx(0.2) and seen[9] == pytest.approx(2.0)
+    assert seen[-1] == pytest.approx(2.0 * COSINE_END)
+    assert seen[55] == pytest.approx(2.0 * (1 + COSINE_END) / 2)
+    assert all(a >= b for a, b in zip(seen[10:], seen[11:], strict=False))
+
+
+def test_multistep_falls_at_the_epochs_given():
+    seen = rates("multistep", 100, milestones=(4, 9))
+    assert seen[39] == 2.0 and seen[40] == pytest.approx(0.2)
+    assert seen[89] == pytest.approx(0.2) and seen[90] == pytest.approx(0.02)
+
+
+def test_plateau_follows_torch():
+    parameters = [nn.Parameter(torch.zeros(1))]
+    ours, theirs = (torch.optim.SGD(parameters, lr=1.0) for _ in range(2))
+    schedule = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, patience=3)
+    losses = [2.0, 1.5, 1.5, 1.49999, 1.6, 1.5, 1.7, 1.4, *[1.41] * 9]
+    for epoch, loss in enumerate(losses):
+        schedule.end_epoch(loss)
+        reference.step(loss)
+        schedule.set(epoch)
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
+    again = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
+    again.load_state_dict(schedule.state_dict())
+    assert again.factor(0) == schedule.factor(0) < 0.02
+
+
+def test_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="plateau, multistep, cosine"):
+        rates("linear", 3)

@@ -1,0 +1,502 @@
+"""train.py as a user meets it: defaults, files, interruptions, refusals, several processes."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import models
+import train
+from models import checkpoint
+from models.training import feed, journal, session
+from models.training.data import RandomCrops
+from models.training.errors import TrainingError
+from models.training.loss import RateDistortion
+from models.training.settings import complete, resolve
+from models.training.state import Run
+from models.training.team import devices
+
+ROOT = Path(__file__).parents[1]
+STEPS = 8  # of the runs below: two epochs of four
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """Six small images of smooth blotches."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for k in range(6):
+        coarse = np.random.default_rng(k).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((112, 96), Image.BICUBIC).save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture
+def run(photographs, tmp_path):
+    """Run train.py in this process with tiny defaults; returns the exit code."""
+
+    def start(*extra: str) -> int:
+        return train.main([*tiny(photographs, tmp_path), *extra])
+
+    start.folder = tmp_path
+    start.flags = tiny(photographs, tmp_path)
+    return start
+
+
+def tiny(photographs: Path, folder: Path) -> list[str]:
+    text = (
+        f"--model_name Factorized --N 8 --M 12 --dataset {photographs} --lmbda 0.013 --epoch 2 "
+        f"--steps_per_epoch {STEPS // 2} --batch_size 2 --patch_size 32 --optimizer muon "
+        f"--scheduler cosine --ema 0.9 --ste_fraction 0.4 --log_every 2 --no_tensorboard "
+        f"--num_workers 1 --threads 1 --gpu_id cpu --runs {folder}/runs --ckpts {folder}/ckpts"
+    )
+    return text.split()
+
+
+def state(folder: Path, version: str, model: str = "Factorized") -> dict:
+    return torch.load(folder / "runs" / model / version / "state.pt", weights_only=True)
+
+
+def assert_same_weights(a: dict, b: dict) -> None:
+    assert a["step"] == b["step"]
+    for part in ("model", "averaged"):
+        for name, value in a[part].items():
+            assert torch.equal(value, b[part][name]), name
+
+
+def rows(folder: Path, version: str, model: str = "Factorized") -> list[dict]:
+    with (folder / "runs" / model / version / "curve.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def parse(*words: str):
+    return train.parser().parse_args(list(words))
+
+
+# Settings -------------------------------------------------------------------------------------
+
+
+def test_defaults_are_those_of_the_report():
+    expected = {
+        "Factorized": (200, "plateau", 128, 192),
+        "Hyperprior": (200, "multistep", 128, 192),
+        "JointAutoregressiveHierarchicalPriors": (250, "plateau", 192, 192),
+        "CheckerboardAutogressive": (250, "plateau", 192, 192),
+    }
+    for name, values in expected.items():
+        s = resolve(parse("--model_name", name, "--dataset", "somewhere"))
+        assert (s.epoch, s.scheduler, s.N, s.M) == values
+        assert (s.batch_size, s.patch_size, s.lr, s.optimizer) == (64, 256, 1e-4, "adam")
+        assert s.milestones == [40, 90, 140] and s.lmbda == 0.0067 and s.ema == 0
+
+
+def test_steps_follow_from_the_data_or_the_flag():
+    s = resolve(parse("--dataset", "somewhere", "--ste_fraction", "0.25"))
+    complete(s, images=640)
+    assert (s.steps_per_epoch, s.total, s.ste_steps) == (10, 2000, 500)
+    s = resolve(parse("--dataset", "x", "--epoch", "3", "--steps_per_epoch", "7"), processes=2)
+    complete(s, images=640)
+    assert s.total == 21
+
+
+def test_operating_points():
+    s = resolve(parse("--model_name", "checkerboard", "--code_rate", "high"))
+    assert (s.model_name, s.lmbda, s.N, s.M) == ("CheckerboardAutogressive", 0.025, 192, 320)
+    s = resolve(parse("--lmbda", "0.0483", "--N", "16"))
+    assert (s.code_rate, s.N, s.M) == ("high", 16, 320)
+    s = resolve(parse("--model_name", "hyperprior", "--quality", "8"))
+    assert (s.lmbda, s.N, s.M) == (0.18, 192, 320)
+    s = resolve(parse("--quality", "1", "--metric", "ms-ssim", "--patch_size", "192"))
+    assert (s.lmbda, s.N, s.M) == (2.4, 128, 192)
+    s = resolve(
+        parse(*["--quality", "1", "--metric", "ms-ssim", "--patch_size", "192", "--init_ckpt", "x"])
+    )
+    assert s.lr == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model_name other", "choose one of: Factorized"),
+        ("--quality 9", "Quality is 1 to 8"),
+        ("--quality 3 --lmbda 0.01", "give it alone"),
+        ("--metric ms-ssim", "--quality 1..8 or --lmbda"),
+        ("--quality 2 --metric ms-ssim --patch_size 128", "at least 161"),
+        ("--code_rate low --lmbda 0.025", "does not belong to code rate 'low'"),
+        ("--lmbda -1", "must be positive"),
+        ("--model_name hyperprior --patch_size 100", "multiple of 64"),
+        ("--batch_size 0", "--batch_size must be at least 1"),
+        ("--ema 1", "--ema"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words, message, capsys):
+    assert train.main(words.split()) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_missing_pytorch_msssim_is_told_at_once(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
+    assert train.main(["--quality", "1", "--metric", "ms-ssim", "--patch_size", "192"]) == 1
+    assert "pip install pytorch-msssim" in capsys.readouterr().err
+
+
+def test_devices():
+    cpu = torch.device("cpu")
+    assert devices("cpu cpu") == [cpu, cpu]
+    for wrong, message in (("99", "There is no GPU 99"), ("gpu", "numbers of GPUs")):
+        with pytest.raises(TrainingError, match=message):
+            devices(wrong)
+
+
+# Loss -----------------------------------------------------------------------------------------
+
+
+def test_rate_distortion_by_hand():
+    x = torch.zeros(2, 3, 4, 4)
+    likelihoods = {"y": torch.full((2, 5, 1, 1), 0.5), "z": torch.full((2, 1, 1, 1), 0.25)}
+    terms = RateDistortion(0.01)({"x_hat": x + 0.1, "likelihoods": likelihoods}, x)
+    assert terms.mse.item() == pytest.approx(0.01)
+    assert terms.bpp.item() == pytest.approx((10 * 1 + 2 * 2) / 32)
+    assert terms.loss.item() == pytest.approx(0.01 * 255**2 * 0.01 + 14 / 32)
+    assert journal.psnr_of(0.01) == pytest.approx(20)
+
+
+def test_ms_ssim_loss_is_zero_distortion_for_equal_images():
+    x = torch.rand(1, 3, 192, 192)
+    output = {"x_hat": x, "likelihoods": {"y": torch.full((1, 1, 1, 1), 0.5)}}
+    assert RateDistortion(8.73, "ms-ssim")(output, x).loss.item() == pytest.approx(
+        1 / 192**2, abs=1e-5
+    )
+
+
+# A run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_checkpoint_curve_log_and_state(run, capsys):
+    assert run("--exp_version", "a", "--check_time", "1") == 0
+    out = capsys.readouterr().out
+    assert "images/s" in out and "dB" in out and "left 0:00:" in out
+    path = checkpoint.path_for("Factorized", 1, 0.013, run.folder / "ckpts")
+    assert list(path.parent.glob("*")) == [path]  # the intermediate one is gone
+    model = checkpoint.load(path)
+    assert model.is_frozen and (model.N, model.M) == (8, 12)
+    told = model.metadata["provenance"]
+    assert told["steps"] == STEPS and told["images_seen"] == 2 * STEPS and told["images"] == 5
+    assert told["seed"] == 0 and told["parent"] is None and told["hours"] > 0
+    assert model.metadata["config"]["optimizer"] == "muon"
+    assert str(run.folder) not in str(model.metadata)
+    curve = rows(run.folder, "a")
+    assert [int(row["step"]) for row in curve] == [2, 4, 6, 8]
+    assert [bool(row["val_loss"]) for row in curve] == [False, True, False, True]
+    assert float(curve[-1]["loss"]) < float(curve[0]["loss"])
+    assert "Finished" in (run.folder / "runs/Factorized/a/train.log").read_text()
+    # What is saved is the average of the weights.
+    averaged = state(run.folder, "a")["averaged"]["g_a.0.weight"]
+    assert torch.equal(model.state_dict()["g_a.0.weight"], averaged.half().float())
+
+
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_every_model_trains(name, run):
+    words = ("--model_name", name, "--patch_size", "64", "--epoch", "1", "--batch_size", "1")
+    assert run(*words, "--steps_per_epoch", "2", "--precision", "bf16", "--seed", "3") == 0
+    assert len(checkpoint.find(name, run.folder / "ckpts")) == 1
+
+
+def test_without_data_it_is_a_demonstration(tmp_path, capsys):
+    words = f"--model_name Hyperprior --code_rate low --N 8 --M 12 --epoch 1 --steps_per_epoch 2 \
+        --batch_size 1 --gpu_id cpu --no_tensorboard --runs {tmp_path}/r --ckpts {tmp_path}/c"
+    assert train.main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert "DEMONSTRATION" in out and "NOT the training" in out and "sample photographs" in out
+    (path,) = checkpoint.find("Hyperprior", tmp_path / "c")
+    assert path.name == "epoch_0_lmbda_0.0067.safetensors"
+    assert checkpoint.read_metadata(path)["provenance"]["demonstration"]
+
+
+def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
+    assert run("--exp_version", "parent") == 0
+    (parent,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    words = ("--model_name", "Hyperprior", "--patch_size", "64", "--steps_per_epoch", "1")
+    assert run(*words, "--init_ckpt", str(parent), "--lr", "1e-9") == 0
+    out = capsys.readouterr().out
+    assert "Took 28 of" in out and "Left at random:" in out and "h_a.0.weight" in out
+    assert "Not taken from it: entropy_bottleneck.biases.0" in out
+    child = checkpoint.load(checkpoint.find("Hyperprior", run.folder / "ckpts")[0])
+    weight = checkpoint.load(parent).state_dict()["g_a.0.weight"]
+    assert torch.allclose(child.state_dict()["g_a.0.weight"], weight, atol=1e-6)
+    assert child.metadata["provenance"]["parent"] == f"Factorized/{parent.name}"
+    assert run("--init_ckpt", str(run.folder / "none.safetensors")) == 1
+    assert "There is no checkpoint" in capsys.readouterr().err
+
+
+def test_curve_is_recorded_and_tensorboard_written_when_asked(run, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    words = [word for word in run.flags if word != "--no_tensorboard"]
+    assert train.main([*words, "--record", "--exp_version", "b"]) == 0
+    recorded = run.folder / "statistics/training/Factorized_lmbda_0.013.csv"
+    assert recorded.read_text() == (run.folder / "runs/Factorized/b/curve.csv").read_text()
+    assert list((run.folder / "runs/Factorized/b/tensorboard").glob("events*"))
+
+
+def test_missing_tensorboard_is_one_line(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    words = [word for word in run.flags if word != "--no_tensorboard"]
+    assert train.main([*words, "--steps_per_epoch", "1", "--epoch", "1"]) == 0
+    assert "TensorBoard is not installed" in capsys.readouterr().out
+
+
+# Runs do not overwrite each other ---------------------------------------------------------------
+
+
+def test_versions_are_numbered_or_refused(run, capsys):
+    assert run() == 0 and run() == 0
+    assert sorted(p.name for p in (run.folder / "runs/Factorized").iterdir()) == ["run_0", "run_1"]
+    capsys.readouterr()
+    assert run("--exp_version", "run_1") == 1
+    error = capsys.readouterr().err
+    assert "--resume" in error and "another --exp_version" in error
+
+
+def test_checkpoint_of_another_run_is_kept_unless_told(run, capsys):
+    path = checkpoint.path_for("Factorized", 1, 0.013, run.folder / "ckpts")
+    assert run("--exp_version", "a") == 0
+    first = path.read_bytes()
+    assert run("--exp_version", "b", "--seed", "1") == 0
+    assert path.read_bytes() == first
+    assert "holds the checkpoint of another run" in capsys.readouterr().out
+    beside = run.folder / "runs/Factorized/b" / path.name
+    assert checkpoint.read_metadata(beside)["provenance"]["seed"] == 1
+    assert run("--exp_version", "c", "--seed", "2", "--overwrite") == 0
+    assert checkpoint.read_metadata(path)["provenance"]["seed"] == 2
+
+
+def test_a_folder_in_use_is_refused(run, capsys):
+    held = Run(run.folder / "runs/Factorized/a")
+    assert run("--exp_version", "a", "--resume") == 1
+    assert "Another process is training" in capsys.readouterr().err
+    del held
+
+
+# Interrupted runs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "soap"])
+def test_time_limit_and_resume_end_with_the_same_weights(run, optimizer, capsys):
+    run.flags += ["--optimizer", optimizer]
+    words = ("--optimizer", optimizer)
+    assert run("--exp_version", "whole", *words) == 0
+    cut = ("--exp_version", "cut", "--overwrite", *words)
+    assert run(*cut, "--time_limit", "1e-9") == 0
+    assert "time is up after step 1 of 8" in capsys.readouterr().out
+    assert state(run.folder, "cut")["step"] == 1
+    assert run(*cut, "--time_limit", "1e-9", "--resume") == 0
+    assert run(*cut, "--resume") == 0
+    assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
+    whole, pieces = rows(run.folder, "whole"), rows(run.folder, "cut")
+    for a, b in zip(whole, pieces, strict=True):
+        assert {**a, "seconds": ""} == {**b, "seconds": ""}
+    # Finished: resuming once more changes nothing.
+    before = checkpoint.find("Factorized", run.folder / "ckpts")[0].read_bytes()
+    assert run(*cut, "--resume") == 0
+    assert checkpoint.find("Factorized", run.folder / "ckpts")[0].read_bytes() == before
+
+
+def test_resume_without_a_state_starts_and_without_a_name_finds(run, capsys):
+    assert run("--exp_version", "new", "--resume", "--time_limit", "1e-9") == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+    assert run("--resume") == 0
+    assert "Resuming after step 1" in capsys.readouterr().out
+    assert run("--resume", "--lmbda", "0.0067") == 1
+    assert "--lmbda was 0.013, is now 0.0067" in capsys.readouterr().err
+    assert run("--resume", "--exp_version", "new", "--seed", "5") == 1
+    assert "--seed was 0, is now 5" in capsys.readouterr().err
+
+
+def test_kill_9_at_any_moment_leaves_whole_files(run):
+    """Killed again and again, each time a little later; then the same as uninterrupted."""
+    assert run("--exp_version", "whole", "--check_time", "1") == 0
+    words = [*run.flags, "--exp_version", "cut", "--check_time", "1", "--overwrite", "--resume"]
+    command = [sys.executable, "train.py", *words, "--save_minutes", "0"]
+    folder = run.folder / "runs/Factorized/cut"
+    rng = random.Random(5)
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:  # until it trains
+            if line.startswith(("Run:", "Resuming")):
+                break
+        time.sleep(rng.uniform(0.0, 0.4))
+        process.kill()
+        process.communicate()
+        if (folder / "state.pt").exists():
+            assert 1 <= state(run.folder, "cut")["step"] <= STEPS
+        for path in (run.folder / "ckpts").rglob("*.safetensors"):
+            checkpoint.load(path)
+    assert run("--exp_version", "cut", "--check_time", "1", "--overwrite", "--resume") == 0
+    assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
+    assert not list(folder.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("gpu_id", ["cpu", "cpu cpu"])
+def test_ctrl_c_saves_and_exits_with_130(run, gpu_id):
+    words = [*run.flags, "--exp_version", "c", "--epoch", "2000", "--gpu_id", gpu_id]
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *words], cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("epoch 1 "):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "to go on, repeat the command with --resume" in out and "Traceback" not in err
+    assert state(run.folder, "c")["step"] >= 5
+
+
+# Trouble ------------------------------------------------------------------------------------------
+
+
+def poisoned(monkeypatch, steps: range) -> None:
+    batch = RandomCrops.batch
+
+    def with_nan(self, step, *rest):
+        return batch(self, step, *rest) * (float("nan") if step in steps else 1)
+
+    monkeypatch.setattr(RandomCrops, "batch", with_nan)
+
+
+def test_a_step_that_is_not_finite_is_skipped(run, monkeypatch, capsys):
+    poisoned(monkeypatch, range(2, 4))
+    assert run("--exp_version", "a") == 0
+    out = capsys.readouterr().out
+    assert "step 2: the loss (nan)" in out and "2 in a row" in out
+    assert all(torch.isfinite(v).all() for v in state(run.folder, "a")["model"].values())
+
+
+def test_many_of_them_stop_the_run_and_say_where(run, monkeypatch, capsys):
+    poisoned(monkeypatch, range(3, 99))
+    assert run("--exp_version", "a", "--max_skips", "3") == 1
+    assert "3 steps in a row up to step 5" in capsys.readouterr().out
+    kept = state(run.folder, "a")
+    assert kept["step"] == 6
+    assert all(torch.isfinite(v).all() for v in kept["model"].values())
+
+
+def test_a_failing_worker_stops_with_the_state_saved(run, monkeypatch, capsys):
+    assert run("--exp_version", "whole") == 0
+    batch = RandomCrops.batch
+
+    def failing(self, step, *rest):
+        if step == 5:
+            raise OSError("the disk with the images is gone")
+        return batch(self, step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomCrops, "batch", failing)
+        assert run("--exp_version", "cut", "--overwrite") == 1
+    assert "No crops for step 5: the disk with the images is gone" in capsys.readouterr().err
+    assert state(run.folder, "cut")["step"] == 5
+    assert run("--exp_version", "cut", "--overwrite", "--resume") == 0
+    assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def no_room(*args, **kwargs):
+        raise full
+
+    assert run("--exp_version", "a", "--time_limit", "1e-9") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", no_room)
+        assert run("--exp_version", "a", "--resume", "--time_limit", "1e-9") == 1
+        out = capsys.readouterr().out
+        assert "No space left on device" in out and "make room" in out
+    assert state(run.folder, "a")["step"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(session.checkpoint, "save", no_room)
+        assert run("--exp_version", "a", "--resume") == 1
+        assert "repeat the command with --resume" in capsys.readouterr().err
+    assert state(run.folder, "a")["step"] == STEPS
+    assert run("--exp_version", "a", "--resume") == 0
+    assert len(checkpoint.find("Factorized", run.folder / "ckpts")) == 1
+
+
+def test_a_damaged_state_is_refused(run, capsys):
+    assert run("--exp_version", "a", "--time_limit", "1e-9") == 0
+    path = run.folder / "runs/Factorized/a/state.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert run("--exp_version", "a", "--resume") == 1
+    assert "state.pt cannot be read" in capsys.readouterr().err
+
+
+def test_an_unreadable_image_among_many_is_skipped(run, photographs, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for path in photographs.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.png").write_bytes(b"no image")
+    assert run("--dataset", str(folder), "--epoch", "1") == 0
+    assert "broken.png" in capsys.readouterr().out
+    assert run("--dataset", str(tmp_path / "nowhere")) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_validation_images_are_never_trained_on(photographs):
+    flags = parse("--dataset", str(photographs), "--patch_size", "32")
+    data = feed.open_data(resolve(flags))
+    assert len(data.crops.images) == 5 and len(data.held_out) == 1
+    assert data.held_out[0].shape == (3, 96, 96)
+
+
+# Several processes --------------------------------------------------------------------------------
+
+
+def test_two_processes_give_the_curve_of_one_with_twice_the_batch(run):
+    """Exactly, but for the order of summation, with rounding; closely with noise, since each
+    process draws its own. Once started by torchrun, once by --gpu_id."""
+    options = ("--ste_fraction", "0", "--clip", "0", "--overwrite")
+    one, two = ("--batch_size", "4"), ("--batch_size", "2")
+
+    words = ("--quantization", "round", *options)
+    assert run(*words, *one, "--exp_version", "one") == 0
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("train.py", *run.flags, *words, *two, "--exp_version", "two"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Finished") == 1  # one process writes
+    assert_same_curve(rows(run.folder, "one"), rows(run.folder, "two"), 1e-4)
+
+    assert run(*options, *one, "--exp_version", "one_noise") == 0
+    assert run(*options, *two, "--gpu_id", "cpu cpu", "--exp_version", "two_noise") == 0
+    assert_same_curve(rows(run.folder, "one_noise"), rows(run.folder, "two_noise"), 0.02)
+
+
+def assert_same_curve(one: list[dict], two: list[dict], tolerance: float) -> None:
+    assert len(one) == len(two) == STEPS // 2
+    for a, b in zip(one, two, strict=True):
+        assert a["images"] == b["images"]
+        for column in ("loss", "bpp", "psnr", "val_loss"):
+            if a[column]:
+                assert float(a[column]) == pytest.approx(float(b[column]), rel=tolerance)
+
+
+def test_processes_stop_together_when_one_cannot_start(run, capfd):
+    assert run("--exp_version", "a") == 0
+    assert run("--exp_version", "a", "--gpu_id", "cpu cpu") == 1
+    error = capfd.readouterr().err
+    assert error.count("holds another run") == 1 and "Traceback" not in error
