@@ -212,7 +212,8 @@ def published_curves(name: str, metric: str) -> list[Curve]:
             continue
         points = zip(curve.bpp, getattr(curve, metric), strict=True)
         bpp, quality = zip(*points, strict=True)
-        curves.append((curve.name, bpp, quality, style_of(codec, source)))
+        label = curve.name if source == "original" else f"{curve.name} (published)"
+        curves.append((label, bpp, quality, style_of(codec, source)))
     return curves
 
 

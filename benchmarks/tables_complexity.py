@@ -193,7 +193,7 @@ def main() -> None:
     )
     parser.parse_args()
     write_text(STATISTICS / "macs.csv", csv_text(measured(), COLUMNS))
-    print(f"Wrote {STATISTICS / 'complexity.csv'}.")
+    print(f"Wrote {STATISTICS / 'macs.csv'}.")
 
 
 if __name__ == "__main__":

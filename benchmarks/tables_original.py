@@ -16,6 +16,7 @@ from benchmarks.bd_rate import (
     reference_curve,
 )
 from benchmarks.tables_common import SHORT, STATISTICS, markdown, rows_of
+from models.metrics import bd_psnr
 
 JOINT, CHECKERBOARD = MODELS[2:]
 
@@ -35,6 +36,12 @@ def _bd(curve: Curve, against: Curve) -> str:
     return f"{float(value):+.1f} %" if value else "-"
 
 
+def _bd_psnr(curve: Curve, against: Curve) -> str:
+    points = zip(*against.points("psnr"), strict=True), zip(*curve.points("psnr"), strict=True)
+    (anchor, test) = (tuple(pair) for pair in points)
+    return f"{bd_psnr(*anchor, *test).value:+.2f} dB"
+
+
 def curves() -> str:
     """BD-rates of the original study's curves against published ones and among themselves."""
     names = ("JPEG", "JPEG2000", "BPG444")
@@ -45,6 +52,7 @@ def curves() -> str:
             curve = original_curve(model, STATISTICS)
             others = [reference_curve(name, STATISTICS) for name in (*names, COUNTERPARTS[model])]
             row = [SHORT[model], *(_bd(curve, other) for other in others)]
+            row += [_bd_psnr(curve, others[-1])]
             if model in before:
                 other = original_curve(before[model], STATISTICS)
                 row += [f"{_bd(curve, other)} ({SHORT[before[model]]})"]
@@ -54,7 +62,7 @@ def curves() -> str:
             continue
         rows.append(row)
     header = ["original's curve", "JPEG", "JPEG2000", "BPG 4:4:4", "same architecture, published",
-              "original's model before it"]  # fmt: skip
+              "the same, PSNR", "original's model before it"]  # fmt: skip
     return markdown(header, rows) if rows else "No reference values are committed.\n"
 
 

@@ -166,8 +166,9 @@ def learned_cn() -> str:
         f"{facts['wavefront']} 步，而不是 {facts['raster']} 步；熵参数用整数计算，"
         "所得符号与顺序、线程数、批大小无关；"
         f"我们的 Joint 解码一幅图像需 {seconds}，原报告为 {facts['slowest']}。\n"
-        f"3. **棋盘格。** 原报告的棋盘格模型在相同 lambda 下码率是其 Joint 模型的 {facts['ratios']} "
-        "倍，原因在码流而不在方法：它编码了两个完整网格，空位各填零；"
+        "3. **棋盘格。** 原报告的棋盘格模型在相同 lambda 下码率是其 Joint 模型的 "
+        f"{facts['ratios']} 倍，"
+        "原因在码流而不在方法：它编码了两个完整网格，空位各填零；"
         f"我们每个位置只编码一次，共 {facts['two']} 步。\n"
     )
 

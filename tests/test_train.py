@@ -1,4 +1,4 @@
-"""train.py as a user meets it: defaults, files, interruptions, refusals, several processes."""
+"""train.py as a user meets it: files, interruptions, trouble, several processes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,10 @@ from PIL import Image
 import models
 import train
 from models import checkpoint
-from models.training import feed, journal, session
+from models.training import feed, session
 from models.training.data import RandomCrops
-from models.training.errors import TrainingError
-from models.training.loss import RateDistortion
-from models.training.settings import complete, resolve
+from models.training.settings import resolve
 from models.training.state import Run
-from models.training.team import devices
 
 ROOT = Path(__file__).parents[1]
 STEPS = 8  # of the runs below: two epochs of four
@@ -78,107 +75,6 @@ def assert_same_weights(a: dict, b: dict) -> None:
 def rows(folder: Path, version: str, model: str = "Factorized") -> list[dict]:
     with (folder / "runs" / model / version / "curve.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def parse(*words: str):
-    return train.parser().parse_args(list(words))
-
-
-# Settings -------------------------------------------------------------------------------------
-
-
-def test_defaults_are_those_of_the_report():
-    expected = {
-        "Factorized": (200, "plateau", 128, 192),
-        "Hyperprior": (200, "multistep", 128, 192),
-        "JointAutoregressiveHierarchicalPriors": (250, "plateau", 192, 192),
-        "CheckerboardAutogressive": (250, "plateau", 192, 192),
-    }
-    for name, values in expected.items():
-        s = resolve(parse("--model_name", name, "--dataset", "somewhere"))
-        assert (s.epoch, s.scheduler, s.N, s.M) == values
-        assert (s.batch_size, s.patch_size, s.lr, s.optimizer) == (64, 256, 1e-4, "adam")
-        assert s.milestones == [40, 90, 140] and s.lmbda == 0.0067 and s.ema == 0
-
-
-def test_steps_follow_from_the_data_or_the_flag():
-    s = resolve(parse("--dataset", "somewhere", "--ste_fraction", "0.25"))
-    complete(s, images=640)
-    assert (s.steps_per_epoch, s.total, s.ste_steps) == (10, 2000, 500)
-    s = resolve(parse("--dataset", "x", "--epoch", "3", "--steps_per_epoch", "7"), processes=2)
-    complete(s, images=640)
-    assert s.total == 21
-
-
-def test_operating_points():
-    s = resolve(parse("--model_name", "checkerboard", "--code_rate", "high"))
-    assert (s.model_name, s.lmbda, s.N, s.M) == ("CheckerboardAutogressive", 0.025, 192, 320)
-    s = resolve(parse("--lmbda", "0.0483", "--N", "16"))
-    assert (s.code_rate, s.N, s.M) == ("high", 16, 320)
-    s = resolve(parse("--model_name", "hyperprior", "--quality", "8"))
-    assert (s.lmbda, s.N, s.M) == (0.18, 192, 320)
-    s = resolve(parse("--quality", "1", "--metric", "ms-ssim", "--patch_size", "192"))
-    assert (s.lmbda, s.N, s.M) == (2.4, 128, 192)
-    s = resolve(
-        parse(*["--quality", "1", "--metric", "ms-ssim", "--patch_size", "192", "--init_ckpt", "x"])
-    )
-    assert s.lr == 1e-5
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--model_name other", "choose one of: Factorized"),
-        ("--quality 9", "Quality is 1 to 8"),
-        ("--quality 3 --lmbda 0.01", "give it alone"),
-        ("--metric ms-ssim", "--quality 1..8 or --lmbda"),
-        ("--quality 2 --metric ms-ssim --patch_size 128", "at least 161"),
-        ("--code_rate low --lmbda 0.025", "does not belong to code rate 'low'"),
-        ("--lmbda -1", "must be positive"),
-        ("--model_name hyperprior --patch_size 100", "multiple of 64"),
-        ("--batch_size 0", "--batch_size must be at least 1"),
-        ("--ema 1", "--ema"),
-    ],
-)
-def test_what_cannot_be_is_one_line(words, message, capsys):
-    assert train.main(words.split()) == 1
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-
-
-def test_missing_pytorch_msssim_is_told_at_once(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
-    assert train.main(["--quality", "1", "--metric", "ms-ssim", "--patch_size", "192"]) == 1
-    assert "pip install pytorch-msssim" in capsys.readouterr().err
-
-
-def test_devices():
-    cpu = torch.device("cpu")
-    assert devices("cpu cpu") == [cpu, cpu]
-    for wrong, message in (("99", "There is no GPU 99"), ("gpu", "numbers of GPUs")):
-        with pytest.raises(TrainingError, match=message):
-            devices(wrong)
-
-
-# Loss -----------------------------------------------------------------------------------------
-
-
-def test_rate_distortion_by_hand():
-    x = torch.zeros(2, 3, 4, 4)
-    likelihoods = {"y": torch.full((2, 5, 1, 1), 0.5), "z": torch.full((2, 1, 1, 1), 0.25)}
-    terms = RateDistortion(0.01)({"x_hat": x + 0.1, "likelihoods": likelihoods}, x)
-    assert terms.mse.item() == pytest.approx(0.01)
-    assert terms.bpp.item() == pytest.approx((10 * 1 + 2 * 2) / 32)
-    assert terms.loss.item() == pytest.approx(0.01 * 255**2 * 0.01 + 14 / 32)
-    assert journal.psnr_of(0.01) == pytest.approx(20)
-
-
-def test_ms_ssim_loss_is_zero_distortion_for_equal_images():
-    x = torch.rand(1, 3, 192, 192)
-    output = {"x_hat": x, "likelihoods": {"y": torch.full((1, 1, 1, 1), 0.5)}}
-    assert RateDistortion(8.73, "ms-ssim")(output, x).loss.item() == pytest.approx(
-        1 / 192**2, abs=1e-5
-    )
 
 
 # A run ----------------------------------------------------------------------------------------
@@ -454,9 +350,9 @@ def test_an_unreadable_image_among_many_is_skipped(run, photographs, tmp_path, c
     assert "nowhere" in capsys.readouterr().err
 
 
-def test_validation_images_are_never_trained_on(photographs):
-    flags = parse("--dataset", str(photographs), "--patch_size", "32")
-    data = feed.open_data(resolve(flags))
+def test_validation_images_are_never_trained_on(run):
+    words = [*run.flags, "--patch_size", "32"]
+    data = feed.open_data(resolve(train.parser().parse_args(words)))
     assert len(data.crops.images) == 5 and len(data.held_out) == 1
     assert data.held_out[0].shape == (3, 96, 96)
 

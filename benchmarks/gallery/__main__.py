@@ -56,13 +56,13 @@ def page(photos: list[dict], names: list[str]) -> str:
                        "marker": LOOKS.get(name, ("", "o"))[1]})  # fmt: skip
     lambdas = sorted({point["lmbda"] for photo in photos for point in photo["points"]})
     data = {"codecs": codecs, "lambdas": lambdas, "photos": photos}
-    # "</" would end the script element if the name of a photograph held "</script>".
-    inlined = json.dumps(data, separators=(",", ":")).replace("</", "<\\/").replace("<!", "<\\u0021")
+    # A "<" could end the script element: the names of photographs may hold anything.
+    inlined = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     html = (HERE / "page.html").read_text(encoding="utf-8")
     parts = {
-        "/* page.css */": (HERE / "page.css").read_text(encoding="utf-8"),
-        "/* page.js */": (HERE / "page.js").read_text(encoding="utf-8"),
-        '"data"': inlined,  # last: it may hold anything
+        "{{style}}": (HERE / "page.css").read_text(encoding="utf-8"),
+        "{{script}}": (HERE / "page.js").read_text(encoding="utf-8"),
+        "{{data}}": inlined,  # last: it may hold anything
     }
     for mark, text in parts.items():
         html = html.replace(mark, text, 1)

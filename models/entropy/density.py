@@ -81,9 +81,11 @@ class NonParametricDensity(nn.Module):
         low = torch.full((self.channels, 1, 1), -1.0, dtype=torch.float64, device=double.device)
         high = -low
         for _ in range(40):  # until the root is bracketed
-            low = torch.where(double.logits(low) > target, low * 2, low)
-            high = torch.where(double.logits(high) < target, high * 2, high)
-        for _ in range(80):
+            above, below = double.logits(low) > target, double.logits(high) < target
+            if not (above | below).any():
+                break
+            low, high = torch.where(above, low * 2, low), torch.where(below, high * 2, high)
+        for _ in range(60):  # to the last bit or so
             middle = (low + high) / 2
             below = double.logits(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)

@@ -35,6 +35,8 @@ def quantise(x: Tensor, mode: str, offset: Tensor | float = 0.0) -> tuple[Tensor
     with a straight-through gradient for the networks, noise for the rate, which would have
     no useful gradient otherwise. ValueError for any other mode.
     """
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()  # at |x| = 50 bf16 has steps of 1/4: noise and rounding need more
     if mode == "noise":
         noisy = add_noise(x)
         return noisy, noisy

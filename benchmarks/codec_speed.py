@@ -1,0 +1,239 @@
+"""Encode and decode times of our codecs and of CompressAI's, same image, same weights.
+
+    python -m benchmarks.codec_speed [--rounds 5] [--sizes 192,192 192,320] [--image FILE]
+
+All codecs of one size (N, M) run in one process, in turn, round after round; the table gives
+the median and the quartiles of each, the median of the rounds' ratios, each codec's time in
+units of our Hyperprior's, the peak memory of a process that does nothing else, and the
+times that the original study printed. `encode` is image to bytes, `decode` bytes to image.
+Checkerboard has no counterpart in CompressAI. Weights are random with the statistics of
+trained ones (`benchmarks.calibration`), the same in both libraries.
+
+Writes codec_speed.csv, codec_stages.csv (where our time goes) and machine.json to statistics/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.calibration import calibrated
+from benchmarks.common import (
+    TWINS,
+    alternate,
+    compressai_twin,
+    number,
+    photograph,
+    print_table,
+    ratio,
+    run_worker,
+    spread,
+    write_csv,
+)
+from models import MODELS, canonical_name, checkpoint
+from models.base import Codec, pad
+from models.drivers import choose_device
+from models.images import read_image, to_tensor, to_uint8
+
+STATISTICS = Path("statistics")
+DIRECTIONS = {"encode": "compress", "decode": "decompress"}
+STAGES = ("g_a", "h_a", "h_s", "g_s")
+
+
+def tasks_of(model: Codec, twin: torch.nn.Module | None, x: Tensor) -> dict[str, Callable]:
+    """What is timed, by "<codec> <direction>"; x (1, 3, H, W), multiples of 64."""
+    files = model.compress(x)
+    tasks = {
+        "ours encode": lambda: model.compress(x),
+        "ours decode": lambda: model.decompress(files),
+    }
+    if twin is not None:
+        coded = twin.compress(x)
+        tasks["compressai encode"] = lambda: twin.compress(x)
+        tasks["compressai decode"] = lambda: twin.decompress(**coded)
+    return tasks
+
+
+def stage_seconds(model: Codec, x: Tensor, rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of each stage of ours: direction -> stage -> seconds.
+
+    `entropy` is all that is not a network: tables, context, quantisation, the range coder.
+    """
+    spent: dict[str, float] = {}
+
+    def timed(name: str, work: Callable) -> Callable:
+        def run(*arguments):
+            started = time.perf_counter()
+            result = work(*arguments)
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
+            return result
+
+        return run
+
+    patched = [getattr(model, name) for name in STAGES if hasattr(model, name) and name != "h_s"]
+    names = [name for name in STAGES if hasattr(model, name) and name != "h_s"]
+    networks = model.frozen.networks
+    integer = networks.get("h_s")
+    try:
+        for name, module in zip(names, patched, strict=True):
+            module.forward = timed(name, module.forward)
+        if integer is not None:
+            networks["h_s"] = timed("h_s", integer)
+        files = model.compress(x)
+        work = {"encode": lambda: model.compress(x), "decode": lambda: model.decompress(files)}
+        found: dict[str, list[dict[str, float]]] = {direction: [] for direction in work}
+        for _ in range(rounds):
+            for direction, run in work.items():
+                spent.clear()
+                timed("all", run)()
+                known = sum(spent.get(name, 0.0) for name in STAGES)
+                found[direction].append({**spent, "entropy": spent["all"] - known})
+    finally:
+        for module in patched:
+            del module.forward
+        if integer is not None:
+            networks["h_s"] = integer
+    return {
+        direction: {name: statistics.median(r[name] for r in runs) for name in runs[0]}
+        for direction, runs in found.items()
+    }
+
+
+def original_seconds(model: str, N: int, M: int, folder: Path) -> dict[str, str]:
+    """The original study's mean seconds at the operating points of this size, "" if none."""
+    from models.presets import points
+
+    lambdas = [p.lmbda for p in points(model) if (p.N, p.M) == (N, M)]
+    path = folder / "reference" / "seminar_2022_results.csv"
+    rows = []
+    if lambdas and path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [
+                r for r in csv.DictReader(file)
+                if r["model"] == model and float(r["lmbda"]) in lambdas
+            ]  # fmt: skip
+    if not rows:
+        return dict.fromkeys(DIRECTIONS, "")
+    return {d: number(statistics.mean(float(r[f"{d}_s"]) for r in rows)) for d in DIRECTIONS}
+
+
+def peak_memory(model: Codec, x: Tensor) -> dict[str, float]:
+    """Peak MB by "<codec> <direction>", each measured in a process of its own, on the CPU."""
+    found = {}
+    codecs = ["ours"] + (["compressai"] if type(model).__name__ in TWINS else [])
+    with tempfile.TemporaryDirectory() as folder:
+        weights, image = Path(folder, "weights.safetensors"), Path(folder, "image.npy")
+        checkpoint.save(weights, model, config={}, provenance={})
+        np.save(image, to_uint8(x))
+        for codec in codecs:
+            for direction, command in DIRECTIONS.items():
+                report = run_worker(codec, command, weights, image, Path(folder, codec))
+                found[f"{codec} {direction}"] = report["peak_mb"]
+    return found
+
+
+def measure_size(
+    names: list[str], N: int, M: int, x: Tensor, rounds: int, memory: bool, device: str
+) -> tuple[list[dict], list[dict]]:
+    """The rows of both tables for all models of one size."""
+    built = {name: calibrated(name, N, M, x.cpu()).to(device) for name in names}
+    tasks, bits = {}, {}
+    for name, model in built.items():
+        twin = compressai_twin(model) if name in TWINS else None
+        for task, work in tasks_of(model, twin, x).items():
+            tasks[f"{name} {task}"] = work
+        bits[name] = 8 * len(model.compress(x)[0]) / x[0, 0].numel()
+    with torch.no_grad():
+        seconds = alternate(tasks, rounds, device=device)
+    rows, stages = [], []
+    for name, model in built.items():
+        peaks = peak_memory(model, x.cpu()) if memory else {}
+        original = original_seconds(name, N, M, STATISTICS)
+        for direction in DIRECTIONS:
+            row = {"model": name, "N": N, "M": M, "bpp": number(bits[name], 3)}
+            row |= {"device": device, "direction": direction}
+            row |= timings(seconds, name, direction)
+            for codec in ("ours", "compressai"):
+                peak = peaks.get(f"{codec} {direction}")
+                row[f"{codec}_peak_mb"] = f"{peak:.0f}" if peak else ""
+            rows.append(row | {"original_s": original[direction]})
+        for direction, found in stage_seconds(model, x, rounds).items():
+            row = {"model": name, "N": N, "M": M, "device": device, "direction": direction}
+            for stage in (*STAGES, "entropy"):
+                row[f"{stage}_s"] = number(found[stage]) if stage in found else ""
+            stages.append(row | {"all_s": number(found["all"])})
+    return rows, stages
+
+
+def timings(seconds: dict[str, list[float]], name: str, direction: str) -> dict[str, str]:
+    """The columns of a row that come from the rounds."""
+    row = {}
+    ours = seconds[f"{name} ours {direction}"]
+    theirs = seconds.get(f"{name} compressai {direction}")
+    hyperprior = seconds.get(f"Hyperprior ours {direction}")
+    for codec, values in (("ours", ours), ("compressai", theirs)):
+        cells = [number(v) for v in spread(values)] if values else ["", "", ""]
+        row[f"{codec}_s"] = cells[0]
+        row[f"{codec}_quartiles"] = " to ".join(cells[1:]) if values else ""
+    row["compressai_over_ours"] = number(ratio(theirs, ours), 3) if theirs else ""
+    row["over_our_hyperprior"] = number(ratio(ours, hyperprior), 3) if hyperprior else ""
+    return row
+
+
+def size(text: str) -> tuple[int, int]:
+    """The value of --sizes: "N,M"."""
+    N, M = map(int, text.split(","))
+    return N, M
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.codec_speed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+", type=canonical_name, default=list(MODELS))
+    parser.add_argument("--sizes", nargs="+", type=size, metavar="N,M",
+                        default=[(128, 192), (192, 192), (192, 320)])
+    parser.add_argument("--image", type=Path, help="default: a built-in photograph, 768x512")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument("--outdir", type=Path, default=STATISTICS)
+    parser.add_argument("--no-memory", dest="memory", action="store_false",
+                        help="leave out the processes that measure memory")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
+    options = parser.parse_args(arguments)
+    device = str(choose_device(options.device))
+    if options.quick:
+        options.rounds, options.sizes = 1, [(8, 12)]
+    x = photograph(64, 128) if options.quick else photograph(512, 768)
+    if options.image:
+        x = pad(to_tensor(read_image(options.image)), 64)
+    rows, stages = [], []
+    for N, M in options.sizes:
+        found = measure_size(
+            options.models, N, M, x.to(device), options.rounds, options.memory, device
+        )
+        rows += found[0]
+        stages += found[1]
+    print_table(rows)
+    print()
+    print_table(stages)
+    write_csv(options.outdir / "codec_speed.csv", rows, device)
+    write_csv(options.outdir / "codec_stages.csv", stages, device)
+
+
+if __name__ == "__main__":
+    main()
