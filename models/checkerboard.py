@@ -41,7 +41,16 @@ from models.coding.priors import ScaleIndex, code_factorized, to_grid
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import density_tables, gaussian_tables
-from models.layers import GDN, MaskedConv2d, checkerboard_mask, conv, deconv, quantise, round_ste
+from models.layers import (
+    MaskedConv2d,
+    analysis_transform,
+    checkerboard_mask,
+    conv,
+    deconv,
+    quantise,
+    round_ste,
+    synthesis_transform,
+)
 from models.tiles import analyse
 
 
@@ -53,18 +62,8 @@ class CheckerboardAutogressive(Codec):
 
     def __init__(self, N: int = 192, M: int = 192):
         super().__init__(N, M)
-        self.g_a = nn.Sequential(
-            conv(3, N), GDN(N), conv(N, N), GDN(N), conv(N, N), GDN(N), conv(N, M)
-        )
-        self.g_s = nn.Sequential(
-            deconv(M, N),
-            GDN(N, inverse=True),
-            deconv(N, N),
-            GDN(N, inverse=True),
-            deconv(N, N),
-            GDN(N, inverse=True),
-            deconv(N, 3),
-        )
+        self.g_a = analysis_transform(N, M)
+        self.g_s = synthesis_transform(N, M)
         self.h_a = nn.Sequential(
             conv(M, N, kernel=3, stride=1), nn.LeakyReLU(), conv(N, N), nn.LeakyReLU(), conv(N, N)
         )

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.base import Codec
 from models.coding.priors import code_factorized
 from models.entropy.density import NonParametricDensity
 from models.entropy.tables import density_tables
-from models.layers import GDN, conv, deconv
+from models.layers import analysis_transform, synthesis_transform
 from models.tiles import analyse
 
 
@@ -30,18 +30,8 @@ class Factorized(Codec):
 
     def __init__(self, N: int = 128, M: int = 192):
         super().__init__(N, M)
-        self.g_a = nn.Sequential(
-            conv(3, N), GDN(N), conv(N, N), GDN(N), conv(N, N), GDN(N), conv(N, M)
-        )
-        self.g_s = nn.Sequential(
-            deconv(M, N),
-            GDN(N, inverse=True),
-            deconv(N, N),
-            GDN(N, inverse=True),
-            deconv(N, N),
-            GDN(N, inverse=True),
-            deconv(N, 3),
-        )
+        self.g_a = analysis_transform(N, M)
+        self.g_s = synthesis_transform(N, M)
         self.entropy_bottleneck = NonParametricDensity(M)
 
     def forward(self, x: Tensor, quantization: str | None = None) -> dict:

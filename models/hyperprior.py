@@ -31,7 +31,13 @@ from models.coding.priors import ScaleIndex, code_factorized, to_grid
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import density_tables, gaussian_tables
-from models.layers import GDN, conv, deconv, quantise
+from models.layers import (
+    analysis_transform,
+    conv,
+    deconv,
+    quantise,
+    synthesis_transform,
+)
 from models.tiles import analyse
 
 
@@ -43,18 +49,8 @@ class Hyperprior(Codec):
 
     def __init__(self, N: int = 128, M: int = 192):
         super().__init__(N, M)
-        self.g_a = nn.Sequential(
-            conv(3, N), GDN(N), conv(N, N), GDN(N), conv(N, N), GDN(N), conv(N, M)
-        )
-        self.g_s = nn.Sequential(
-            deconv(M, N),
-            GDN(N, inverse=True),
-            deconv(N, N),
-            GDN(N, inverse=True),
-            deconv(N, N),
-            GDN(N, inverse=True),
-            deconv(N, 3),
-        )
+        self.g_a = analysis_transform(N, M)
+        self.g_s = synthesis_transform(N, M)
         self.h_a = nn.Sequential(
             conv(M, N, kernel=3, stride=1), nn.ReLU(), conv(N, N), nn.ReLU(), conv(N, N)
         )

@@ -10,11 +10,13 @@ from models.layers.convolutions import (
 )
 from models.layers.gdn import GDN
 from models.layers.quantisation import add_noise, quantise, round_offset, round_ste
+from models.layers.transforms import analysis_transform, synthesis_transform
 
 __all__ = [
     "GDN",
     "MaskedConv2d",
     "add_noise",
+    "analysis_transform",
     "causal_mask",
     "checkerboard_mask",
     "conv",
@@ -23,4 +25,5 @@ __all__ = [
     "quantise",
     "round_offset",
     "round_ste",
+    "synthesis_transform",
 ]
