@@ -45,7 +45,7 @@ eval: $(STAMP)   ## run test.py on the built-in photographs, for every model wit
 	  "'$(PY) train.py --model_name Hyperprior --code_rate low'." >&2; exit 1; }
 
 test: $(STAMP) lint  ## run the style check and all the tests
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n 2 --dist worksteal
 
 lint: $(STAMP)   ## check style and likely mistakes
 	$(PY) -m ruff check .

@@ -47,6 +47,10 @@ class Frozen:
         """The tables in the range coder's form; made on first use, training needs none."""
         return {latent: CodingTables(t) for latent, t in self.tables.items()}
 
+    def __getstate__(self) -> dict:
+        """For copies and pickles: without the library's objects, which allow neither."""
+        return {name: value for name, value in vars(self).items() if name != "coding"}
+
     def to(self, device: torch.device) -> Frozen:
         if device != self.device:
             for network in self.networks.values():

@@ -22,7 +22,7 @@ from models.presets import OperatingPoint
 
 FORMAT = "1"
 TABLES = "tables."
-_UNREADABLE = (SafetensorError, EOFError, pickle.UnpicklingError)
+_UNREADABLE = (SafetensorError, EOFError, OSError, pickle.UnpicklingError)
 
 
 class CheckpointError(ValueError):

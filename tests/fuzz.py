@@ -5,7 +5,7 @@
 Real files of each model are damaged in the ways of `MUTATIONS`, half of them with the
 checksum made right again, so that the damage reaches the decoder. Any other exception (also
 those that do not derive from Exception, as a native library's panics), an image of another
-size, a case that takes longer than a minute or memory that grows ends the run with the file
+size, a case that does not end or memory that grows ends the run with the file
 and the seed that reproduce it.
 """
 
@@ -32,7 +32,7 @@ from tests.helpers import NAMES, codec, image, latents_of
 
 MAX_PIXELS = 1 << 13  # of a fuzzed claim: bounds the work of a case
 SIZES = ((1, 1), (64, 64), (40, 90), (33, 65))
-TIME_LIMIT = 60.0  # seconds for one case, of which a usual one takes a few thousandths
+TIME_LIMIT = 300.0  # seconds for one case, of which a usual one takes a few thousandths
 MEMORY_LIMIT = 256 << 20  # bytes that the whole run may grow by, once it is warm
 EXTREMES = (0, 1, 2, 63, 64, 65, 127, 128, 255, 4096, 65535, 65536, 2**20, 2**31, 2**35 - 1)
 

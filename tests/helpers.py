@@ -1,4 +1,8 @@
-"""Tiny models with weights that every version of NumPy and torch makes alike."""
+"""Tiny models with weights that every version of NumPy and torch makes alike.
+
+The golden streams are made of them: whoever changes `uniform`, `fill` or `latents_of` runs
+`python -m tests.golden.make` again.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from models.coding.container import read_header, unpack
-from models.entropy.tables import gaussian_tables
+from models.coding.integer import FRACTION_BITS
+from models.entropy.gaussian import scale_levels
+from models.entropy.tables import gaussian_tables, scale_thresholds
 from tests.golden import make
 from tests.helpers import NAMES, uniform
 
@@ -59,6 +61,14 @@ def test_stored_tables_are_those_made_here_but_for_the_last_units():
     assert np.array_equal(stored.lengths, made.lengths) and np.array_equal(stored.first, made.first)
     for one, other in zip(stored.rows(), made.rows(), strict=True):
         assert np.abs(one - other).max() <= len(one)
+
+
+def test_no_machine_can_round_a_scale_threshold_otherwise():
+    """The thresholds come from logarithms, but lie far from where rounding changes."""
+    levels = scale_levels()
+    exact = (levels[1:] * levels[:-1]).sqrt() * 2**FRACTION_BITS
+    assert torch.equal(scale_thresholds(FRACTION_BITS), exact.round())
+    assert ((exact - exact.floor() - 0.5).abs() > 1e-9 * exact).all()
 
 
 def test_the_generator_of_weights_and_latents():
