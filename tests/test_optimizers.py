@@ -263,15 +263,15 @@ def test_cosine_warms_up_and_ends_near_zero():
 
 def test_multistep_falls_at_the_epochs_given():
     seen = rates("multistep", 100, milestones=(4, 9))
-    assert seen[39] == 2.0 and seen[40] == pytest.approx(0.2)
-    assert seen[89] == pytest.approx(0.2) and seen[90] == pytest.approx(0.02)
+    assert seen[39] == 2.0 and seen[40] == pytest.approx(1.0)
+    assert seen[89] == pytest.approx(1.0) and seen[90] == pytest.approx(0.5)
 
 
 def test_plateau_follows_torch():
     parameters = [nn.Parameter(torch.zeros(1))]
     ours, theirs = (torch.optim.SGD(parameters, lr=1.0) for _ in range(2))
     schedule = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
-    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, patience=3)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=3)
     losses = [2.0, 1.5, 1.5, 1.49999, 1.6, 1.5, 1.7, 1.4, *[1.41] * 9]
     for epoch, loss in enumerate(losses):
         schedule.end_epoch(loss)
@@ -280,7 +280,7 @@ def test_plateau_follows_torch():
         assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
     again = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
     again.load_state_dict(schedule.state_dict())
-    assert again.factor(0) == schedule.factor(0) < 0.02
+    assert again.factor(0) == schedule.factor(0) < 0.3
 
 
 def test_unknown_schedule_is_refused():

@@ -9,15 +9,15 @@ import torch
 
 SCHEDULERS = ("plateau", "multistep", "cosine")
 COSINE_END = 0.01  # of the peak rate, at the last step
-STEP_FACTOR = 0.1  # of multistep and plateau, PyTorch's default
+STEP_FACTOR = 0.5  # of multistep and plateau, as in the report
 
 
 class Schedule:
     """Sets the rate of every group to its peak times a factor that depends on the step.
 
-    plateau: times 0.1 when the validation loss has not fallen by 1e-4 of itself for more than
-    `patience` epochs (the rule of torch.optim.lr_scheduler.ReduceLROnPlateau). multistep: times
-    0.1 at every epoch of `milestones`. cosine: half a cosine from 1 to 0.01 over `total` steps.
+    plateau: halved when the validation loss has not fallen by 1e-4 of itself for more than
+    `patience` epochs (the rule of torch.optim.lr_scheduler.ReduceLROnPlateau). multistep: halved
+    at every epoch of `milestones`. cosine: half a cosine from 1 to 0.01 over `total` steps.
     All start with a linear warm-up over `warmup` steps.
     """
 
