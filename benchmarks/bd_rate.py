@@ -172,10 +172,17 @@ def csv_text(rows: list[dict[str, str]], columns: Iterable[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bd_rate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--resultdir", type=Path, default=Path("statistics"),
-                        help="folder of <Model>.csv and reference/ (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bd_rate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--resultdir",
+        type=Path,
+        default=Path("statistics"),
+        help="folder of <Model>.csv and reference/ (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, help="default: bd_rate.csv in the result folder")
     options = parser.parse_args(arguments)
     out = options.out or options.resultdir / "bd_rate.csv"
@@ -188,8 +195,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"bd_rate: {error}")
     for row in rows:
         value = f"{float(row['bd_rate_percent']):+.2f} %" if row["bd_rate_percent"] else "-"
-        print(f"{row['curve']:38} {row['against']:56} {row['metric']:8} {value:>10}  "
-              f"{row['reason']}")
+        print(
+            f"{row['curve']:38} {row['against']:56} {row['metric']:8} {value:>10}  {row['reason']}"
+        )
     print(f"Wrote {out}.")
 
 

@@ -29,7 +29,8 @@ MEAN_VARIATION = 0.3  # of predicted means, in standard deviations
 def calibrated(name: str, N: int, M: int, x: Tensor, seed: int = 0) -> Codec:
     """A codec with seeded random weights as the module's docstring describes, frozen.
 
-    x (1, 3, H, W), H and W multiples of 64: the photograph that statistics are taken on.
+    x (1, 3, H, W), H and W multiples of 64, one of them at least 128: the photograph that
+    statistics are taken on.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -52,7 +53,8 @@ def calibrated(name: str, N: int, M: int, x: Tensor, seed: int = 0) -> Codec:
 
 def _standardise(layer: nn.Conv2d, out: Tensor, deviations: Tensor) -> Tensor:
     """Scale and shift a layer's channels to mean 0 and `deviations`; returns its new output."""
-    mean, deviation = out.mean((0, 2, 3)), out.std((0, 2, 3)).clamp(min=1e-6)
+    mean, deviation = out.mean((0, 2, 3)), out.std((0, 2, 3), correction=0)
+    deviation = deviation.clamp(min=1e-6)
     gain = deviations / deviation
     layer.weight.mul_(gain[:, None, None, None])
     layer.bias.sub_(mean).mul_(gain)
@@ -96,6 +98,7 @@ def _spread_density(density: nn.Module, deviations: Tensor) -> None:
     scale = (deviations * math.sqrt(3) / math.pi).clamp(min=0.05)
     per_layer = scale ** (1 / len(density.matrices))
     for matrix, bias in zip(density.matrices, density.biases, strict=True):
-        matrix.copy_(torch.log(torch.expm1(1 / per_layer / matrix.shape[1]))[:, None, None]
-                     .expand_as(matrix))
+        matrix.copy_(
+            torch.log(torch.expm1(1 / per_layer / matrix.shape[1]))[:, None, None].expand_as(matrix)
+        )
         bias.zero_()

@@ -104,8 +104,22 @@ def _bpg_encode(pixels: np.ndarray, quality: int) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in.png"), Path(folder, "out.bpg")
         Image.fromarray(pixels).save(source)
-        _run("bpgenc", "-q", str(quality), "-f", "444", "-c", "ycbcr", "-b", "8", "-e", "x265",
-             "-o", target, source)
+        _run(
+            "bpgenc",
+            "-q",
+            str(quality),
+            "-f",
+            "444",
+            "-c",
+            "ycbcr",
+            "-b",
+            "8",
+            "-e",
+            "x265",
+            "-o",
+            target,
+            source,
+        )
         return target.read_bytes()
 
 
@@ -155,8 +169,27 @@ def _vvc_encode(pixels: np.ndarray, quality: int) -> bytes:
         frame, height, width = to_yuv420(pixels)
         source.write_bytes(frame)
         # --qpa 0: no perceptual adaptation, which trades PSNR away
-        _run("vvencapp", "-i", source, "-s", f"{width}x{height}", "-c", "yuv420_10", "-f", "1",
-             "--qp", str(quality), "--qpa", "0", "--preset", "medium", "-t", "1", "-o", target)
+        _run(
+            "vvencapp",
+            "-i",
+            source,
+            "-s",
+            f"{width}x{height}",
+            "-c",
+            "yuv420_10",
+            "-f",
+            "1",
+            "--qp",
+            str(quality),
+            "--qpa",
+            "0",
+            "--preset",
+            "medium",
+            "-t",
+            "1",
+            "-o",
+            target,
+        )
         return target.read_bytes()
 
 
@@ -309,8 +342,11 @@ def _measure_into(out: Path, names: list[str], dataset_path: Path | None) -> Non
     print(f"{len(images)} images of {dataset}")
     rows = []
     for row in measure_all(chosen, images, dataset):
-        print(f"{row['codec']:8} quality {row['quality']:>3}  {float(row['bpp']):7.4f} bpp  "
-              f"{float(row['psnr']):7.4f} dB  MS-SSIM {row['ms_ssim'] or 'unknown'}", flush=True)
+        print(
+            f"{row['codec']:8} quality {row['quality']:>3}  {float(row['bpp']):7.4f} bpp  "
+            f"{float(row['psnr']):7.4f} dB  MS-SSIM {row['ms_ssim'] or 'unknown'}",
+            flush=True,
+        )
         rows.append(row)
     measured = {codec.name for codec in chosen}
     kept = read_rows(out, COLUMNS) if out.exists() else []
@@ -321,12 +357,19 @@ def _measure_into(out: Path, names: list[str], dataset_path: Path | None) -> Non
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.classical", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.classical",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--dataset_path", type=Path, help="folder of images")
     parser.add_argument("--codecs", nargs="+", choices=list(codecs()), default=list(codecs()))
-    parser.add_argument("--resultdir", type=Path, help="folder of classical.csv (default: "
-                        "statistics with --dataset_path or --compare, outputs otherwise)")
+    parser.add_argument(
+        "--resultdir",
+        type=Path,
+        help="folder of classical.csv (default: "
+        "statistics with --dataset_path or --compare, outputs otherwise)",
+    )
     parser.add_argument("--compare", action="store_true", help="compare with published points")
     options = parser.parse_args(arguments)
     own = options.compare or options.dataset_path

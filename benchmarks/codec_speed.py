@@ -43,6 +43,7 @@ from models import MODELS, canonical_name, checkpoint
 from models.base import Codec, pad
 from models.drivers import choose_device
 from models.images import read_image, to_tensor, to_uint8
+from models.presets import points
 
 STATISTICS = Path("statistics")
 DIRECTIONS = {"encode": "compress", "decode": "decompress"}
@@ -81,8 +82,8 @@ def stage_seconds(model: Codec, x: Tensor, rounds: int) -> dict[str, dict[str, f
 
         return run
 
-    patched = [getattr(model, name) for name in STAGES if hasattr(model, name) and name != "h_s"]
     names = [name for name in STAGES if hasattr(model, name) and name != "h_s"]
+    patched = [getattr(model, name) for name in names]
     networks = model.frozen.networks
     integer = networks.get("h_s")
     try:
@@ -112,8 +113,6 @@ def stage_seconds(model: Codec, x: Tensor, rounds: int) -> dict[str, dict[str, f
 
 def original_seconds(model: str, N: int, M: int, folder: Path) -> dict[str, str]:
     """The original study's mean seconds at the operating points of this size, "" if none."""
-    from models.presets import points
-
     lambdas = [p.lmbda for p in points(model) if (p.N, p.M) == (N, M)]
     path = folder / "reference" / "seminar_2022_results.csv"
     rows = []
@@ -206,13 +205,18 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", type=canonical_name, default=list(MODELS))
-    parser.add_argument("--sizes", nargs="+", type=size, metavar="N,M",
-                        default=[(128, 192), (192, 192), (192, 320)])
+    parser.add_argument(
+        "--sizes", nargs="+", type=size, metavar="N,M", default=[(128, 192), (192, 192), (192, 320)]
+    )
     parser.add_argument("--image", type=Path, help="default: a built-in photograph, 768x512")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--outdir", type=Path, default=STATISTICS)
-    parser.add_argument("--no-memory", dest="memory", action="store_false",
-                        help="leave out the processes that measure memory")
+    parser.add_argument(
+        "--no-memory",
+        dest="memory",
+        action="store_false",
+        help="leave out the processes that measure memory",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
     options = parser.parse_args(arguments)
     device = str(choose_device(options.device))

@@ -81,8 +81,7 @@ def bits_of(model: Codec, x: Tensor) -> dict[str, float]:
     latents = model.analysis(pad(x, model.downsampling))
     frozen = model.frozen
     counters = {
-        name: Counter(Writer(frozen.coding[name], 1), frozen.tables[name])
-        for name in model.streams
+        name: Counter(Writer(frozen.coding[name], 1), frozen.tables[name]) for name in model.streams
     }
     shapes = {name: value.shape for name, value in latents.items()}
     y_hat = model.code(counters, latents, shapes)

@@ -120,7 +120,9 @@ def measure(height: int, width: int, channels: int, rounds: int) -> list[dict]:
         for name in coders:
             row = {"coder": name, "calls": len(order), "symbols": symbols.size}
             for direction in ("encode", "decode"):
-                middle, low, high = (number(1e3 * v) for v in spread(seconds[f"{name} {direction}"]))
+                middle, low, high = (
+                    number(1e3 * v) for v in spread(seconds[f"{name} {direction}"])
+                )
                 row |= {f"{direction}_ms": middle, f"{direction}_quartiles": f"{low} to {high}"}
             over = 100 * (8 * len(data[name]) / ideal - 1)
             rows.append(row | {"bytes": len(data[name]), "over_entropy_percent": f"{over:.4f}"})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import models
 from models.base import Codec
+from models.coding.container import METRICS
 from models.coding.integer import FreezeError
 from models.entropy.tables import Tables
 from models.files import atomic_write
@@ -22,6 +23,11 @@ from models.presets import OperatingPoint
 
 FORMAT = "1"
 TABLES = "tables."
+METADATA: dict[str, type | tuple[type, ...]] = {  # what a checkpoint says about itself
+    "model": str, "N": int, "M": int, "lmbda": (int, float), "metric": str, "code_rate": str,
+    "digest": str, "config": dict, "provenance": dict,
+}  # fmt: skip
+LARGEST_LAMBDA = 1e30  # a file holds it in 32 bits
 _UNREADABLE = (SafetensorError, EOFError, OSError, pickle.UnpicklingError)
 
 
@@ -35,7 +41,7 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
     Convolution weights become fp16; everything small stays fp32. The tables and the digest
     belong to the weights as rounded, so what is read back codes as what was written. The
     model itself keeps its weights. Errors: CheckpointError for weights that are not
-    finite in fp16, OSError of the file system.
+    finite in fp16 and for a full disk, OSError of the file system.
     """
     rounded = {name: _rounded(name, value) for name, value in model.state_dict().items()}
     twin = models.build(type(model).__name__, model.N, model.M)
@@ -63,7 +69,10 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
     }
     tensors = {name: value.contiguous() for name, value in rounded.items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {"metadata": json.dumps(metadata, sort_keys=True)})
+        try:
+            save_file(tensors, temporary, {"metadata": json.dumps(metadata, sort_keys=True)})
+        except SafetensorError as error:  # not an OSError, also where the disk is full
+            raise CheckpointError(f"The checkpoint {path} cannot be written: {error}.") from error
 
 
 def _rounded(name: str, value: Tensor) -> Tensor:
@@ -82,12 +91,24 @@ def read_metadata(path: str | Path) -> dict:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        epoch = re.match(r"epoch_(\d+)_", path.name)
-        return {**metadata, "epoch": int(epoch[1]) if epoch else None}
-    except (SafetensorError, KeyError, json.JSONDecodeError, TypeError, OSError) as error:
+        _check_metadata(metadata)
+    # RecursionError, a RuntimeError: brackets within brackets.
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} is not a checkpoint of this program, or is cut short ({error})."
+            f"{path} is not a checkpoint of this program, or is cut short ({reason})."
         ) from error
+    epoch = re.match(r"epoch_(\d+)_", path.name)
+    return {**metadata, "epoch": int(epoch[1]) if epoch else None}
+
+
+def _check_metadata(metadata: dict) -> None:
+    """KeyError, TypeError or ValueError for what the programs could not work with."""
+    for name, kind in METADATA.items():
+        if not isinstance(metadata[name], kind):
+            raise TypeError(f"its {name} is {str(metadata[name])[:50]!r}")
+    if not 0 <= metadata["lmbda"] < LARGEST_LAMBDA or metadata["metric"] not in METRICS:
+        raise ValueError("its operating point is none that a file can name")
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
@@ -100,6 +121,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     tensors = load_tensors(path)
     stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
     try:
+        _check_shapes(metadata, tensors)
         model = models.build(metadata["model"], metadata["N"], metadata["M"])
         point = (metadata["lmbda"], metadata["code_rate"], model.N, model.M, metadata["metric"])
         model.load_state_dict(tensors)
@@ -118,6 +140,19 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     model.point = OperatingPoint(type(model).__name__, *point)
     model.metadata = metadata
     return model.to(device)
+
+
+def _check_shapes(metadata: dict, tensors: dict[str, Tensor]) -> None:
+    """RuntimeError or ValueError if the tensors are not of the size that is claimed.
+
+    Told without memory for the claim, which a small file can make as large as it likes.
+    """
+    with torch.device("meta"):
+        try:
+            shapes = models.build(metadata["model"], metadata["N"], metadata["M"])
+        except NotImplementedError:  # someone's own model that computes while it is built
+            return
+    shapes.load_state_dict(tensors, assign=True)
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -124,6 +124,10 @@ class ImportedPoint:
         return str(self.path)
 
     def load(self) -> PixelCodec:
+        return ModelCodec(self.load_model().freeze(), self.device)
+
+    def load_model(self) -> Codec:
+        """The model, with its point and solved quantiles, not frozen. CheckpointError."""
         tensors = checkpoint.load_tensors(self.path)
         try:
             # The files say N and M by their shapes; an unusual width is no reason to refuse.
@@ -135,7 +139,7 @@ class ImportedPoint:
             raise CheckpointError(f"{self.path} does not fit {self.model}: {reason}") from error
         model.point = zoo_point(self.model, self.quality, self.metric)
         model.solve_quantiles()
-        return ModelCodec(model.freeze(), self.device)
+        return model
 
 
 # The images ---------------------------------------------------------------------------------

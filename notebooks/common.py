@@ -46,3 +46,48 @@ def save(figure: Any, name: str) -> None:
 
     with atomic_write(output("Image4md", f"{name}.png")) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def show(path: Path) -> None:
+    """Display a picture that a function of the repository has written."""
+    from IPython.display import Image, display
+
+    display(Image(filename=str(path)))
+
+
+def photograph(kodak: str, built_in: str) -> tuple[str, Any]:
+    """(name, uint8 (H, W, 3)): the Kodak image in the folder KODAK_DIR, or a built-in photograph.
+
+    `python -m models.images fetch-kodak DIR` gets the Kodak images and checks their SHA-256.
+    """
+    from models.images import read_image, sample_photographs
+
+    folder = os.environ.get("KODAK_DIR")
+    if folder:
+        return kodak, read_image(Path(os.path.expanduser(folder)) / f"{kodak}.png")
+    return built_in, dict(sample_photographs())[built_in]
+
+
+def trained(names: list[str], lmbda: float) -> dict[str, Any]:
+    """The trained codecs whose lambda is nearest, by name; says which models have none."""
+    import math
+
+    from models import checkpoint
+    from models.checkpoint import CheckpointError
+
+    codecs = {}
+    for name in names:
+        try:
+            paths = checkpoint.find(name)
+        except CheckpointError:
+            print(f"{name}: no checkpoint in ckpts/ yet; it is left out.")
+            continue
+
+        def distance(path: Path) -> float:
+            return abs(math.log(checkpoint.read_metadata(path)["lmbda"] / lmbda))
+
+        codecs[name] = checkpoint.load(min(paths, key=distance))
+        if distance(min(paths, key=distance)) > 0.01:
+            found = codecs[name].point.lmbda
+            print(f"{name}: no checkpoint of lambda {lmbda:g}; {found:g} is used.")
+    return codecs

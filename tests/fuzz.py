@@ -1,33 +1,39 @@
 """Damaged files by the thousand: each must end in StreamError or in an image of its size.
 
-    python -m tests.fuzz --cases 100000 [--seed 0] [--models Hyperprior ...]
+    python -m tests.fuzz --cases 100000 [--seed 0] [--models Hyperprior ...] [--out FILE]
 
 Real files of each model are damaged in the ways of `MUTATIONS`, half of them with the
 checksum made right again, so that the damage reaches the decoder. Any other exception (also
 those that do not derive from Exception, as a native library's panics), an image of another
 size, a case that does not end or memory that grows ends the run with the file
-and the seed that reproduce it.
+and the seed that reproduce it. With --out, failures are printed and counted instead, and the
+counts of each model are written as a CSV, such as statistics/fuzz.csv of the report.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import faulthandler
+import io
 import random
 import re
 import resource
 import struct
 import sys
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 
 import torch
 
 from models.base import Codec
 from models.coding.container import read_header, unpack
 from models.coding.errors import StreamError
+from models.files import write_text
 from tests.helpers import NAMES, codec, image, latents_of
 
 MAX_PIXELS = 1 << 13  # of a fuzzed claim: bounds the work of a case
@@ -220,6 +226,18 @@ def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 
 @dataclass
+class Tally:
+    """What became of one model's cases; seconds are of decoding alone."""
+
+    model: str
+    cases: int = 0
+    refused: int = 0
+    decoded: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
 class Report:
     """What became of the cases: images, and the sentences of refusals by kind."""
 
@@ -227,6 +245,24 @@ class Report:
     images: int = 0
     refusals: Counter = field(default_factory=Counter)
     growth: int = 0  # of the process's memory at its largest, in bytes
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    failures: list[Escaped] = field(default_factory=list)
+
+    def add(self, model: str, outcome: str | Escaped, seconds: float) -> None:
+        """Count a case: "" for an image, the sentence of a refusal, or a failure."""
+        tally = self.tallies.setdefault(model, Tally(model))
+        self.cases += 1
+        tally.cases += 1
+        tally.seconds += seconds
+        if isinstance(outcome, Escaped):
+            self.failures.append(outcome)
+            tally.failures += 1
+        elif outcome:
+            self.refusals[kind(outcome)] += 1
+            tally.refused += 1
+        else:
+            self.images += 1
+            tally.decoded += 1
 
 
 def real_files(model: Codec) -> list[bytes]:
@@ -275,9 +311,16 @@ def damaged_files(models: list[Codec], seed: int) -> Iterator[tuple[Codec, bytes
 
 
 def fuzz(
-    models: list[Codec], cases: int, seed: int = 0, progress: Callable[[Report], None] | None = None
+    models: list[Codec],
+    cases: int,
+    seed: int = 0,
+    progress: Callable[[Report], None] | None = None,
+    go_on: bool = False,
 ) -> Report:
-    """Decode `cases` damaged files. Escaped, with the file in hexadecimal, if one breaks out."""
+    """Decode `cases` damaged files. Escaped, with the file in hexadecimal, if one breaks out.
+
+    `go_on`: failures are kept in the report instead, except that of growing memory.
+    """
     report = Report()
     source = damaged_files(models, seed)
     before = 0
@@ -287,17 +330,18 @@ def fuzz(
             before = peak_memory()
         # Also inside native code, where no Python signal handler would run.
         faulthandler.dump_traceback_later(TIME_LIMIT, exit=True, file=sys.__stderr__)
+        name = type(model).__name__
+        start = time.process_time()
+        outcome: str | Escaped
         try:
-            sentence = attempt(model, data)
+            outcome = attempt(model, data)
         except Escaped as error:
-            name = type(model).__name__
-            raise Escaped(f"{error} (case {number}, seed {seed}, {name}): {data.hex()}") from error
+            outcome = Escaped(f"{error} (case {number}, seed {seed}, {name}): {data.hex()}")
+            if not go_on:
+                raise outcome from error
         finally:
             faulthandler.cancel_dump_traceback_later()
-        report.cases += 1
-        report.images += not sentence
-        if sentence:
-            report.refusals[kind(sentence)] += 1
+        report.add(name, outcome, time.process_time() - start)
         report.growth = peak_memory() - before
         if before and report.growth > MEMORY_LIMIT:
             raise Escaped(
@@ -322,9 +366,19 @@ def peak_memory() -> int:
 def show(report: Report, cases: int) -> None:
     """A progress line that overwrites itself."""
     if report.cases % 200 == 0 or report.cases == cases:
-        refused = report.cases - report.images
+        refused = report.cases - report.images - len(report.failures)
         line = f"{report.cases}/{cases} cases: {report.images} images, {refused} refused"
         print(f"\r{line}, memory +{report.growth >> 20} MiB", end="", file=sys.stderr, flush=True)
+
+
+def table(report: Report) -> str:
+    """The tallies as CSV, one row per model."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(Tally)], lineterminator="\n")
+    writer.writeheader()
+    for tally in report.tallies.values():
+        writer.writerow({**asdict(tally), "seconds": f"{tally.seconds:.1f}"})
+    return text.getvalue()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -334,10 +388,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as a CSV")
     flags = parser.parse_args(arguments)
     made = [codec(name) for name in flags.models]
     try:
-        report = fuzz(made, flags.cases, flags.seed, lambda r: show(r, flags.cases))
+        report = fuzz(
+            made, flags.cases, flags.seed, lambda r: show(r, flags.cases), flags.out is not None
+        )
     except Escaped as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -345,7 +402,11 @@ def main(arguments: list[str] | None = None) -> int:
     for words, count in report.refusals.most_common():
         print(f"{count:8}  {words} ...")
     print(f"{report.images:8}  decoded to an image of the declared size")
-    return 0
+    for error in report.failures:
+        print(error, file=sys.stderr)
+    if flags.out:
+        write_text(flags.out, table(report))
+    return int(bool(report.failures))
 
 
 if __name__ == "__main__":

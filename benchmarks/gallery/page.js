@@ -51,8 +51,8 @@
     const { width, height } = photo();
     const stage = $("stage");
     const fit = state.zoom === "fit";
-    // "Fit" also keeps the whole image in the window: a tall one is narrowed to 78 % of its height.
-    stage.style.width = fit ? `min(100%, ${((78 * width) / height).toFixed(2)}vh)` : `${width * Number(state.zoom)}px`;
+    // "Fit" also leaves room for the controls in the window: a tall image is at most 56 % of it.
+    stage.style.width = fit ? `min(100%, ${((56 * width) / height).toFixed(2)}vh)` : `${width * Number(state.zoom)}px`;
     stage.style.aspectRatio = `${width} / ${height}`;
     stage.classList.toggle("pixels", !fit && Number(state.zoom) > 1);
   }
@@ -282,6 +282,7 @@
   function start() {
     data.photos.forEach((one, k) => $("photo").append(new Option(one.name, k)));
     $("codec").max = stops.length - 1;
+    document.body.style.setProperty("--stops", stops.length);
     $("rate").max = data.lambdas.length - 1;
     $("rate").disabled = data.lambdas.length < 2;
     stops.forEach((one, k) => {

@@ -1,0 +1,138 @@
+"""Time and peak memory of our codecs for images of 0.4, 2, 8 and 24 megapixels.
+
+    python -m benchmarks.scaling [--models ...] [--sizes 512x768 ...]
+
+Every compression and decompression runs in a process of its own, with the weights of the
+study's wide models (N, M = 192, 320; random with the statistics of trained ones). The image
+is a built-in photograph, enlarged twice and continued by mirror images. Cost per pixel should
+be flat; memory must stay below `LIMIT_MB`.
+
+Writes statistics/scaling.csv and draws Image4md/scaling.svg; `--draw` only draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.calibration import calibrated
+from benchmarks.common import number, photograph, print_table, run_worker, write_csv
+from models import MODELS, canonical_name, checkpoint
+from models.files import atomic_write
+from models.images import to_uint8
+from models.plots import style_of
+
+SIZES = ((512, 768), (1152, 1728), (2304, 3456), (4000, 6000))  # rows, columns
+LIMIT_MB = 4000
+
+
+def large_photograph(height: int, width: int) -> np.ndarray:
+    """uint8 (height, width, 3): the coffee cup at twice its size, mirrored as often as needed."""
+    tile = to_uint8(photograph(800, 1200))
+    pad = ((0, max(height - 800, 0)), (0, max(width - 1200, 0)), (0, 0))
+    return np.pad(tile, pad, mode="symmetric")[:height, :width]
+
+
+def measure(name: str, channels: tuple[int, int], sizes: list[tuple[int, int]]) -> list[dict]:
+    """The rows of one model."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        weights, pixels, file = (Path(folder, n) for n in ("w.safetensors", "image.npy", "file"))
+        model = calibrated(name, *channels, photograph(min(512, sizes[0][0]), 768))
+        checkpoint.save(weights, model, config={}, provenance={})
+        del model
+        for height, width in sizes:
+            np.save(pixels, large_photograph(height, width))
+            megapixels = height * width / 1e6
+            for direction in ("compress", "decompress"):
+                found = run_worker("ours", direction, weights, pixels, file)
+                row = {"model": name, "N": channels[0], "M": channels[1], "direction": direction}
+                row |= {"height": height, "width": width, "megapixels": number(megapixels, 3)}
+                row["bpp"] = number(8 * found["bytes"] / (height * width), 3)
+                row["seconds"] = number(found["seconds"], 3)
+                row["seconds_per_megapixel"] = number(found["seconds"] / megapixels, 3)
+                row["peak_mb"] = f"{found['peak_mb']:.0f}"
+                print(
+                    name,
+                    direction,
+                    f"{height}x{width}:",
+                    row["seconds"],
+                    "s,",
+                    row["peak_mb"],
+                    "MB",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                rows.append(row)
+    return rows
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Seconds per megapixel and peak memory against megapixels, log-log; one line a model."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 3)
+    titles = ("compress", "decompress", "memory, the larger of both")
+    for axes, title in zip(panels, titles, strict=True):
+        for model in dict.fromkeys(row["model"] for row in rows):
+            own = [row for row in rows if row["model"] == model]
+            if axes is not panels[2]:
+                own = [row for row in own if row["direction"] == title]
+                points = [(float(r["megapixels"]), float(r["seconds_per_megapixel"])) for r in own]
+            else:
+                sizes = dict.fromkeys(r["megapixels"] for r in own)
+                points = [
+                    (float(s), max(float(r["peak_mb"]) for r in own if r["megapixels"] == s))
+                    for s in sizes
+                ]
+            axes.plot(*zip(*points, strict=True), label=model, **style_of(model))
+        axes.set(title=title, xlabel="megapixels", xscale="log")
+        axes.set_ylabel("peak memory (MB)" if axes is panels[2] else "seconds per megapixel")
+        axes.set_ylim(bottom=0)
+        axes.grid(True, alpha=0.3)
+    panels[2].axhline(LIMIT_MB, color="black", linewidth=0.8, linestyle=":")
+    panels[0].legend(fontsize=6)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def size(text: str) -> tuple[int, int]:
+    """The value of --sizes: "rows x columns", such as 512x768."""
+    height, width = map(int, text.lower().split("x"))
+    return height, width
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scaling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--models", nargs="+", type=canonical_name, default=list(MODELS))
+    parser.add_argument("--sizes", nargs="+", type=size, default=list(SIZES), metavar="HxW")
+    parser.add_argument("--outdir", type=Path, default=Path("statistics"))
+    parser.add_argument("--figure", type=Path, default=Path("Image4md/scaling.svg"))
+    parser.add_argument("--draw", action="store_true", help="draw the figure from the CSV")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
+    options = parser.parse_args(arguments)
+    path = options.outdir / "scaling.csv"
+    if options.draw:
+        with path.open(newline="", encoding="utf-8") as file:
+            draw(list(csv.DictReader(file)), options.figure)
+        return
+    channels, sizes = ((8, 12), [(64, 128)]) if options.quick else ((192, 320), options.sizes)
+    rows = [row for name in options.models for row in measure(name, channels, sizes)]
+    print_table(rows)
+    write_csv(path, rows)
+    draw(rows, options.figure)
+
+
+if __name__ == "__main__":
+    main()

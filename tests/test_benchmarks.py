@@ -1,0 +1,178 @@
+"""The timing benchmarks on tiny sizes: that they run, and what does not depend on the clock."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import (
+    codec_speed,
+    common,
+    integer_rate,
+    range_coder,
+    scaling,
+    train_speed,
+    worker,
+)
+from benchmarks.calibration import calibrated
+from models import MODELS, checkpoint
+from models.images import to_uint8
+
+
+def rows_of(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_calibrated_latents_look_trained(name):
+    x = common.photograph(128, 192)
+    model = calibrated(name, 8, 24, x)
+    y = model.analysis(x)["y"]
+    assert y.mean((0, 2, 3)).abs().max() < 1e-2
+    deviations = y.std((0, 2, 3))
+    assert torch.all(deviations[:-1] > deviations[1:])  # few large channels, many small ones
+    (file,) = model.compress(x)
+    estimate = sum(-p.log2().sum().item() for p in model(x)["likelihoods"].values())
+    assert 8 * len(file) < 1.1 * estimate + 8 * 64  # the predictions fit: few escapes
+    assert torch.isfinite(model.decompress([file])).all()
+
+
+def test_spread_and_ratio_by_hand():
+    assert common.spread([4.0, 1.0, 3.0, 2.0, 5.0]) == (3.0, 2.0, 4.0)
+    assert common.spread([7.0]) == (7.0, 7.0, 7.0)
+    assert common.ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0
+
+
+def test_tasks_alternate():
+    calls: list[str] = []
+    tasks = {name: lambda n=name: calls.append(n) for name in "ab"}
+    seconds = common.alternate(tasks, rounds=2, warmup=1)
+    assert calls == ["a", "b"] * 3
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_codec_speed(tmp_path):
+    names = ["Hyperprior", "Checkerboard"]
+    codec_speed.main(["--quick", "--no-memory", "--models", *names, "--outdir", str(tmp_path)])
+    rows = rows_of(tmp_path / "codec_speed.csv")
+    assert [(r["model"], r["direction"]) for r in rows] == [
+        ("Hyperprior", "encode"), ("Hyperprior", "decode"),
+        ("CheckerboardAutogressive", "encode"), ("CheckerboardAutogressive", "decode"),
+    ]  # fmt: skip
+    assert all(r["compressai_over_ours"] for r in rows[:2])
+    assert not any(r["compressai_over_ours"] for r in rows[2:])
+    assert all(r["over_our_hyperprior"] for r in rows)
+    stages = rows_of(tmp_path / "codec_stages.csv")
+    assert [bool(r["g_a_s"]) for r in stages] == [True, False] * 2
+    assert [bool(r["g_s_s"]) for r in stages] == [False, True] * 2
+    assert all(r["h_s_s"] for r in stages)
+    assert set(json.loads((tmp_path / "machine.json").read_text())) == {
+        "codec_speed.csv",
+        "codec_stages.csv",
+    }
+
+
+def test_original_times_are_means_of_the_study(tmp_path):
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    lines = ["model,lmbda,encode_s,decode_s", "Factorized,0.0067,1,10", "Factorized,0.013,2,20",
+             "Factorized,0.025,100,100", "Hyperprior,0.013,7,7"]  # fmt: skip
+    (folder / "seminar_2022_results.csv").write_text("\n".join(lines))
+    found = codec_speed.original_seconds("Factorized", 128, 192, tmp_path)
+    assert found == {"encode": "1.5", "decode": "15"}
+    assert codec_speed.original_seconds("Factorized", 8, 12, tmp_path)["encode"] == ""
+
+
+def test_stages_leave_the_model_as_it_was():
+    x = common.photograph(64, 128)
+    model = calibrated("Hyperprior", 8, 12, x)
+    network = model.frozen.networks["h_s"]
+    codec_speed.stage_seconds(model, x, 1)
+    assert "forward" not in vars(model.g_a)
+    assert model.frozen.networks["h_s"] is network
+
+
+def test_range_coder(tmp_path):
+    range_coder.main(["--quick", "--outdir", str(tmp_path)])
+    rows = rows_of(tmp_path / "range_coder.csv")
+    assert [(r["coder"], r["calls"]) for r in rows] == [
+        ("ours", "1"), ("compressai", "1"), ("ours", "15"), ("compressai", "15"),
+    ]  # fmt: skip
+
+
+def test_range_coder_is_close_to_the_entropy_of_its_tables():
+    tables = range_coder.gaussian_tables()
+    symbols, indexes, ideal = range_coder.draw(tables, 16, 16, 192)
+    coder = range_coder.Ours(tables, symbols, indexes, list(torch.arange(256).split(8)))
+    assert ideal <= 8 * len(coder.encode()) <= 1.001 * ideal + 64
+
+
+def test_integer_rate(tmp_path):
+    integer_rate.main(["--quick", "--outdir", str(tmp_path)])
+    assert len(rows_of(tmp_path / "integer_rate.csv")) == len(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_integer_rate_is_small(name):
+    x = common.photograph(256, 384)
+    bits = integer_rate.bits_of(calibrated(name, 8, 24, x), x)
+    assert bits["tables"] <= bits["streams"] <= 1.001 * bits["tables"] + 2 * 64
+    assert abs(bits["tables"] / bits["float"] - 1) < 0.01
+
+
+@pytest.mark.parametrize("codec", ["ours", "compressai"])
+def test_worker_reports_memory(tmp_path, capsys, codec):
+    x = common.photograph(64, 64)
+    weights, image, file = (tmp_path / n for n in ("w.safetensors", "image.npy", "file"))
+    checkpoint.save(weights, calibrated("Factorized", 8, 12, x), config={}, provenance={})
+    np.save(image, to_uint8(x))
+    for direction in ("compress", "decompress"):
+        worker.main([codec, direction, str(weights), str(image), str(file)])
+        report = json.loads(capsys.readouterr().out)
+        assert report["peak_mb"] >= report["base_mb"] > 10
+        assert report["bytes"] == file.stat().st_size
+
+
+def test_large_photograph_is_mirrored():
+    pixels = scaling.large_photograph(900, 1300)
+    assert pixels.shape == (900, 1300, 3)
+    assert np.array_equal(pixels[800], pixels[799])
+    assert np.array_equal(pixels[:, 1200:1300], pixels[:, 1199:1099:-1])
+    assert scaling.large_photograph(64, 128).shape == (64, 128, 3)
+
+
+def test_scaling_table_and_figure(tmp_path, monkeypatch):
+    report = {"seconds": 2.0, "peak_mb": 500.0, "base_mb": 200.0, "bytes": 1024}
+    monkeypatch.setattr(scaling, "run_worker", lambda *arguments: report)
+    figure = tmp_path / "scaling.svg"
+    scaling.main(["--quick", "--models", "Factorized", "--outdir", str(tmp_path),
+                  "--figure", str(figure)])  # fmt: skip
+    compress, decompress = rows_of(tmp_path / "scaling.csv")
+    assert (compress["direction"], decompress["direction"]) == ("compress", "decompress")
+    assert compress["bpp"] == "1"
+    drawn = figure.read_bytes()
+    figure.unlink()
+    scaling.main(["--draw", "--outdir", str(tmp_path), "--figure", str(figure)])
+    assert len(figure.read_bytes()) == len(drawn)
+
+
+def test_train_speed(tmp_path):
+    train_speed.main(["--quick", "--outdir", str(tmp_path)])
+    rows = rows_of(tmp_path / "train_speed.csv")
+    assert [r["step"] for r in rows] == ["CompressAI fp32", "ours fp32", "ours bf16"]
+    assert rows[0]["times_faster"] == "1"
+
+
+def test_training_steps_of_both_libraries_learn():
+    x = common.photograph(64, 64).repeat(2, 1, 1, 1)
+    for step in (
+        train_speed.our_step("Hyperprior", 8, 12, x, half=False),
+        train_speed.their_step("Hyperprior", 8, 12, x),
+    ):
+        losses = [step() for _ in range(3)]
+        assert losses[-1] < losses[0]

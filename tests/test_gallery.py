@@ -1,0 +1,254 @@
+"""The gallery: its numbers against the files it wrote, its page in a real headless browser."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.gallery.__main__ import main
+from benchmarks.gallery.bits import ORDERS, Meter, bits_per_position
+from models import checkpoint
+from models.base import pad
+from models.coding.loop import code_latents
+from models.entropy.tables import Tables
+from models.images import read_image, sample_photographs, write_image
+from models.metrics import psnr
+from tests.browser import Browser, find_browser
+from tests.helpers import NAMES, codec, image
+from tests.programs import LAMBDAS, one_line, save_checkpoints
+
+HEIGHT, WIDTH = 170, 200  # padded to 192 x 256 by three of the models
+STOPS = ["Original", "Factorized", "Hyperprior", "Joint AR", "Checkerboard", "JPEG"]
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+needs_browser = pytest.mark.skipif(
+    find_browser() is None, reason="no Chromium on this machine (Debian: apt install chromium)"
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The page's folder: one photograph, eight tiny checkpoints."""
+    root = tmp_path_factory.mktemp("gallery")
+    ckpts = save_checkpoints(root / "ckpts")
+    _, pixels = sample_photographs()[0]
+    # A name that would end the script element, were it not escaped.
+    write_image(root / "photos" / "a<!--<script>.png", pixels[:HEIGHT, 100 : 100 + WIDTH])
+    code = main(["--dataset_path", str(root / "photos"), "--ckpt_dir", str(ckpts),
+                 "--out", str(root / "page"), "--device", "cpu"])  # fmt: skip
+    assert code == 0
+    return root / "page"
+
+
+@pytest.fixture(scope="module")
+def photo(built):
+    """The entry of the photograph in the data inside the page."""
+    html = (built / "index.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert data["lambdas"] == list(LAMBDAS)
+    assert [one["name"] for one in data["codecs"]] == [*NAMES, "JPEG"]
+    (photo,) = data["photos"]
+    return photo
+
+
+def test_numbers_are_those_of_the_files(built, photo, tmp_path):
+    original = read_image(built / photo["original"])
+    assert original.shape == (HEIGHT, WIDTH, 3)
+    assert len(photo["points"]) == len(NAMES) * len(LAMBDAS)
+    for point in [*photo["points"], *photo["jpegs"].values()]:
+        size = (built / point["file"]).stat().st_size
+        assert point["bytes"] == size
+        assert point["bpp"] == pytest.approx(8 * size / HEIGHT / WIDTH, abs=1e-5)
+        decoded = read_image(built / point["image"])
+        assert point["psnr"] == pytest.approx(psnr(original, decoded), abs=1e-4)
+
+
+def test_jpeg_has_the_quality_of_nearest_size(built, photo, tmp_path):
+    original = Image.open(built / photo["original"])
+    for point in photo["points"]:
+        matched = photo["jpegs"][str(point["jpeg"])]
+        for neighbour in (point["jpeg"] - 1, point["jpeg"] + 1):
+            if 1 <= neighbour <= 95:
+                file = tmp_path / "neighbour.jpg"
+                original.save(file, quality=neighbour, subsampling="4:2:0")
+                assert abs(matched["bytes"] - point["bytes"]) <= abs(
+                    file.stat().st_size - point["bytes"]
+                )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bits_per_position_add_up_to_the_streams(name):
+    model = codec(name)
+    x = image(100, 150)
+    bits = bits_per_position(model, x)
+    padded = pad(x, model.downsampling)
+    assert bits.shape == (padded.shape[2] // 16, padded.shape[3] // 16)
+    streams = model.encode(model.analysis(padded))
+    written = 8 * sum(len(stream) for (stream,) in streams)
+    # The coder ends each stream with a whole word of 32 bits, or two.
+    assert bits.sum() <= written <= bits.sum() * 1.001 + 64 * len(streams)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_bits_are_at_their_positions(order):
+    """Whatever the order, the cost of a symbol is noted where the symbol is."""
+    # Of -2, -1, 0, 1, 2: 1/2, 1/4, 1/8, 1/16, 1/32; the escape has the rest, 1/32.
+    frequencies = 2 ** np.array([23, 22, 21, 20, 19, 19])
+    tables = Tables(frequencies, np.array([6]), np.array([-2]), np.zeros(1, np.int64))
+    cost = {-2: 1.0, -1: 2.0, 0: 3.0, 1: 4.0, 2: 5.0, 9: 5.0 + 64}
+    symbols = np.random.default_rng(0).choice(list(cost), (1, 3, 5, 7))
+    params = torch.zeros(1, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+    meter = Meter(tables)
+    code_latents(meter, torch.from_numpy(symbols).float(), symbols.shape, order(5, 7),
+                 lambda *_: params)  # fmt: skip
+    expected = np.vectorize(cost.get)(symbols).sum((0, 1))
+    assert meter.grid(5, 7) == pytest.approx(expected)
+
+
+def test_an_unknown_order_is_refused():
+    model = codec("Factorized")
+    meter = Meter(model.frozen.tables["y"])
+    meter.steps = [np.zeros(5), np.zeros(1)]
+    with pytest.raises(ValueError, match="no known coding order"):
+        meter.grid(2, 3)
+
+
+def test_without_checkpoints_it_says_what_to_do(tmp_path, capsys):
+    assert main(["--ckpt_dir", str(tmp_path), "--out", str(tmp_path / "page")]) == 1
+    one_line(capsys, "no checkpoint", "train.py")
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_model_without_checkpoints_is_left_out(tmp_path, built, capsys):
+    ckpts = tmp_path / "ckpts"
+    source = checkpoint.path_for("Hyperprior", 12, LAMBDAS[0], built.parent / "ckpts")
+    target = checkpoint.path_for("Hyperprior", 12, LAMBDAS[0], ckpts)
+    target.parent.mkdir(parents=True)
+    target.write_bytes(source.read_bytes())
+    write_image(tmp_path / "small.png", np.full((20, 30, 3), 90, np.uint8))
+    flags = ["--dataset_path", str(tmp_path / "small.png"), "--ckpt_dir", str(ckpts)]
+    assert main([*flags, "--out", str(tmp_path / "page"), "--device", "cpu"]) == 0
+    html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "Hyperprior_0.0067" in html and '"name":"Factorized"' not in html
+    assert '"ms_ssim":null' in html  # too small for it: no NaN, which is not JSON
+
+
+# In a browser -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture(params=SIZES)
+def page(request, browser, built):
+    opened = browser.open(built / "index.html", *SIZES[request.param])
+    opened.wait_for("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    yield opened
+    assert opened.complaints() == []
+
+
+def shown(page) -> str:
+    """The file of the image that is visible."""
+    return page.evaluate(
+        "[...document.querySelectorAll('#layers img')]"
+        ".filter((i) => getComputedStyle(i).visibility === 'visible')"
+        ".map((i) => i.getAttribute('src').split('/').pop()).join()"
+    )
+
+
+def text(page, selector: str) -> str:
+    return page.evaluate(f"document.querySelector({selector!r}).textContent")
+
+
+@needs_browser
+def test_controls_have_names_and_nothing_overflows(page):
+    buttons = page.evaluate("[...document.querySelectorAll('#stops button')].map(b=>b.textContent)")
+    assert buttons == STOPS
+    unnamed = (
+        "[...document.querySelectorAll('input, select')].filter((c) => !c.labels.length)"
+        ".map((c) => c.id)"
+    )
+    assert page.evaluate(unnamed) == []
+    assert page.evaluate("[...document.images].filter((i) => !i.hasAttribute('alt')).length") == 0
+    assert page.evaluate("document.querySelectorAll('#photo option').length") == 1
+    assert text(page, "#photo option") == "a<!--<script>"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    wide = "[...document.querySelectorAll('.scroll')].filter((e)=>e.scrollWidth > e.clientWidth)"
+    assert page.evaluate(f"{wide}.length") == 0
+    small = "[...document.querySelectorAll('button, select')].map((b)=>b.offsetHeight)"
+    assert min(page.evaluate(small)) >= 24  # WCAG 2.5.8
+    # The image, its caption and the codec slider are in the window together.
+    bottom = "document.getElementById('viewport').getBoundingClientRect().bottom"
+    assert page.evaluate(f"{bottom} <= window.innerHeight")
+
+
+@needs_browser
+def test_the_keyboard_flips_between_all_codecs(page, photo):
+    page.evaluate("document.getElementById('codec').focus()")
+    page.press("Home")
+    seen = [shown(page)]
+    for _ in STOPS[1:]:
+        page.press("ArrowRight")
+        seen.append(shown(page))
+    matched = [p["jpeg"] for p in photo["points"] if p["codec"] == NAMES[-1]][0]
+    learned = [f"{name}_{LAMBDAS[0]:g}.webp" for name in NAMES]
+    assert seen == ["original.webp", *learned, f"jpeg_quality_{matched}.jpg"]
+    assert f"quality {matched}, matched to Checkerboard" in text(page, "#caption")
+    assert (
+        page.evaluate("document.getElementById('codec').getAttribute('aria-valuetext')") == "JPEG"
+    )
+    pressed = "document.querySelector('#stops [aria-pressed=true]').textContent"
+    assert page.evaluate(pressed) == "JPEG"
+
+
+@needs_browser
+def test_rate_and_buttons_move_the_point_on_the_curve(page, photo):
+    ring = "(r => [r.getAttribute('cx'), r.getAttribute('cy')])(document.querySelector('.ring'))"
+    page.evaluate("document.querySelectorAll('#stops button')[2].click()")
+    before = page.evaluate(ring)
+    page.evaluate("document.getElementById('rate').focus()")
+    page.press("End")
+    assert shown(page) == f"Hyperprior_{LAMBDAS[1]:g}.webp"
+    assert page.evaluate(ring) != before
+    (point,) = (p for p in photo["points"]
+                if p["codec"] == "Hyperprior" and p["lmbda"] == LAMBDAS[1])  # fmt: skip
+    assert f"{point['bpp']:.3f} bpp, {point['psnr']:.2f} dB" in text(page, "#plot-label")
+    assert f"{point['bytes']:,}" in text(page, "tr[aria-current]")
+    page.evaluate("document.querySelectorAll('#stops button')[0].click()")
+    assert page.evaluate("document.querySelector('.ring')") is None
+
+
+@needs_browser
+def test_the_overlay_shows_the_bits_of_a_block(page, photo):
+    page.evaluate("document.querySelectorAll('#stops button')[3].click()")
+    page.evaluate("document.getElementById('bits').focus()")
+    page.press("Space")
+    size = "(c => [c.hidden, c.width, c.height])(document.getElementById('overlay'))"
+    point = next(p for p in photo["points"] if p["codec"] == NAMES[2])
+    assert page.evaluate(size) == [False, point["columns"], point["rows"]] == [False, 16, 12]
+    page.evaluate("stage.scrollIntoView()")
+    box = page.evaluate("(b => [b.x, b.y, b.width])(stage.getBoundingClientRect())")
+    scale = box[2] / WIDTH
+    page.move(box[0] + 40 * scale, box[1] + 24 * scale)  # row 1, column 2
+    assert f"row 1, column 2: {point['bits'][16 + 2]} bits" in text(page, "#readout")
+    # The overlay's blocks are 16 pixels of the image wide, whatever the padding.
+    width = page.evaluate("document.getElementById('overlay').getBoundingClientRect().width")
+    assert width == pytest.approx(16 * 16 * scale, abs=1)
+    page.evaluate("document.querySelectorAll('#stops button')[5].click()")
+    assert page.evaluate(size)[0] and "Not counted for JPEG" in text(page, "#readout")
+
+
+@needs_browser
+def test_the_original_can_be_wiped_over(page):
+    page.evaluate("document.getElementById('split').focus()")
+    page.press("ArrowRight", times=3)
+    wipe = "(w => [w.hidden, w.style.clipPath])(document.getElementById('wipe'))"
+    assert page.evaluate(wipe) == [False, "inset(0px 97% 0px 0px)"]
+    page.press("Home")
+    assert page.evaluate(wipe)[0]
