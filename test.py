@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import models
 from models import checkpoint
+from models.coding.container import MAX_PIXELS
 from models.drivers import Progress, UsageError, choose_device, guarded
 from models.evaluation import (
     ImportedPoint,
@@ -25,7 +27,7 @@ from models.evaluation import (
     open_photographs,
     output_paths,
 )
-from models.files import write_text
+from models.files import locked, write_text
 from models.images import read_image
 from models.plots import Curve, contact_sheet, rd_figure, style_of
 from models.presets import ZOO_LAMBDAS, zoo_point
@@ -86,6 +88,8 @@ def parser() -> argparse.ArgumentParser:
     add("--outdir", type=Path, metavar="DIR",
         help="for files, decoded images and figures (default: outputs/<Model>)")  # fmt: skip
     add("--resultdir", type=Path, metavar="DIR", help="for the CSVs (default: see below)")
+    add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
+        help="refuse larger images, before they are decoded (default: %(default)s)")  # fmt: skip
     add("--json", nargs="?", type=Path, const=Path(), metavar="FILE",
         help="also write the results as CompressAI does (default FILE: <Model>.json beside the CSV)"
         )  # fmt: skip
@@ -148,7 +152,7 @@ def _trained(flags: argparse.Namespace, name: str, lambdas: list[float] | None) 
         if metadata["model"] != name:
             raise UsageError(f"{path} holds a {metadata['model']}, not a {name}: move it away.")
     chosen = [
-        TrainedPoint(path, metadata["lmbda"], flags.device, tuple(flags.import_module))
+        _trained_point(flags, path, metadata)
         for path, metadata in paths.items()
         if metadata["metric"] == flags.metric
     ]
@@ -165,13 +169,19 @@ def _from_checkpoint(flags: argparse.Namespace, name: str) -> Point:
     path = flags.checkpoint
     if flags.quality:
         checkpoint.load_tensors(path)  # says now what is wrong with it
-        return ImportedPoint(path, name, flags.quality[0], flags.metric, flags.device)
+        args = (path, name, flags.quality[0], flags.metric, flags.device, flags.max_pixels)
+        return ImportedPoint(*args)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is not one of ours; for CompressAI's weights add --quality.")
     metadata = checkpoint.read_metadata(path)
     if metadata["model"] != name:
         raise UsageError(f"{path} holds a {metadata['model']}: pass --model_name with that.")
-    return TrainedPoint(path, metadata["lmbda"], flags.device, tuple(flags.import_module))
+    return _trained_point(flags, path, metadata)
+
+
+def _trained_point(flags: argparse.Namespace, path: Path, metadata: dict) -> TrainedPoint:
+    modules = tuple(flags.import_module)
+    return TrainedPoint(path, metadata["lmbda"], flags.device, modules, flags.max_pixels)
 
 
 # What is written ----------------------------------------------------------------------------
@@ -180,6 +190,19 @@ def _from_checkpoint(flags: argparse.Namespace, name: str) -> Point:
 def point_folder(outdir: Path, lmbda: float) -> Path:
     """Files and decoded images of one operating point."""
     return outdir / f"lmbda_{lmbda:g}"
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep a point's folder to this process. UsageError if another one is testing into it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is testing into {folder}: choose another --outdir."
+            ) from None
+        yield
 
 
 def draw_curves(name: str, found: list[Mean], photographs: list[Photograph], outdir: Path) -> None:
@@ -226,7 +249,7 @@ def draw_sheet(rows: list[Row], photographs: list[Photograph], outdir: Path) -> 
         for row in (row for row in rows if row.image == photograph.name):
             _, image = output_paths(point_folder(outdir, row.lmbda), photograph)
             title = f"lambda {row.lmbda:g}\n{row.bpp:.3f} bpp, {row.psnr:.2f} dB"
-            line.append((title, _middle(read_image(image))))
+            line.append((title, _middle(read_image(image, row.width * row.height))))
         sheet.append(line)
     contact_sheet(sheet, outdir / "contact_sheet.png")
 
@@ -242,7 +265,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.entropy_device is not None:
         print("--entropy_device is no longer needed and ignored: entropy parameters are integers.")
     name, points = choose_points(flags)
-    photographs = open_photographs(flags.dataset_path)
+    photographs = open_photographs(flags.dataset_path, flags.max_pixels)
     outdir = flags.outdir or Path("outputs") / name
     resultdir = flags.resultdir or (STATISTICS if flags.dataset_path else outdir)
     results = Results(resultdir, name)
@@ -255,7 +278,8 @@ def run(flags: argparse.Namespace) -> int:
     for point in points:
         print(f"lambda {point.lmbda:g}: {point.source}", flush=True)
         folder = point_folder(outdir, point.lmbda)
-        with Progress(f"lambda {point.lmbda:g}", len(photographs), "image") as progress:
+        label = f"lambda {point.lmbda:g}"
+        with _held(folder), Progress(label, len(photographs), "image") as progress:
             rows = evaluate(point, photographs, folder, lambda _, p=progress: p.step())
         stored = results.merge(rows)  # now: what is measured stays, whatever comes next
         new += rows

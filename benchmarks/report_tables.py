@@ -17,11 +17,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import tables_complexity, tables_original, tables_study
+from benchmarks import tables_complexity, tables_original, tables_study, tables_trust
 from benchmarks.bd_rate import MODELS, csv_text
 from benchmarks.tables_common import STATISTICS, fixed, markdown, rows_of
 from models import checkpoint
 from models.files import write_text
+from models.metrics import ms_ssim_db
 
 FILES = ("README.md", "report.md", "report_CN.md")
 MARKERS = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
@@ -47,7 +48,8 @@ def results() -> str:
     original = {
         (r["model"], float(r["lmbda"])): r for r in rows_of("reference/seminar_2022_results")
     }
-    header = ["model", "lambda", "bpp", "PSNR (dB)", "MS-SSIM", "enc (s)", "dec (s)"]
+    header = ["model", "lambda", "bpp", "PSNR (dB)", "MS-SSIM", "MS-SSIM (dB)"]
+    header += ["enc (s)", "dec (s)"]
     header += [f"{name}, original" for name in ("bpp", "PSNR", "enc", "dec")]
     rows = []
     for model in MODELS:
@@ -59,6 +61,7 @@ def results() -> str:
                 fixed(row["bpp"], 4),
                 fixed(row["psnr"], 2),
                 fixed(row["ms_ssim"], 4),
+                fixed(row["ms_ssim"] and str(ms_ssim_db(float(row["ms_ssim"]))), 2),
                 fixed(row["time(enc)"], 2),
                 fixed(row["time(dec)"], 2),
                 fixed(other.get("bpp"), 4),
@@ -114,6 +117,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "original_curves": tables_original.curves,
     "original_checkerboard": tables_original.checkerboard,
     "rd_figure": tables_study.first_figure,
+    "fuzz": tables_trust.fuzz,
     **{
         f"figures_{name}": tables_study.figures(name)
         for name in (
@@ -122,7 +126,11 @@ TABLES: dict[str, Callable[[], str]] = {
         )
     },
 }  # fmt: skip
-CHINESE = {"status": tables_study.status_cn, "learned": tables_study.learned_cn}
+CHINESE = {
+    "status": tables_study.status_cn,
+    "learned": tables_study.learned_cn,
+    "fuzz": tables_trust.fuzz_cn,
+}
 
 HEADERS = {
     "model": "模型", "bpp, original": "bpp（原报告）", "PSNR, original": "PSNR（原报告）",

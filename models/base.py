@@ -87,7 +87,10 @@ class Codec(nn.Module):
     def code(
         self, coders: Mapping[str, Coder], latents: dict[str, Tensor], shapes: dict[str, tuple]
     ) -> Tensor:
-        """Code all latents, or read them where `latents` is empty; returns y_hat."""
+        """Code all latents, or read them where `latents` is empty; returns y_hat.
+
+        `shapes`: (B, C, h, w) by name. y_hat: (B, M, H/16, W/16).
+        """
         raise NotImplementedError
 
     def synthesis(self, y_hat: Tensor) -> Tensor:
@@ -136,6 +139,7 @@ class Codec(nn.Module):
 
     @property
     def is_frozen(self) -> bool:
+        """Whether coding is possible: `freeze` came after the last change of the weights."""
         return self._frozen is not None
 
     @property
@@ -179,7 +183,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def encode(self, latents: dict[str, Tensor]) -> list[list[bytes]]:
-        """Float latents to range-coded bytes: for each stream, one string per image.
+        """Float latents (B, C, h, w) to range-coded bytes: for each stream, one string per image.
 
         ValueError for latents that are not finite, or beyond what an escape can hold.
         """
@@ -211,7 +215,8 @@ class Codec(nn.Module):
     def decompress(self, files: Sequence[bytes], max_pixels: int = MAX_PIXELS) -> Tensor:
         """Files of images of one size to (B, 3, H, W) in [0, 1]. StreamError if that fails.
 
-        `max_pixels`: of one image; a larger claim is refused before any work.
+        `max_pixels`: of one image; a larger claim is refused before any work. Below it, memory
+        and time grow with the claimed pixels, whatever the length of the file.
         """
         if not files:
             raise StreamError("There is no file to decompress.")

@@ -62,6 +62,7 @@ def import_weights(source: Path, target: Path, model_name: str, quality: int, me
 
 
 def parser() -> argparse.ArgumentParser:
+    """The flags of both commands."""
     made = argparse.ArgumentParser(
         prog="python -m models.convert",
         description=__doc__,
@@ -82,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(flags: argparse.Namespace) -> int:
+    """Do what the flags say; raises what `guarded` turns into a line."""
     if flags.target.exists() and flags.source.exists() and flags.target.samefile(flags.source):
         raise UsageError("The two files are the same.")
     if flags.command == "export":

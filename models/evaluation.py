@@ -26,6 +26,7 @@ import models
 from models import checkpoint
 from models.base import Codec, pad
 from models.checkpoint import CheckpointError
+from models.coding.container import MAX_PIXELS
 from models.drivers import UsageError, choose_device, sentence
 from models.files import write_bytes
 from models.images import (
@@ -46,37 +47,56 @@ SUFFIX = ".lic"
 class PixelCodec(Protocol):
     """Pixels are uint8 arrays (H, W, 3); `estimate` is the model's own estimate in bits."""
 
-    def encode(self, pixels: np.ndarray) -> bytes: ...
-    def decode(self, data: bytes) -> np.ndarray: ...
-    def estimate(self, pixels: np.ndarray) -> float: ...
+    def encode(self, pixels: np.ndarray) -> bytes:
+        """The complete file of an image, uint8 (H, W, 3)."""
+        ...
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """The image, uint8 (H, W, 3), of a file; StreamError if it cannot be read."""
+        ...
+
+    def estimate(self, pixels: np.ndarray) -> float:
+        """The model's own estimate for an image, uint8 (H, W, 3), in bits."""
+        ...
 
 
 class Point(Protocol):
     """A picklable description of one codec; every `load` makes a codec of its own."""
 
     @property
-    def lmbda(self) -> float: ...
+    def lmbda(self) -> float:
+        """The lambda that results are filed under."""
+        ...
+
     @property
-    def source(self) -> str: ...
-    def load(self) -> PixelCodec: ...
+    def source(self) -> str:
+        """Where the weights come from, for the reader."""
+        ...
+
+    def load(self) -> PixelCodec:
+        """A codec, ready to code. CheckpointError or UsageError if it cannot be had."""
+        ...
 
 
 class ModelCodec:
     """One of this repository's models as a `PixelCodec`."""
 
-    def __init__(self, model: Codec, device: str):
+    def __init__(self, model: Codec, device: str, max_pixels: int = MAX_PIXELS):
         self.device = choose_device(device)
         self.model = model.to(self.device)
+        self.max_pixels = max_pixels
 
     def encode(self, pixels: np.ndarray) -> bytes:
+        """The complete file of an image, uint8 (H, W, 3). ValueError: see `Codec.encode`."""
         return self.model.compress(to_tensor(pixels).to(self.device))[0]
 
     def decode(self, data: bytes) -> np.ndarray:
-        return to_uint8(self.model.decompress([data]))
+        """The image, uint8 (H, W, 3), of a file; StreamError if it is not this model's."""
+        return to_uint8(self.model.decompress([data], self.max_pixels))
 
     @torch.no_grad()
     def estimate(self, pixels: np.ndarray) -> float:
-        """Bits by `forward` with rounded latents, on the padded image that is coded."""
+        """Bits of an image (H, W, 3) by `forward` with rounded latents, padded as it is coded."""
         x = pad(to_tensor(pixels).to(self.device), self.model.downsampling)
         return likelihood_bits(self.model(x, quantization="round"))
 
@@ -94,15 +114,18 @@ class TrainedPoint:
     lmbda: float
     device: str = "cpu"
     modules: tuple[str, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
     @property
     def source(self) -> str:
+        """The path of the weights."""
         return str(self.path)
 
     def load(self) -> PixelCodec:
+        """The codec, frozen as it was saved. CheckpointError."""
         for module in self.modules:
             importlib.import_module(module)
-        return ModelCodec(checkpoint.load(self.path), self.device)
+        return ModelCodec(checkpoint.load(self.path), self.device, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -114,17 +137,21 @@ class ImportedPoint:
     quality: int
     metric: str
     device: str = "cpu"
+    max_pixels: int = MAX_PIXELS
 
     @property
     def lmbda(self) -> float:
+        """That of the zoo for the quality and metric."""
         return zoo_point(self.model, self.quality, self.metric).lmbda
 
     @property
     def source(self) -> str:
+        """The path of the weights."""
         return str(self.path)
 
     def load(self) -> PixelCodec:
-        return ModelCodec(self.load_model().freeze(), self.device)
+        """The codec, frozen here. CheckpointError."""
+        return ModelCodec(self.load_model().freeze(), self.device, self.max_pixels)
 
     def load_model(self) -> Codec:
         """The model, with its point and solved quantiles, not frozen. CheckpointError."""
@@ -161,14 +188,15 @@ class Photograph:
         if self.pixels is not None:
             return self.pixels
         assert self.path is not None
-        return read_image(self.path)
+        return read_image(self.path, self.width * self.height)  # larger: it has changed since
 
 
-def open_photographs(place: str | Path | None) -> list[Photograph]:
+def open_photographs(place: str | Path | None, max_pixels: int = MAX_PIXELS) -> list[Photograph]:
     """Every image of a folder, a single file, or (None) the built-in photographs.
 
     Each is decoded once now, so that a broken one is found before hours of work and not
-    after them. ImageError that names it, or says that there is no image.
+    after them. ImageError that names it, also when it has more than `max_pixels`, or says
+    that there is no image.
     """
     if place is None:
         return [
@@ -180,7 +208,7 @@ def open_photographs(place: str | Path | None) -> list[Photograph]:
     stems = [path.stem for path in paths]
     found = []
     for path in paths:
-        height, width = read_image(path).shape[:2]
+        height, width = read_image(path, max_pixels).shape[:2]
         stem = path.stem if stems.count(path.stem) == 1 else path.name
         found.append(Photograph(path.name, stem, width, height, path, None))
     return found
@@ -306,7 +334,7 @@ def _measure(
     encoding = time.perf_counter() - start
     write_bytes(file, data)
     decoding = decoder.decode(file, image)
-    decoded = read_image(image)
+    decoded = read_image(image, photograph.width * photograph.height)
     if decoded.shape != pixels.shape:
         raise UsageError(f"{photograph.name} came back as {decoded.shape}, not {pixels.shape}.")
     estimate = codec.estimate(pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -44,3 +45,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
     write_bytes(path, text.encode("utf-8"))
+
+
+@contextmanager
+def locked(folder: str | Path, wait: bool = True) -> Iterator[None]:
+    """Hold a folder's lock, made if needed; it ends with the process at the latest.
+
+    Errors: `BlockingIOError` if another process holds it and `wait` is False.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)

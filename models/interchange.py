@@ -31,7 +31,7 @@ _LIST_NAMES = {"m": "matrices", "b": "biases", "f": "factors"}
 
 
 def rename_keys(tensors: dict) -> dict[str, Tensor]:
-    """Names of any of CompressAI's layouts to ours; fp16 and fp64 to fp32.
+    """Names of any of CompressAI's layouts to ours; fp16 and fp64 to fp32; shapes stay.
 
     Layouts: a training bundle {"state_dict": ...} or the bare dictionary; "module." of
     DataParallel; densities as `_matrix0`, `_matrices.0` or `matrices.0`.
@@ -50,7 +50,7 @@ def rename_keys(tensors: dict) -> dict[str, Tensor]:
 
 
 def to_compressai(model: Codec) -> dict[str, Tensor]:
-    """Our weights as a complete state dictionary of CompressAI's twin model.
+    """Our weights as a complete state dictionary, of the same shapes, of CompressAI's twin model.
 
     The tables are left empty: call its `update(force=True)` after `load_state_dict`.
     """

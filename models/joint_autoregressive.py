@@ -125,11 +125,10 @@ class JointAutoregressiveHierarchicalPriors(Codec):
     def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         frozen = self.frozen
         z_hat = code_factorized(coders["z"], latents.get("z"), shapes["z"], frozen.offsets["z"])
-        psi = frozen.networks["h_s"](to_grid(z_hat))
         context = frozen.networks["context"]
-        scale_index = ScaleIndex(psi.device)
         height, width = shapes["y"][2:]
-        prepared = context.prepare(psi)
+        prepared = context.prepare(frozen.networks["h_s"](to_grid(z_hat)))
+        scale_index = ScaleIndex(prepared.device)
 
         def params_at(y_hat, positions, step):
             centres = cells(positions, width)
@@ -139,5 +138,5 @@ class JointAutoregressiveHierarchicalPriors(Codec):
 
         order = self.order(height, width)
         return code_latents(
-            coders["y"], latents.get("y"), shapes["y"], order, params_at, psi.device
+            coders["y"], latents.get("y"), shapes["y"], order, params_at, prepared.device
         )

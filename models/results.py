@@ -11,18 +11,15 @@ image too small for it.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.drivers import UsageError
-from models.files import write_text
+from models.files import locked, write_text
 
 COLUMNS = ("lmbda", "num_pixels", "bits", "bpp", "psnr", "time(enc)", "time(dec)", "ms_ssim")
 
@@ -147,7 +144,7 @@ class Results:
     def merge(self, new: Sequence[Row]) -> list[Row]:
         """Replace the rows of the new rows' lambdas, write both files, return all rows."""
         images = {(row.image, row.width, row.height) for row in new}
-        with _locked(self.per_image.parent):  # another run may add its lambdas to the same files
+        with locked(self.per_image.parent):  # another run may add its lambdas to the same files
             tested = {f"{row.lmbda:g}" for row in new}
             kept = [row for row in self.check(images) if f"{row.lmbda:g}" not in tested]
             records = [_format(row) for row in sorted([*kept, *new], key=lambda r: r.lmbda)]
@@ -155,18 +152,6 @@ class Results:
             write_text(self.per_image, _csv(IMAGE_COLUMNS, records))
             write_text(self.summary, _csv(COLUMNS, [_format_mean(m) for m in means(rows)]))
         return rows
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process at the latest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _parse(record: dict[str, str]) -> Row:

@@ -8,6 +8,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
+SHORT = {  # for legends and tables
+    "Factorized": "Factorized",
+    "Hyperprior": "Hyperprior",
+    "JointAutoregressiveHierarchicalPriors": "Joint",
+    "CheckerboardAutogressive": "Checkerboard",
+}
+
 # The look of `models.plots`: white panels that read the same in a light and a dark page.
 STYLE = {
     "figure.facecolor": "white",
@@ -66,6 +73,11 @@ def photograph(kodak: str, built_in: str) -> tuple[str, Any]:
     if folder:
         return kodak, read_image(Path(os.path.expanduser(folder)) / f"{kodak}.png")
     return built_in, dict(sample_photographs())[built_in]
+
+
+def of_photograph(name: str) -> str:
+    """The name of a figure that shows `photograph`: Kodak's do not replace the built-in ones."""
+    return f"{name}_kodak" if os.environ.get("KODAK_DIR") else name
 
 
 def trained(names: list[str], lmbda: float) -> dict[str, Any]:

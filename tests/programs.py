@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 
 from models import checkpoint
@@ -24,9 +25,9 @@ def load_test_program():
     return module
 
 
-def save_checkpoints(root: Path) -> Path:
+def save_checkpoints(root: Path, names: Iterable[str] = NAMES) -> Path:
     """Of every model two lambdas at epoch 12, the larger at epoch 3 as well; returns root."""
-    for name in NAMES:
+    for name in names:
         for seed, lmbda in enumerate(LAMBDAS):
             model = make(name, seed)
             model.point = OperatingPoint(name, lmbda, "low", N, M)

@@ -11,9 +11,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import models
 from models import checkpoint
 from models.checkpoint import CheckpointError
 from models.presets import OperatingPoint
+from tests.fuzz import peak_memory
 from tests.helpers import NAMES, M, N, image, latents_of, make
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -178,6 +180,12 @@ METADATA_DAMAGES = {
     "digest missing": lambda m: m.pop("digest"),
     "other digest": lambda m: m.update(digest="0" * 16),
     "lambda missing": lambda m: m.pop("lmbda"),
+    "lambda a word": lambda m: m.update(lmbda="low"),
+    "lambda not a number": lambda m: m.update(lmbda=float("nan")),
+    "negative lambda": lambda m: m.update(lmbda=-1),
+    "endless lambda": lambda m: m.update(lmbda=1e300),
+    "unknown metric": lambda m: m.update(metric="vmaf"),
+    "no provenance": lambda m: m.update(provenance=None),
 }
 
 
@@ -188,12 +196,36 @@ def test_wrong_metadata_are_refused(change, saved, tmp_path):
         checkpoint.load(path)
 
 
+@pytest.mark.parametrize("sizes", [{"N": 50_000}, {"M": 10**9}, {"N": 10**12}, {"M": 10**30}])
+@each_model
+def test_a_claim_of_a_huge_model_costs_no_memory(name, sizes, saved, tmp_path):
+    """N = 50,000 would be 250 GB for one layer."""
+    path = rewrite(saved[name], tmp_path / "a.safetensors", None, lambda m: m.update(sizes))
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match="does not hold the model it claims"):
+        checkpoint.load(path)
+    assert peak_memory() - before < 64 << 20
+
+
+def test_a_model_that_computes_while_it_is_built_is_loaded(saved, monkeypatch):
+    """One's own may do what tensors without data cannot."""
+
+    def build(name, *sizes):
+        torch.zeros(1).item()
+        return registered(name, *sizes)
+
+    registered = models.build
+    monkeypatch.setattr(models, "build", build)
+    monkeypatch.setattr(checkpoint, "CHANNELS", {})
+    assert checkpoint.load(saved["Factorized"]).is_frozen
+
+
 def test_other_files_are_refused_in_words(tmp_path, saved):
     plain = tmp_path / "weights.safetensors"
     save_file({"a": torch.ones(2)}, plain)
     with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
         checkpoint.load(plain)
-    for text in ("[]", "3", "{", '"x"'):
+    for text in ("[]", "3", "{", '"x"', "null", "[" * 100_000, '{"N": ' + "9" * 5000 + "}"):
         save_file({"a": torch.ones(2)}, plain, {"metadata": text})
         with pytest.raises(CheckpointError):
             checkpoint.load(plain)

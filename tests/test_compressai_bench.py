@@ -133,7 +133,9 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
 
     image_zoo = reference.import_compressai().zoo.image
     monkeypatch.setattr(image_zoo, "load_state_dict_from_url", no_network)
-    with pytest.raises(drivers.UsageError, match=r"could not be downloaded.*https://.*--checkpoint"):
+    with pytest.raises(
+        drivers.UsageError, match=r"could not be downloaded.*https://.*--checkpoint"
+    ):
         zoo.ZooPoint(hyper, 3).load()
 
 

@@ -112,6 +112,7 @@ FAILURES = {
     "empty folder": ([], {}, lambda folder: None, ("no image in",)),
     "no folder": ([], {"dataset_path": "nowhere"}, None, ("nowhere does not exist",)),
     "broken image": ([], {}, broken_image, ("broken.png",)),
+    "large image": (["--max_pixels", "63"], {}, None, ("a.png has 8x8 = 64 pixels", "limit")),
     "other images": ([], {}, other_results, ("kodim01.png", "another --resultdir")),
     "no such device": (["--device", "cuda:99"], {}, None, ("no device cuda:99",)),
     "other metric": (["--metric", "ms-ssim"], {}, None, ("--metric mse",)),
@@ -178,7 +179,7 @@ def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):
         list(map(str, command)), cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    while not (tmp_path / "out").exists() and run.poll() is None:
+    while not any((tmp_path / "out").rglob("*.lic")) and run.poll() is None:
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGINT)
     _, error = run.communicate(timeout=60)  # returns when no process holds the pipe any more

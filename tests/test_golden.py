@@ -1,5 +1,6 @@
 """Committed files decode to pinned symbols, on this machine and with this version of torch."""
 
+import copy
 import json
 
 import numpy as np
@@ -39,6 +40,18 @@ def test_golden_streams_decode_to_pinned_digests(name, threads, golden):
     _, streams = unpack(data)
     y_hat = model.decode([[stream] for stream in streams], *make.PADDED)
     assert make.digest_of(y_hat) == PINNED[name]["y_hat"]
+
+
+@each_model
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_golden_streams_decode_to_pinned_digests_on_a_gpu(name, golden):
+    model, data = golden[name]
+    there = copy.deepcopy(model).to("cuda")
+    _, streams = unpack(data)
+    y_hat = there.decode([[stream] for stream in streams], *make.PADDED)
+    assert y_hat.is_cuda and make.digest_of(y_hat.cpu()) == PINNED[name]["y_hat"]
+    latents = {k: v.cuda() for k, v in make.latents(model).items()}
+    assert [stream[0] for stream in there.encode(latents)] == streams
 
 
 @each_model

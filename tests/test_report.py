@@ -17,6 +17,7 @@ from benchmarks import (
     tables_complexity,
     tables_original,
     tables_study,
+    tables_trust,
 )
 from benchmarks.bd_rate import MODELS, Curve
 from models.presets import OPERATING_POINTS
@@ -174,7 +175,8 @@ def test_commands_exist_with_their_flags(page):
 
 @pytest.mark.parametrize("page", ["README.md", *REPORTS])
 def test_flags_in_running_text_exist(page):
-    programs = [Path(p).read_text("utf-8") for p in ("train.py", "test.py", "codec.py")]
+    names = ("train.py", "test.py", "codec.py", "tests/fuzz.py")
+    programs = [Path(p).read_text("utf-8") for p in names]
     programs += [p.read_text("utf-8") for p in Path("benchmarks").glob("*.py")]
     text = Path(page).read_text("utf-8")
     flags = set(re.findall(r"(?<![\w-])--[a-z]\w*", text)) - {"--help"}
@@ -281,6 +283,25 @@ def test_the_gap_is_that_of_the_mean_bits(statistics):
     statistics("per_image/Factorized", rows)
     line = "| Factorized | 0.013 | 757.5 | 750.0 | +7.5 | +1.00 % |"
     assert line in tables_study.gap().splitlines()
+
+
+def test_damaged_files_are_counted_and_failures_listed(statistics):
+    assert tables_trust.fuzz() == "Not measured.\n"
+    counts = {"cases": 5000, "refused": 4800, "decoded": 199, "failures": 1, "seconds": "2.5"}
+    statistics("fuzz", [{"model": model, **counts} for model in MODELS])
+    lines = ["found", "NaN came out", "得到 NaN", "tests/test_a.py::test_b"]
+    columns = ("found_by", "failure", "failure_cn", "test")
+    statistics("failures_found", [dict(zip(columns, lines, strict=True))])
+    english, chinese = tables_trust.fuzz(), tables_trust.fuzz_cn()
+    assert "| all | 20,000 | 19,200 | 796 | 4 | 10.0 |" in english.splitlines()
+    assert "* found: NaN came out (`tests/test_a.py::test_b`)" in english.splitlines()
+    assert "* 得到 NaN (`tests/test_a.py::test_b`)" in chinese.splitlines()
+
+
+def test_the_tests_of_the_failures_found_are_there():
+    for found in tables_common.rows_of("failures_found"):
+        path, name = found["test"].split("::")
+        assert f"def {name}(" in Path(path).read_text("utf-8")
 
 
 def test_figures_are_found_by_their_beginning(tmp_path, monkeypatch):

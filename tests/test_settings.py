@@ -8,11 +8,16 @@ import pytest
 import torch
 
 import train
+from benchmarks.reference import import_compressai
+from models import checkpoint
+from models.interchange import ARCHITECTURES
+from models.presets import OperatingPoint
 from models.training import journal
 from models.training.errors import TrainingError
 from models.training.loss import RateDistortion
 from models.training.settings import complete, resolve
 from models.training.team import devices
+from tests.helpers import make
 
 
 def parse(*words: str):
@@ -58,6 +63,41 @@ def test_operating_points():
         parse(*["--quality", "1", "--metric", "ms-ssim", "--patch_size", "192", "--init_ckpt", "x"])
     )
     assert s.lr == 1e-5
+
+
+ZOO = {  # CompressAI's documentation, "Training"
+    "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
+    "ms-ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
+}
+
+
+@pytest.mark.parametrize("metric", ZOO)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_qualities_are_those_of_compressai(name, metric):
+    channels = import_compressai().zoo.image.cfgs[ARCHITECTURES[name]]
+    for quality, lmbda in enumerate(ZOO[metric], start=1):
+        words = ("--model_name", name, "--quality", str(quality), "--metric", metric)
+        s = resolve(parse(*words, "--dataset", "somewhere"))
+        assert (s.lmbda, s.metric, (s.N, s.M)) == (lmbda, metric, channels[quality])
+
+
+def test_ms_ssim_goes_on_from_an_mse_checkpoint_at_a_low_rate(tmp_path):
+    parent = checkpoint.path_for("Factorized", 9, 0.0067, tmp_path)
+    model = make("Factorized")
+    model.point = OperatingPoint("Factorized", 0.0067, "low", model.N, model.M)
+    checkpoint.save(parent, model, config={}, provenance={})
+    words = f"--metric ms-ssim --quality 3 --N {model.N} --M {model.M} --init_ckpt {parent} \
+        --patch_size 176 --batch_size 1 --epoch 1 --steps_per_epoch 1 --optimizer adam --ema 0 \
+        --scheduler multistep --warmup 0 --num_workers 0 --test_batch_size 1 --gpu_id cpu \
+        --no_tensorboard --runs {tmp_path}/runs --ckpts {tmp_path}"
+    assert train.main(words.split()) == 0
+    made = checkpoint.load(checkpoint.path_for("Factorized", 0, 8.73, tmp_path))
+    assert (made.point.metric, made.point.lmbda) == ("ms-ssim", 8.73)
+    assert made.metadata["provenance"]["parent"] == f"Factorized/{parent.name}"
+    assert made.metadata["config"]["lr"] == 1e-5
+    # Adam's first step is its learning rate for every weight.
+    moved = made.g_a[0].bias - checkpoint.load(parent).g_a[0].bias
+    torch.testing.assert_close(moved.abs(), torch.full_like(moved, 1e-5), rtol=0.05, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class IntegerLinear:
         return self.rescale(self.accumulate(columns))
 
     def integers(self) -> list[Tensor]:
-        """What the results depend on, for a digest."""
+        """What the results depend on, for a digest: tensors of any shape."""
         return [self.weight, self.bias, self.shift]
 
 
@@ -163,13 +163,13 @@ def _strip(elements_per_row: int) -> int:
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """LeakyReLU on integers: floor(0.01 x) below zero, with 0.01 a binary fraction."""
+    """LeakyReLU on integers of any shape: floor(0.01 x) below zero, 0.01 as a binary fraction."""
     # For an integer x >= 0, floor(0.01 x) <= x; below zero it is at least x.
     return torch.maximum(x, (x * LEAKY_SLOPE).floor_())
 
 
 def relu(x: Tensor) -> Tensor:
-    """ReLU on integers."""
+    """ReLU on integers of any shape."""
     return x.clamp(min=0)
 
 
@@ -208,6 +208,7 @@ class IntegerNetwork:
         return self
 
     def integers(self) -> list[Tensor]:
+        """What the results depend on, for a digest: tensors of any shape."""
         return [t for layer in self.layers for t in layer.integers()]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -248,6 +249,7 @@ class IntegerContext:
         return self
 
     def integers(self) -> list[Tensor]:
+        """What the results depend on, for a digest: tensors of any shape."""
         return [t for layer in (self.context, *self.layers) for t in layer.integers()]
 
     def prepare(self, psi: Tensor) -> Tensor:
@@ -300,5 +302,5 @@ def mean_scale_bits(channels: int, scales_first: bool = True) -> Tensor:
 
 
 def digest_parts(parts: Sequence[Tensor]) -> list[bytes]:
-    """Integers as bytes that do not depend on the machine."""
+    """Integers of any shape as bytes that do not depend on the machine."""
     return [p.cpu().to(torch.int64).numpy().astype("<i8").tobytes() for p in parts]

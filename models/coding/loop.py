@@ -24,11 +24,13 @@ ParamsAt = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 class Coder(Protocol):
     """What the loop needs of a `Writer` or a `Reader`."""
 
-    def code(self, symbols: Tensor | None, indexes: Tensor) -> Tensor: ...
+    def code(self, symbols: Tensor | None, indexes: Tensor) -> Tensor:
+        """Write symbols (B, n, C) by the tables indexes (B, n, C), or read them (None)."""
+        ...
 
 
 def cells(positions: Tensor, width: int) -> Tensor:
-    """Where positions of an unpadded grid lie in the grid padded by `REACH` on each side."""
+    """Positions (n,) of an unpadded grid in the grid padded by `REACH` on each side, (n,)."""
     row, column = positions // width, positions % width
     return (row + REACH) * (width + 2 * REACH) + column + REACH
 
@@ -55,11 +57,12 @@ def code_latents(
         index = index.expand(batch, len(positions), channels)
         symbols = None
         if rows is not None:
-            symbols = (rows.index_select(1, positions).double() - mean / GRID).round_()
+            symbols = rows.index_select(1, positions).double().sub_(mean / GRID).round_()
         symbols = coder.code(symbols, index)
         # The clamp only acts on values that no image gives; it is what bounds the integer
         # networks' input, so it is part of the format.
-        y_hat[:, cells(positions, width)] = (symbols * GRID + mean).clamp(-LIMIT, LIMIT)
+        coded = (symbols * GRID).add_(mean).clamp_(-LIMIT, LIMIT)
+        y_hat[:, cells(positions, width)] = coded
     grid = y_hat.view(batch, height + 2 * REACH, width + 2 * REACH, channels)
     inside = grid[:, REACH:-REACH, REACH:-REACH]
-    return (inside.permute(0, 3, 1, 2) / GRID).float()
+    return inside.permute(0, 3, 1, 2).float().div_(GRID)  # exact: 24 bits at most

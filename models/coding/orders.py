@@ -18,17 +18,17 @@ REACH = 2  # of the 5x5 context kernels
 
 
 def everywhere(height: int, width: int) -> list[Tensor]:
-    """All positions in one step: nothing depends on anything."""
+    """All positions in one step, (height * width,): nothing depends on anything."""
     return [torch.arange(height * width)]
 
 
 def raster(height: int, width: int) -> list[Tensor]:
-    """One position a step, row by row: the slow reference of the wavefront."""
+    """One position a step, (1,), row by row: the slow reference of the wavefront."""
     return list(torch.arange(height * width).split(1))
 
 
 def wavefront(height: int, width: int) -> list[Tensor]:
-    """Positions with equal column + 3 * row, in at most width + 3 * (height - 1) steps.
+    """Positions with equal column + 3 * row, in at most width + 3 * (height - 1) steps, (n,) each.
 
     The furthest that the causal 5x5 mask looks ahead is one row up and two columns to the
     right: that position has t - 3 + 2 = t - 1, one step earlier; all others are earlier
@@ -39,7 +39,10 @@ def wavefront(height: int, width: int) -> list[Tensor]:
 
 
 def checkerboard(height: int, width: int) -> list[Tensor]:
-    """Anchors (row + column even), then non-anchors. Source: He et al. 2021, section 3.2."""
+    """Anchors (row + column even), then non-anchors, (n,) each.
+
+    Source: He et al. 2021, section 3.2.
+    """
     return _by_step((torch.arange(width)[None, :] + torch.arange(height)[:, None]) % 2)
 
 

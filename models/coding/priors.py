@@ -25,7 +25,7 @@ def code_factorized(
 
 
 def to_grid(latents: Tensor) -> Tensor:
-    """Rounded latents, multiples of 1/64, as the integer networks' input."""
+    """Rounded latents (B, C, h, w), multiples of 1/64, as the integer networks' input."""
     return (latents.double() * GRID).round_()
 
 
@@ -36,4 +36,5 @@ class ScaleIndex:
         self.thresholds = scale_thresholds(FRACTION_BITS).to(device)
 
     def __call__(self, scales: Tensor) -> Tensor:
-        return torch.bucketize(scales.contiguous(), self.thresholds)
+        index = torch.bucketize(scales.contiguous(), self.thresholds, out_int32=True)
+        return index.to(torch.uint8)  # there are 64 levels, and up to millions of scales

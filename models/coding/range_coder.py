@@ -19,6 +19,7 @@ from models.coding.errors import StreamError
 from models.entropy.tables import Tables
 
 ESCAPE_WORDS = 4  # an escaped symbol follows as 4 words of 16 bits
+BLOCK = 1 << 20  # symbols that temporaries are made for at a time
 
 
 class CodingTables:
@@ -60,22 +61,29 @@ class Writer:
 
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
         """Append symbols (B, n, C), integers in float64, with their tables' indexes."""
-        values, rows = symbols.cpu().numpy().astype(np.int64), indexes.cpu().numpy()
+        values, rows = symbols.cpu().numpy(), indexes.cpu().numpy()
         for encoder, value, row in zip(self.encoders, values, rows, strict=True):
             self._encode(encoder, value.ravel(), row.ravel().astype(self.tables.index_type))
         return symbols
 
     def _encode(self, encoder, symbols: np.ndarray, indexes: np.ndarray) -> None:
         tables = self.tables
-        slots = symbols - tables.first[indexes]
-        escape = tables.escape[indexes]
-        escaped = (slots < 0) | (slots >= escape)
+        slots = np.empty(len(symbols), dtype=np.int32)
+        outside = []  # the symbols that are escaped
+        for start in range(0, len(symbols), BLOCK):
+            block = slice(start, start + BLOCK)
+            wide = symbols[block].astype(np.int64)
+            offset, escape = wide - tables.first[indexes[block]], tables.escape[indexes[block]]
+            escaped = (offset < 0) | (offset >= escape)
+            slots[block] = np.where(escaped, escape, offset)
+            if escaped.any():
+                outside.append(wide[escaped])
         order, groups = _groups(indexes)
-        slots = np.where(escaped, escape, slots).astype(np.int32)[order]
+        slots = slots[order]
         for table, start, end in groups:
             encoder.encode(slots[start:end], tables.models[table])
-        if escaped.any():
-            words = symbols[escaped].astype("<i8").view("<u2").astype(np.int32)
+        if outside:
+            words = np.concatenate(outside).astype("<i8").view("<u2").astype(np.int32)
             encoder.encode(words, tables.words)
 
     def finish(self) -> list[bytes]:
@@ -96,29 +104,34 @@ class Reader:
     def code(self, symbols: None, indexes: Tensor) -> Tensor:
         """Read one symbol for each of the indexes (B, n, C); float64 on their device."""
         rows = indexes.cpu().numpy()
+        values = np.empty(rows.shape)
         try:
-            read = [
-                self._decode(decoder, row.ravel().astype(self.tables.index_type))
-                for decoder, row in zip(self.decoders, rows, strict=True)
-            ]
+            for decoder, row, value in zip(self.decoders, rows, values, strict=True):
+                indexes_here = row.ravel().astype(self.tables.index_type)
+                self._decode(decoder, indexes_here, value.reshape(-1))  # a view
         except AssertionError as error:  # how the library reports an impossible state
             raise StreamError("A stream is damaged: it holds no valid symbols.") from error
-        values = torch.from_numpy(np.stack(read)).view(indexes.shape)
-        return values.to(indexes.device, torch.float64)
+        return torch.from_numpy(values).to(indexes.device)
 
-    def _decode(self, decoder, indexes: np.ndarray) -> np.ndarray:
+    def _decode(self, decoder, indexes: np.ndarray, symbols: np.ndarray) -> None:
+        """Read a symbol for each index into `symbols`."""
         tables = self.tables
         order, groups = _groups(indexes)
-        read, slots = (np.empty(len(indexes), dtype=np.int64) for _ in range(2))
+        read, slots = (np.empty(len(indexes), dtype=np.int32) for _ in range(2))
         for table, start, end in groups:
             read[start:end] = decoder.decode(tables.models[table], end - start)
         slots[order] = read
-        symbols = slots + tables.first[indexes]
-        escaped = slots == tables.escape[indexes]
-        if escaped.any():
-            words = decoder.decode(tables.words, int(escaped.sum()) * ESCAPE_WORDS)
-            symbols[escaped] = words.astype("<u2").view("<i8")
-        return symbols
+        outside = []  # where the escaped symbols are
+        for start in range(0, len(indexes), BLOCK):
+            block = slice(start, start + BLOCK)
+            symbols[block] = slots[block] + tables.first[indexes[block]]
+            escaped = slots[block] == tables.escape[indexes[block]]
+            if escaped.any():
+                outside.append(np.flatnonzero(escaped) + start)
+        if outside:
+            where = np.concatenate(outside)
+            words = decoder.decode(tables.words, len(where) * ESCAPE_WORDS)
+            symbols[where] = words.astype("<u2").view("<i8")
 
     def finish(self) -> None:
         """StreamError if a stream holds more than was read."""

@@ -20,7 +20,7 @@ def round_offset(x: Tensor, offset: Tensor | float = 0.0) -> Tensor:
 
 
 def round_ste(x: Tensor, offset: Tensor | float = 0.0) -> Tensor:
-    """`round_offset` forwards, the identity backwards (straight-through estimator).
+    """`round_offset` forwards, the identity backwards (straight-through estimator); any shape.
 
     Source: Theis et al. 2017, section 2.1; used for the synthesis side as in Minnen and
     Singh 2020, section 3.

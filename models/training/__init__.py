@@ -1,0 +1,1 @@
+"""Training: data, loss, optimisers, the loop, and runs that survive interruptions."""

@@ -55,6 +55,7 @@ class Source:
 
     @property
     def frames(self) -> int:
+        """How many there are to choose from; 1 for an image."""
         return len(self.files) or 1
 
     def read(self, frame: int = 0) -> np.ndarray:

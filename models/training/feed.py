@@ -84,6 +84,7 @@ class Prefetch:
         self.pending: dict[int, Future] = {}
 
     def make(self, step: int) -> Tensor:
+        """The crops of a step, made now, (B, 3, P, P) in [0, 1]."""
         x = self.crops.batch(step, self.batch_size, self.team.rank, self.team.size)
         return x.pin_memory() if self.team.device.type == "cuda" else x
 

@@ -127,6 +127,7 @@ def describe(row: dict) -> str:
 
 
 def figures(loss: float, bpp: float, psnr: float) -> str:
+    """Loss, rate in bits per pixel and PSNR in dB, in words."""
     return f"loss {loss:.4f}  {bpp:.4f} bpp  PSNR {psnr:.2f} dB"
 
 

@@ -135,6 +135,7 @@ class Trainer:
         return time.monotonic() - self.began
 
     def late(self) -> bool:
+        """Whether --time_limit, in seconds, has passed."""
         limit = self.settings.time_limit
         return bool(limit) and self.session_seconds > limit
 
@@ -284,6 +285,7 @@ class Trainer:
 
     @property
     def images_seen(self) -> int:
+        """Crops of all steps so far, of all processes."""
         return self.step * self.settings.batch_size * self.team.size
 
 

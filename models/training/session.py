@@ -76,6 +76,7 @@ class Signals:
         self.exit_code = 0
 
     def received(self) -> bool:
+        """Whether one has come."""
         return self.exit_code != 0
 
     def _note(self, number: int, frame) -> None:

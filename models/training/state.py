@@ -99,6 +99,7 @@ class Run:
 
     @property
     def has_state(self) -> bool:
+        """Whether the run left a state to go on from."""
         return (self.folder / STATE).is_file()
 
     def save(self, state: dict) -> None:

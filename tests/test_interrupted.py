@@ -1,0 +1,218 @@
+"""Killed, crowded and without room: files are old or new, never half, and said in a line."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import codec
+from models import checkpoint
+from models.checkpoint import CheckpointError
+from models.coding.container import unpack
+from models.evaluation import TrainedPoint
+from models.files import locked
+from models.images import read_image
+from models.results import Results
+from tests.helpers import make
+from tests.programs import (
+    LAMBDAS,
+    ROOT,
+    SIZES,
+    files_in,
+    load_test_program,
+    one_line,
+    read_csv,
+    save_checkpoints,
+    save_photographs,
+)
+from tests.test_drivers import row
+
+driver = load_test_program()
+
+
+@pytest.fixture(scope="module")
+def ckpts(tmp_path_factory):
+    return save_checkpoints(tmp_path_factory.mktemp("ckpts"), ["Factorized"])
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    return save_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+def words(ckpts, photographs, folder) -> list[str]:
+    """The flags of test.py for a run into a folder."""
+    return [
+        "--ckpt_dir", str(ckpts), "--dataset_path", str(photographs), "--device", "cpu",
+        "--outdir", str(folder / "out"), "--resultdir", str(folder / "res"),
+    ]  # fmt: skip
+
+
+# Killed -------------------------------------------------------------------------------------
+
+# Forks start in no time, and are killed with their decoders: some while files are written.
+KILLS = """
+import multiprocessing, os, random, signal, sys, time
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from models import evaluation
+from tests.programs import load_test_program
+driver = load_test_program()
+evaluation.multiprocessing = multiprocessing.get_context("fork")
+evaluation.multiprocessing.get_context = lambda kind: evaluation.multiprocessing
+out, rng = Path(sys.argv[1]) / "out", random.Random(0)
+for k in range(int(sys.argv[2])):
+    before = {p: p.stat().st_ino for p in out.rglob("*.*")}
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        while os.getppid() == parent and driver.main(sys.argv[3:]) == 0:
+            pass
+        os._exit(3)
+    while {p: p.stat().st_ino for p in out.rglob("*.lic")}.items() <= before.items():
+        if os.waitpid(child, os.WNOHANG)[0]:
+            sys.exit("the test ended by itself")
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0.0, 0.3))
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    print("killed", flush=True)
+    if sys.stdin.readline() != "go on\\n":
+        break
+"""
+
+
+def test_a_test_killed_at_any_moment_leaves_whole_files(ckpts, photographs, tmp_path):
+    """And what a killed run leaves is no hindrance to the next."""
+    arguments = words(ckpts, photographs, tmp_path)
+    expected = {}
+    for path in checkpoint.find("Factorized", ckpts):
+        point = TrainedPoint(path, checkpoint.read_metadata(path)["lmbda"])
+        for image in SIZES:
+            place = f"lmbda_{point.lmbda:g}/{Path(image).stem}.lic"
+            expected[place] = point.load().encode(read_image(photographs / image))
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLS, str(tmp_path), "4", *arguments], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for _ in range(4):
+        assert process.stdout.readline() == "killed\n", process.communicate()
+        for path in compressed(tmp_path):
+            assert path.read_bytes() == expected[f"{path.parent.name}/{path.name}"]
+        for path in (tmp_path / "out").rglob("lmbda_*/[!.]*.png"):
+            assert read_image(path).shape[:2] == SIZES[path.name]
+        for path in (tmp_path / "res").rglob("[!.]*.csv"):
+            images = len(SIZES) if path.parent.name == "per_image" else 1
+            assert len(read_csv(path)) in (images, images * len(LAMBDAS))
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+    process.communicate()
+
+
+def compressed(folder):
+    found = [p for p in (folder / "out").rglob("*.lic") if not p.name.startswith(".")]
+    for path in found:
+        unpack(path.read_bytes())
+    return found
+
+
+def test_the_decoder_does_not_outlive_a_killed_test(ckpts, photographs, tmp_path):
+    command = [sys.executable, "test.py", *words(ckpts, photographs, tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert "Factorized on" in process.stdout.readline()
+    assert "lambda" in process.stdout.readline()
+    process.kill()
+    process.communicate(timeout=120)  # returns when no process holds the pipe any more
+    compressed(tmp_path)
+
+
+# Crowded ------------------------------------------------------------------------------------
+
+
+def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, monkeypatch):
+    for drawing in ("draw_curves", "draw_sheet"):
+        monkeypatch.setattr(driver, drawing, lambda *_: None)
+    monkeypatch.setattr(
+        driver, "evaluate", lambda point, images, *_: [row(point.lmbda, i.name) for i in images]
+    )
+    arguments = words(ckpts, photographs, tmp_path)
+    with locked(tmp_path / "out" / f"lmbda_{LAMBDAS[0]:g}"):  # as the first one does
+        assert driver.main(arguments) == 1
+        one_line(capsys, "Another process is testing into", "--outdir")
+        assert files_in(tmp_path) == []
+        assert driver.main([*arguments, "--lmbda", str(LAMBDAS[1])]) == 0
+
+
+def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
+    lambdas = [k / 100 for k in range(1, 13)]
+    merges = [threading.Thread(target=Results(tmp_path, "Model").merge, args=([row(lmbda)],))
+              for lmbda in lambdas]  # fmt: skip
+    for thread in merges:
+        thread.start()
+    for thread in merges:
+        thread.join()
+    assert [r.lmbda for r in Results(tmp_path, "Model").rows()] == lambdas
+    assert len(read_csv(tmp_path / "Model.csv")) == len(lambdas)
+
+
+def test_of_two_codecs_writing_one_file_the_last_one_wins_whole(ckpts, photographs, tmp_path):
+    """Nothing is refused and nothing is mixed: the file is that of either run."""
+    common = ["--ckpt_dir", str(ckpts), "--model_name", "Factorized"]
+
+    def compress(image, out):
+        assert codec.main(["compress", str(photographs / image), str(out), *common]) == 0
+
+    alone = set()
+    for image in SIZES:
+        compress(image, tmp_path / "alone")
+        alone.add((tmp_path / "alone").read_bytes())
+    out = tmp_path / "out.lic"
+    runs = [threading.Thread(target=compress, args=(image, out)) for image in [*SIZES] * 3]
+    for run in runs:
+        run.start()
+    while any(run.is_alive() for run in runs):
+        assert not out.exists() or out.read_bytes() in alone
+        runs[0].join(0.01)
+    assert len(alone) == 2 and out.read_bytes() in alone
+    assert files_in(tmp_path) == ["alone", "out.lic"]
+
+
+# Without room -------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_room():
+    """No file can grow beyond 1,000 bytes: the nearest to a full disk without one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_codec_without_room_keeps_the_old_file(ckpts, photographs, tmp_path, capsys):
+    out = tmp_path / "out.lic"
+    out.write_bytes(b"old")
+    arguments = ["compress", str(photographs / "odd.png"), str(out), "--ckpt_dir", str(ckpts)]
+    with no_room():
+        assert codec.main([*arguments, "--model_name", "Factorized"]) == 1
+    one_line(capsys, "codec.py: ", "File too large")
+    assert out.read_bytes() == b"old" and files_in(tmp_path) == ["out.lic"]
+
+
+def test_a_checkpoint_without_room_keeps_the_old_one(tmp_path):
+    """The library of the format has an exception of its own for it."""
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"old")
+    with no_room(), pytest.raises(CheckpointError, match="cannot be written.*too large"):
+        checkpoint.save(path, make("Factorized"), config={}, provenance={})
+    assert path.read_bytes() == b"old" and files_in(tmp_path) == [path.name]

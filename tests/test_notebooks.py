@@ -1,0 +1,151 @@
+"""The notebooks run from top to bottom, and the densities that they fit are densities."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from models.entropy.density import NonParametricDensity
+from models.entropy.fitting import divergence, fit, log_density
+from models.entropy.piecewise import PiecewiseLinearDensity
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = {
+    "complexity", "decoding_order", "rd_curves", "reconstructions", "side_information",
+    "univariate_density",
+}  # fmt: skip
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
+
+
+def test_all_notebooks_are_there():
+    assert {path.stem for path in NOTEBOOKS} == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+    """In a fresh kernel, on the built-in photographs, without touching the repository."""
+    monkeypatch.setenv("NOTEBOOK_OUTPUTS", str(tmp_path))
+    monkeypatch.delenv("KODAK_DIR", raising=False)
+    notebook = read(path)
+    folder = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert all(file.name.startswith(path.stem) and file.suffix == ".png" for file in written)
+    for file in written:
+        assert (ROOT / "Image4md" / file.name).is_file(), f"{file.name} is not committed"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs(path):
+    """Every code cell has been run, once and in order; no output names a machine's folder."""
+    notebook = read(path)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    text = str([{k: v for k, v in o.get("data", o).items() if "image" not in k} for o in outputs])
+    assert not re.search(r"/(home|root|Users|tmp|work|mnt)/", text)
+    assert len(notebook.cells) - len(code) >= 4  # explained
+
+
+def test_common_import_works_elsewhere(tmp_path):
+    """`common.start` finds the repository from its own place and sets no variable."""
+    script = "import common, os; common.start(); print(os.path.isdir('models'))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "notebooks")}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
+# The densities of univariate_density.ipynb ---------------------------------------------------
+
+
+def test_log_density_is_the_derivative_of_the_cumulative():
+    density = NonParametricDensity(3, filters=(3, 3, 3))
+    for factor in density.factors:
+        torch.nn.init.normal_(factor)
+    v = torch.linspace(-4, 4, 101).repeat(3, 1).requires_grad_()
+    cumulative = torch.sigmoid(density.logits_cumulative(v[:, None, :]))
+    (slope,) = torch.autograd.grad(cumulative.sum(), v)
+    torch.testing.assert_close(log_density(density, v).exp(), slope, rtol=1e-4, atol=1e-6)
+
+
+def test_log_density_is_finite_where_the_cumulative_rounds_to_one():
+    density = NonParametricDensity(1)
+    assert torch.isfinite(log_density(density, torch.tensor([[-1e3, 1e3]]))).all()
+
+
+def test_piecewise_linear_density_by_hand():
+    """Heights 0+, 1, 0+ over [0, 4] make a triangle: p(2) = 1/2, p(1) = p(3) = 1/4."""
+    density = PiecewiseLinearDensity(torch.tensor([0.0]), torch.tensor([4.0]), knots=3)
+    with torch.no_grad():
+        density.heights.copy_(torch.tensor([[-40.0, math.log(math.e - 1), -40.0]]))
+    p = density.log_density(torch.tensor([[-1.0, 1.0, 2.0, 3.0, 5.0]])).exp()
+    torch.testing.assert_close(p, torch.tensor([[0.0, 0.25, 0.5, 0.25, 0.0]]))
+
+
+def test_piecewise_linear_density_integrates_to_one():
+    low, high = torch.tensor([-3.0, 0.5]), torch.tensor([2.0, 9.0])
+    density = PiecewiseLinearDensity(low, high, knots=11)
+    torch.nn.init.normal_(density.heights)
+    v = torch.stack([torch.linspace(-4, 3, 70001), torch.linspace(0, 10, 70001)])
+    integral = torch.trapezoid(density.log_density(v).exp(), v)
+    torch.testing.assert_close(integral, torch.ones(2), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "knots"), [([0.0], [0.0], 5), ([1.0], [0.0], 5), ([0.0], [1.0], 1)]
+)
+def test_piecewise_linear_density_refuses(low, high, knots):
+    with pytest.raises(ValueError, match="two knots and low < high"):
+        PiecewiseLinearDensity(torch.tensor(low), torch.tensor(high), knots)
+
+
+def normal_points(n: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantiles of N(0, 1) and its log density there."""
+    standard = torch.distributions.Normal(0.0, 1.0)
+    points = standard.icdf((torch.arange(n) + 0.5) / n)[None]
+    return points, standard.log_prob(points)
+
+
+def test_divergence_of_two_normals():
+    """KL(N(0, 1) || N(m, s^2)) = log s + (1 + m^2) / (2 s^2) - 1/2, in nats."""
+    points, log_target = normal_points()
+    other = torch.distributions.Normal(0.5, 2.0)
+    expected = (math.log(2.0) + (1 + 0.25) / 8 - 0.5) / math.log(2)
+    found = divergence(other.log_prob, points, log_target).item()
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_fit_reaches_a_normal_and_reports_on_its_way():
+    points, log_target = normal_points()
+    density = NonParametricDensity(1, filters=(3, 3))
+    seen = {}
+    final = fit(
+        density,
+        lambda v: log_density(density, v),
+        points,
+        log_target,
+        steps=150,
+        lr=0.1,
+        batch=128,
+        visit=lambda step, kl: seen.update({step: kl.item()}),
+        visits={0, 150},
+    )
+    assert list(seen) == [0, 150]
+    assert seen[150] == final.item() < 0.1 < seen[0]

@@ -1,0 +1,43 @@
+"""What long work shows: a bar on a terminal, plain lines anywhere else."""
+
+import sys
+
+from models.drivers import Progress
+from models.training.journal import Journal
+
+ROW = {"step": 2, "epoch": 0, "loss": 1.5, "bpp": 0.5, "psnr": 30.0, "lr": 1e-4}
+
+
+def test_a_terminal_gets_a_bar_with_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Progress("lambda 1", 3, "image") as progress:
+        for _ in range(3):
+            progress.step()
+    shown = capsys.readouterr().err
+    assert "lambda 1:   0%|" in shown and "0/3" in shown and "left" not in shown
+
+
+def test_training_gives_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
+    journal = Journal(tmp_path)
+    journal.begin(0, 4)
+    journal.advance(2, "loss 1.5")
+    journal.record(ROW)
+    journal.close()
+    said = capsys.readouterr()
+    (line,) = said.out.splitlines()
+    assert line.startswith("epoch 0  step 2  loss 1.5000  0.5000 bpp  PSNR 30.00 dB  lr 1.00e-04")
+    assert "left 0:00:0" in line
+    assert "\r" not in said.out + said.err and not said.err
+    assert line in (tmp_path / "train.log").read_text()
+
+
+def test_training_draws_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    journal = Journal(tmp_path)
+    journal.begin(0, 4)
+    journal.advance(2, "loss 1.5")
+    journal.record(ROW)
+    journal.close()
+    said = capsys.readouterr()
+    assert "0/4" in said.err and not said.out
+    assert "PSNR 30.00 dB" in (tmp_path / "train.log").read_text()
