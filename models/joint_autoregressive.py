@@ -96,17 +96,24 @@ class JointAutoregressiveHierarchicalPriors(Codec):
         y = latents["y"]
         z_hat, z_likelihoods = self.entropy_bottleneck(latents["z"], mode)
         y_hat, y_measured = quantise(y, mode)
-        features = torch.cat([self.h_s(z_hat), self.context_prediction(y_hat)], 1)
-        scales, means = self.entropy_parameters(features).chunk(2, 1)
+        psi = self.h_s(z_hat)
+        scales, means = self.parameters_given(psi, y_hat)
+        if mode == "ste":  # as in coding: the context sees latents rounded around their means
+            scales, means = self.parameters_given(psi, round_ste(y, means))
+            y_hat = round_ste(y, means)
         if mode == "round":
             y_measured = torch.round(y - means) + means
-        if mode == "ste":
-            y_hat = round_ste(y, means)
         y_likelihoods = gaussian_likelihood(y_measured, scales, means)
         return {
             "x_hat": self.g_s(y_hat),
             "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
         }
+
+    def parameters_given(self, psi: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales and means, each (B, M, H/16, W/16), from h_s's features and the latents."""
+        features = torch.cat([psi, self.context_prediction(y_hat)], 1)
+        scales, means = self.entropy_parameters(features).chunk(2, 1)
+        return scales, means
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
         y = analyse(self.g_a, x, self.progress)
