@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from models.coding.container import MAX_PIXELS, Header, check_pixels, pack, unpack
 from models.coding.errors import StreamError
-from models.coding.integer import digest_parts
+from models.coding.integer import FreezeError, digest_parts
 from models.coding.loop import Coder
 from models.coding.range_coder import CodingTables, Reader, Writer
 from models.entropy.density import NonParametricDensity
+from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables
 from models.presets import OperatingPoint
 from models.tiles import Progress, synthesise
@@ -101,6 +102,11 @@ class Codec(nn.Module):
         """The frequency tables of each stream, from the present weights."""
         raise NotImplementedError
 
+    def table_counts(self) -> dict[str, int]:
+        """How many tables each stream has: one a channel, or, given z, one a Gaussian's scale."""
+        counts = {name: shape[1] for name, shape in self.latent_shapes(1, 64, 64).items()}
+        return counts | ({"y": SCALE_LEVELS} if "z" in self.streams else {})
+
     def frozen_networks(self) -> Networks:
         """The networks that feed the coder, in integers."""
         return {}
@@ -125,14 +131,19 @@ class Codec(nn.Module):
         """Derive the integers of the coding path from the present weights; returns self.
 
         `tables`: those stored in a checkpoint; made anew where None. Training mode and
-        loading of weights undo it. FreezeError when the weights cannot be frozen.
+        loading of weights undo it. FreezeError when the weights cannot be frozen, or the tables
+        are not as many as the model looks up.
         """
+        tables = tables or self.frozen_tables()
+        counts = {name: len(table) for name, table in tables.items()}
+        if counts != self.table_counts():
+            raise FreezeError(f"The tables are {counts}; the model needs {self.table_counts()}.")
         self.eval()
         # Convolutions with weights in this layout compute in it, a quarter faster on a CPU.
         self.to(memory_format=torch.channels_last)
         self._frozen = Frozen(
             f"{type(self).__name__} {self.N} {self.M}",
-            tables or self.frozen_tables(),
+            tables,
             self.frozen_networks(),
         )
         return self
@@ -172,9 +183,8 @@ class Codec(nn.Module):
     @torch.no_grad()
     def compress(self, x: Tensor) -> list[bytes]:
         """Images (B, 3, H, W) in [0, 1], any H, W >= 1, to one complete file each."""
-        batch, _, height, width = x.shape
-        padded = pad(x, self.downsampling)
-        latents = self.analysis(padded)
+        height, width = x.shape[-2:]
+        latents = self.analysis(pad(x, self.downsampling))  # the padded image is not kept
         streams = self.encode(latents)
         point = self.point
         lmbda, metric = (point.lmbda, point.metric) if point else (0.0, "mse")

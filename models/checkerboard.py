@@ -137,7 +137,7 @@ class CheckerboardAutogressive(Codec):
         def params_at(y_hat, positions, step):
             centres = cells(positions, width)
             seen = None if step == 0 else y_hat  # anchors have no context
-            params = context.at(prepared[:, positions], seen, centres, width + 2 * REACH)
+            params = context.at(prepared, seen, positions, centres, width + 2 * REACH)
             scales, means = params.chunk(2, 2)
             return means, scale_index(scales)
 

@@ -38,9 +38,9 @@ class CheckpointError(ValueError):
 def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
     """Write a model as safetensors: weights in fp16, frozen tables, metadata as JSON.
 
-    Convolution weights become fp16; everything small stays fp32. The tables and the digest
-    belong to the weights as rounded, so what is read back codes as what was written. The
-    model itself keeps its weights. Errors: CheckpointError for weights that are not
+    Weights of convolutions and GDN become fp16; everything small stays fp32. The tables and
+    the digest belong to the weights as rounded, so what is read back codes as what was
+    written. The model itself keeps its weights. Errors: CheckpointError for weights that are not
     finite in fp16 and for a full disk, OSError of the file system.
     """
     rounded = {name: _rounded(name, value) for name, value in model.state_dict().items()}
@@ -77,7 +77,7 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
 
 def _rounded(name: str, value: Tensor) -> Tensor:
     value = value.detach().cpu()
-    half = value.half() if value.ndim == 4 else value.float()
+    half = value.half() if value.ndim in (2, 4) else value.float()
     if not torch.isfinite(half).all():
         raise CheckpointError(f"The weights {name} are not finite in fp16; training diverged.")
     return half

@@ -139,7 +139,7 @@ class JointAutoregressiveHierarchicalPriors(Codec):
 
         def params_at(y_hat, positions, step):
             centres = cells(positions, width)
-            params = context.at(prepared[:, positions], y_hat, centres, width + 2 * REACH)
+            params = context.at(prepared, y_hat, positions, centres, width + 2 * REACH)
             scales, means = params.chunk(2, 2)
             return means, scale_index(scales)
 

@@ -11,17 +11,7 @@ from models import checkpoint
 from models.coding.container import Header, pack
 from models.images import read_image, to_uint8
 from tests.helpers import NAMES
-from tests.programs import LAMBDAS, SIZES, files_in, one_line, save_checkpoints, save_photographs
-
-
-@pytest.fixture(scope="module")
-def ckpts(tmp_path_factory):
-    return save_checkpoints(tmp_path_factory.mktemp("ckpts"))
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    return save_photographs(tmp_path_factory.mktemp("photographs"))
+from tests.programs import LAMBDAS, SIZES, files_in, one_line
 
 
 @pytest.fixture(scope="module")

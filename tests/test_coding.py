@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from models.coding.errors import StreamError
 from models.coding.loop import cells, code_latents
 from models.coding.orders import REACH, checkerboard, everywhere, raster, wavefront
-from models.coding.range_coder import CodingTables, Reader, Writer
+from models.coding.range_coder import CodingTables, Reader, Writer, escape_bits
 from models.entropy.tables import TOTAL, Tables, gaussian_tables, to_frequencies
 from models.layers import causal_mask, checkerboard_mask
 from tests.helpers import uniform
@@ -130,7 +130,7 @@ def test_symbols_of_any_size_come_back_exactly(coding, value, table):
 
 
 def test_edges_of_the_support_are_not_escaped(gaussians, coding):
-    """The outermost entries are symbols of their own; one further is an escape of 64 bits."""
+    """The outermost entries are symbols of their own; one further is an escape and its bits."""
     for table in (0, 40):
         first = int(gaussians.first[table])
         last = first + int(gaussians.lengths[table]) - 2
@@ -140,7 +140,18 @@ def test_edges_of_the_support_are_not_escaped(gaussians, coding):
             streams = write(coding, (symbols, indexes))
             assert (read(coding, streams, indexes)[0] == value).all()
             sizes.append(8 * len(streams[0]) / 50)
-        assert max(sizes[:2]) <= 25 < 64 < min(sizes[2:])
+        escape = np.log2(TOTAL / gaussians.rows()[table][-1])
+        for value, size in zip((first - 1, last + 1), sizes[2:], strict=True):
+            assert size == pytest.approx(escape + escape_bits(np.array([value]))[0], abs=1)
+        assert max(sizes[:2]) <= 25 < min(sizes[2:])
+
+
+@pytest.mark.parametrize(
+    "value,bits", [(0, 0), (-1, 0), (1, 1), (-2, 1), (2, 2), (7, 3), (-8, 3), (2**40, 41)]
+)
+def test_bits_of_an_escape_by_hand(value, bits):
+    """A length of 0 to 64; then, of 0, -1, 1, -2, 2 ... counted from 0, the bits below the top."""
+    assert escape_bits(np.array([value])) == pytest.approx(np.log2(65) + bits)
 
 
 def test_calls_and_batches_of_any_size(coding):

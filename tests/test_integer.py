@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.coding import integer
+from models.coding import integer, products
 from models.coding.integer import (
     EXACT,
     FRACTION_BITS,
@@ -199,10 +199,13 @@ def test_outputs_may_have_bits_of_their_own(network):
 
 
 def variants(compute, monkeypatch):
-    """Results under 2 threads, and in the smallest strips and chunks."""
+    """Results under 2 threads, in float64 alone, and in the smallest strips and chunks."""
     torch.set_num_threads(2)
     yield compute()
     torch.set_num_threads(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "has_bytes", lambda: False)
+        yield compute()
     monkeypatch.setattr(integer, "STRIP_BYTES", 1)
     monkeypatch.setattr(IntegerContext, "CHUNK", 5)
     yield compute()
@@ -256,9 +259,9 @@ def padded_grid(y):
 
 def context_outputs(frozen, psi, y, positions=None):
     positions = torch.arange(HEIGHT * WIDTH) if positions is None else positions
-    prepared = frozen.prepare(psi)[:, positions]
     grid = None if y is None else padded_grid(y)
-    return frozen.at(prepared, grid, cells(positions, WIDTH), WIDTH + 2 * REACH)
+    at = positions, cells(positions, WIDTH), WIDTH + 2 * REACH
+    return frozen.at(frozen.prepare(psi), grid, *at)
 
 
 def context_case(batch=2):

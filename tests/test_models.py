@@ -267,7 +267,10 @@ class Informed(Writer):
         for symbol, table in pairs:
             row, slot = self.rows[table], int(symbol) - self.first[table]
             inside = 0 <= slot < len(row) - 1
-            self.bits += 24 - np.log2(row[slot if inside else -1]) + (0 if inside else 64)
+            self.bits += 24 - np.log2(row[slot if inside else -1])
+            if not inside:  # a length of 0 to 64, and the bits below the highest
+                folded = 2 * int(symbol) if symbol >= 0 else -2 * int(symbol) - 1
+                self.bits += np.log2(65) + max(folded.bit_length() - 1, 0)
         return super().code(symbols, indexes)
 
 

@@ -5,21 +5,23 @@ w * 2**s with one s per output channel, chosen so that |w_q| <= 2**15. Integers 
 float64 tensors: products and sums are exact while |bias| + sum |w_q| * max |a_q| < 2**53,
 whatever the order of summation, the number of threads, the batch or the device. The
 bound is proven for each layer when it is built, and activations are clamped to LIMIT, so
-it holds for every input.
+it holds for every input. How a product is computed is left to `products`: any exact way
+gives the same integers.
 
-Convolutions are unfold + matrix product: a library's convolution may choose Winograd or
+Convolutions are gathering + matrix product: a library's convolution may choose Winograd or
 FFT, whose intermediate values are not integers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.coding.products import IntegerMatrix
 from models.layers import MaskedConv2d
 
 FRACTION_BITS = 12  # of activations inside the networks
@@ -61,29 +63,29 @@ class IntegerLinear:
                 raise FreezeError("The biases are too large for exact arithmetic.")
             scale = scale - too_large.double()
         self.inverse = _power_of_two(-self.shift)
+        self.matrices = self.products()
+
+    def products(self) -> list[IntegerMatrix]:
+        """The weight in the form, or the parts, that inputs are multiplied with."""
+        return [IntegerMatrix(self.weight)]
 
     def to(self, device: torch.device | str) -> IntegerLinear:
         """Move the integers; in place."""
-        self.weight, self.bias, self.inverse = (
-            t.to(device) for t in (self.weight, self.bias, self.inverse)
-        )
+        self.bias, self.inverse = self.bias.to(device), self.inverse.to(device)
+        for matrix in self.matrices:
+            matrix.to(device)
         return self
 
     def rescale(self, accumulators: Tensor) -> Tensor:
-        """floor(acc / 2**shift) within the limits, (..., out, n). Rounds: bias holds the half.
+        """floor(acc / 2**shift) within the limits, (..., out). Rounds: bias holds the half.
 
         Works in place on its argument.
         """
-        return accumulators.mul_(self.inverse[:, None]).floor_().clamp_(-LIMIT, LIMIT)
+        return accumulators.mul_(self.inverse).floor_().clamp_(-LIMIT, LIMIT)
 
-    def accumulate(self, columns: Tensor) -> Tensor:
-        """(..., K, n) -> (..., out, n). Weights on the left: BLAS is fastest that way."""
-        if columns.dim() == 2:  # one call, one pass: it counts in the small steps of a wavefront
-            return torch.addmm(self.bias[:, None], self.weight, columns)
-        return (self.weight @ columns).add_(self.bias[:, None])
-
-    def __call__(self, columns: Tensor) -> Tensor:
-        return self.rescale(self.accumulate(columns))
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Activations (n, K) to activations (n, out)."""
+        return self.rescale(self.matrices[0](rows).add_(self.bias))
 
     def integers(self) -> list[Tensor]:
         """What the results depend on, for a digest: tensors of any shape."""
@@ -91,62 +93,92 @@ class IntegerLinear:
 
 
 class IntegerConv(IntegerLinear):
-    """A convolution, (B, C, H, W) -> (B, out, H/stride, W/stride), in strips of rows."""
+    """A convolution, (B, C, H, W) -> (B, out, H/stride, W/stride)."""
 
     def __init__(self, layer: nn.Conv2d, inputs: int, outputs: Tensor | int):
-        super().__init__(layer.weight.flatten(1), _bias(layer), inputs, outputs)
         self.kernel, self.stride = layer.kernel_size[0], layer.stride[0]
+        super().__init__(layer.weight.flatten(1), _bias(layer), inputs, outputs)
+
+    def products(self) -> list[IntegerMatrix]:
+        taps = self.weight.unflatten(1, (-1, self.kernel**2))
+        return [IntegerMatrix(taps.transpose(1, 2).flatten(1))]  # by tap, then by channel
 
     def __call__(self, x: Tensor) -> Tensor:
-        kernel, stride, pad = self.kernel, self.stride, self.kernel // 2
-        batch, channels, height, width = x.shape
+        pad, (batch, _, height, width) = self.kernel // 2, x.shape
+        rows, columns = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
+        taps = [(i, j) for i in range(self.kernel) for j in range(self.kernel)]
+        out = x.new_empty(batch, rows, columns, len(self.bias))
         x = F.pad(x, (pad, pad, pad, pad))
-        rows, columns = (height - 1) // stride + 1, (width - 1) // stride + 1
-        out = x.new_empty(batch, len(self.bias), rows, columns)
-        strip = _strip(batch * channels * kernel * kernel * columns)
-        for top in range(0, rows, strip):
-            bottom = min(top + strip, rows)
-            part = x[:, :, top * stride : (bottom - 1) * stride + kernel]
-            done = super().__call__(F.unfold(part, kernel, stride=stride))
-            out[:, :, top:bottom] = done.unflatten(2, (bottom - top, columns))
-        return out
+        for here, acc in _gathered(self.matrices[0], x, taps, self.stride, rows, columns):
+            out[:, here] = self.rescale(acc.add_(self.bias))
+        return out.permute(0, 3, 1, 2)
 
 
 class IntegerDeconv(IntegerLinear):
-    """A transposed convolution, (B, C, H, W) -> (B, out, H*stride, W*stride), in strips."""
+    """A transposed convolution, (B, C, H, W) -> (B, out, H*stride, W*stride).
+
+    The outputs of one phase (row and column modulo stride) see the same taps: each phase is a
+    convolution of stride 1.
+    """
 
     def __init__(self, layer: nn.ConvTranspose2d, inputs: int, outputs: Tensor | int):
-        kernel, self.channels = layer.kernel_size[0], layer.out_channels
+        self.kernel, self.stride = layer.kernel_size[0], layer.stride[0]
+        # Output o = q * stride + phase gathers inputs q + d with tap phase + pad - d * stride.
+        self.reach = self.kernel // 2 // self.stride + 1
+        taps = [
+            [(d, first - d * self.stride) for d in range(-self.reach, self.reach + 1)]
+            for first in range(self.kernel // 2, self.kernel // 2 + self.stride)
+        ]
+        self.phases = [[(d, t) for d, t in each if 0 <= t < self.kernel] for each in taps]
         # Bound and scale per output channel: each sees at most all inputs times all taps.
-        per_output = layer.weight.transpose(0, 1).flatten(1)
-        super().__init__(per_output, _bias(layer), inputs, outputs)
-        taps = self.weight.view(self.channels, layer.in_channels, kernel * kernel)
-        self.taps = taps.transpose(1, 2).reshape(-1, layer.in_channels).contiguous()
-        self.kernel, self.stride = kernel, layer.stride[0]
+        super().__init__(layer.weight.transpose(0, 1).flatten(1), _bias(layer), inputs, outputs)
 
-    def to(self, device: torch.device | str) -> IntegerDeconv:
-        super().to(device)
-        self.taps = self.taps.to(device)
-        return self
+    def products(self) -> list[IntegerMatrix]:
+        taps = self.weight.view(len(self.weight), -1, self.kernel, self.kernel)
+        return [
+            IntegerMatrix(torch.cat([taps[:, :, i, j] for _, i in rows for _, j in columns], 1))
+            for rows in self.phases
+            for columns in self.phases
+        ]
 
     def __call__(self, x: Tensor) -> Tensor:
-        kernel, stride, pad = self.kernel, self.stride, self.kernel // 2
-        batch, _, height, width = x.shape
-        full = x.new_zeros(batch, self.channels, height * stride + kernel, width * stride + kernel)
-        across = (width - 1) * stride + kernel
-        strip = _strip(batch * len(self.taps) * width)
-        for top in range(0, height, strip):
-            part = x[:, :, top : top + strip]
-            down = (part.shape[2] - 1) * stride + kernel
-            columns = self.taps @ part.flatten(2)  # (B, out*k*k, n)
-            start = top * stride
-            full[:, :, start : start + down, :across] += F.fold(
-                columns, (down, across), kernel, stride=stride
-            )
-        # Output row o gathers inputs i with o = i * stride - pad + tap.
-        inside = full[:, :, pad : pad + height * stride, pad : pad + width * stride]
-        acc = inside.flatten(2) + self.bias[:, None]
-        return self.rescale(acc).unflatten(2, (height * stride, width * stride))
+        stride, reach, (batch, _, height, width) = self.stride, self.reach, x.shape
+        out = x.new_empty(batch, height, stride, width, stride, len(self.bias))
+        x = F.pad(x, (reach, reach, reach, reach))
+        for phase, matrix in enumerate(self.matrices):
+            i, j = divmod(phase, stride)
+            taps = [(reach + d, reach + e) for d, _ in self.phases[i] for e, _ in self.phases[j]]
+            for here, acc in _gathered(matrix, x, taps, 1, height, width):
+                out[:, here, i, :, j] = self.rescale(acc.add_(self.bias))
+        return out.view(batch, height * stride, width * stride, -1).permute(0, 3, 1, 2)
+
+
+def _gathered(
+    matrix: IntegerMatrix,
+    x: Tensor,
+    taps: list[tuple[int, int]],
+    stride: int,
+    rows: int,
+    columns: int,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Accumulators of a convolution over x (B, C, H, W), in strips of rows: (rows, (B, n, w, out)).
+
+    Output (r, c) sees the inputs (r * stride + i, c * stride + j) of all taps (i, j).
+    """
+    parts = [part.contiguous() for part in matrix.split(x.permute(0, 2, 3, 1))]
+    batch, channels = x.shape[:2]
+    strip = max(1, STRIP_BYTES // (8 * batch * channels * len(taps) * columns))
+    for top in range(0, rows, strip):
+        here = slice(top, min(top + strip, rows))
+        seen = [
+            torch.cat([
+                part[:, i + top * stride : i + (here.stop - 1) * stride + 1 : stride,
+                     j : j + (columns - 1) * stride + 1 : stride]
+                for i, j in taps
+            ], 3).flatten(0, 2)
+            for part in parts
+        ]  # fmt: skip
+        yield here, matrix.product(seen).unflatten(0, (batch, -1, columns))
 
 
 def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -156,10 +188,6 @@ def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
 def _power_of_two(exponents: Tensor) -> Tensor:
     # Not torch.exp2: its vectorised form promises the last bit only almost.
     return torch.from_numpy(np.ldexp(1.0, exponents.numpy().astype(np.int64)))
-
-
-def _strip(elements_per_row: int) -> int:
-    return max(1, STRIP_BYTES // (8 * elements_per_row))
 
 
 def leaky_relu(x: Tensor) -> Tensor:
@@ -242,8 +270,11 @@ class IntegerContext:
         ]
         self.psi_channels = convs[0].in_channels - context.out_channels
 
+        first = self.layers[0].weight.split([self.psi_channels, context.out_channels], 1)
+        self.psi, self.seen = map(IntegerMatrix, first)  # the two halves of the first layer
+
     def to(self, device: torch.device | str) -> IntegerContext:
-        for layer in (self.context, *self.layers):
+        for layer in (self.context, *self.layers, self.psi, self.seen):
             layer.to(device)
         self.rows, self.columns = self.rows.to(device), self.columns.to(device)
         return self
@@ -254,35 +285,35 @@ class IntegerContext:
 
     def prepare(self, psi: Tensor) -> Tensor:
         """psi (B, 2M, H, W) -> the psi half of the first layer, (B, H*W, 10M/3)."""
-        weight, bias = self.layers[0].weight[:, : self.psi_channels], self.layers[0].bias
-        psi = psi.flatten(2)
-        prepared = psi.new_empty(psi.shape[0], psi.shape[2], len(bias))
-        for start in range(0, psi.shape[2], self.CHUNK):
-            here = slice(start, start + self.CHUNK)
-            prepared[:, here] = (weight @ psi[:, :, here]).add_(bias[:, None]).transpose(1, 2)
-        return prepared
+        rows = psi.permute(0, 2, 3, 1).flatten(0, 2)
+        prepared = rows.new_empty(len(rows), len(self.layers[0].bias))
+        for here, out in zip(rows.split(self.CHUNK), prepared.split(self.CHUNK), strict=True):
+            torch.add(self.psi(here), self.layers[0].bias, out=out)
+        return prepared.unflatten(0, (len(psi), -1))
 
-    def at(self, prepared: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
-        """Parameters at positions: (B, n, 10M/3) -> (B, n, 2M).
+    def at(
+        self, prepared: Tensor, y_hat: Tensor | None, positions: Tensor, centres: Tensor, row: int
+    ) -> Tensor:
+        """Parameters at positions (n,): from what `prepare` made to (B, n, 2M).
 
         y_hat (B, cells, M) is the padded grid whose rows are `row` cells long, and centres
         (n,) are the positions' cells; None stands for a context of zero, features and all.
         """
-        chunks = zip(prepared.split(self.CHUNK, 1), centres.split(self.CHUNK), strict=True)
-        return torch.cat([self._at(p, y_hat, c, row) for p, c in chunks], 1)
+        out = prepared.new_empty(len(prepared), len(positions), len(self.layers[-1].bias))
+        for start in range(0, len(positions), self.CHUNK):
+            here = slice(start, start + self.CHUNK)
+            out[:, here] = self._at(prepared[:, positions[here]], y_hat, centres[here], row)
+        return out
 
     def _at(self, prepared: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
         first, *rest = self.layers
-        acc = prepared.flatten(0, 1).t()  # (10M/3, B*n)
-        if y_hat is None:
-            acc = acc.clone()
-        else:
-            seen = self._neighbours(y_hat, centres, row)
-            acc = torch.addmm(acc, first.weight[:, self.psi_channels :], self.context(seen.t()))
+        acc = prepared.flatten(0, 1)  # (B*n, 10M/3), a copy of the caller's already
+        if y_hat is not None:
+            acc += self.seen(self.context(self._neighbours(y_hat, centres, row)))
         x = first.rescale(acc)
         for layer in rest:
             x = layer(leaky_relu(x))
-        return x.t().unflatten(0, prepared.shape[:2])
+        return x.unflatten(0, prepared.shape[:2])
 
     def _neighbours(self, y_hat: Tensor, centres: Tensor, row: int) -> Tensor:
         """What the context sees around cells (n,) of y_hat (B, cells, M): (B*n, taps*M)."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from models.coding.errors import StreamError
 from models.entropy.tables import Tables
 
-ESCAPE_WORDS = 4  # an escaped symbol follows as 4 words of 16 bits
+WORD = 16  # bits of an escaped symbol that are coded at a time
+POWERS = np.left_shift(np.uint64(1), np.arange(64, dtype=np.uint64))
 BLOCK = 1 << 20  # symbols that temporaries are made for at a time
 
 
@@ -36,7 +37,7 @@ class CodingTables:
         self.first = tables.first.astype(np.int64)
         self.index_type = np.uint8 if len(tables) <= 256 else np.uint16
         stream = _library()
-        self.words = stream.model.Uniform(1 << 16)
+        self.lengths, self.words = stream.model.Uniform(len(POWERS) + 1), stream.model.Uniform()
         self.models = [
             stream.model.Categorical((row - 1).astype(np.float64), perfect=False)
             for row in tables.rows()
@@ -83,8 +84,15 @@ class Writer:
         for table, start, end in groups:
             encoder.encode(slots[start:end], tables.models[table])
         if outside:
-            words = np.concatenate(outside).astype("<i8").view("<u2").astype(np.int32)
-            encoder.encode(words, tables.words)
+            self._escape(encoder, np.concatenate(outside))
+
+    def _escape(self, encoder, symbols: np.ndarray) -> None:
+        """Symbols of any size (n,), as Elias' gamma code has them: length, then bits."""
+        folded, lengths = _folded(symbols)
+        encoder.encode(lengths.astype(np.int32), self.tables.lengths)
+        for shift, here, sizes in _words(lengths):
+            parts = folded[here] >> np.uint64(shift) & (sizes - 1).astype(np.uint64)
+            encoder.encode(parts.astype(np.int32), self.tables.words, sizes)
 
     def finish(self) -> list[bytes]:
         """The streams, one per image."""
@@ -130,13 +138,43 @@ class Reader:
                 outside.append(np.flatnonzero(escaped) + start)
         if outside:
             where = np.concatenate(outside)
-            words = decoder.decode(tables.words, len(where) * ESCAPE_WORDS)
-            symbols[where] = words.astype("<u2").view("<i8")
+            symbols[where] = self._escaped(decoder, len(where))
+
+    def _escaped(self, decoder, count: int) -> np.ndarray:
+        """The inverse of `Writer._escape`: (count,) int64."""
+        lengths = decoder.decode(self.tables.lengths, count).astype(np.int64)
+        folded = np.where(lengths > 0, POWERS[np.maximum(lengths, 1) - 1], np.uint64(0))
+        for shift, here, sizes in _words(lengths):
+            parts = decoder.decode(self.tables.words, sizes).astype(np.uint64)
+            folded[here] |= parts << np.uint64(shift)
+        return (folded >> np.uint64(1)).astype(np.int64) ^ -(folded & np.uint64(1)).astype(np.int64)
 
     def finish(self) -> None:
         """StreamError if a stream holds more than was read."""
         if not all(decoder.maybe_exhausted() for decoder in self.decoders):
             raise StreamError("A stream is damaged: data are left over after the last symbol.")
+
+
+def escape_bits(symbols: np.ndarray) -> np.ndarray:
+    """What follows the escape of each symbol (n,), in bits: its length and its bits."""
+    lengths = _folded(symbols)[1]
+    return np.log2(len(POWERS) + 1) + np.maximum(lengths - 1, 0)
+
+
+def _folded(symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """0, -1, 1, -2 ... as 0, 1, 2, 3 ..., (n,) uint64, and how many bits each of these has."""
+    wide = symbols.astype(np.int64)
+    folded = (wide << 1 ^ wide >> 63).astype(np.uint64)
+    return folded, np.searchsorted(POWERS, folded, side="right")
+
+
+def _words(lengths: np.ndarray):
+    """The bits below each number's highest, in words: (shift, which have one, its 2**bits)."""
+    for shift in range(0, len(POWERS), WORD):
+        bits = np.clip(lengths - 1 - shift, 0, WORD)
+        here = bits > 0
+        if here.any():
+            yield shift, here, np.left_shift(1, bits[here]).astype(np.int32)
 
 
 def _groups(indexes: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:

@@ -1,0 +1,99 @@
+"""Products of integer matrices, exact on every machine, on the quickest way that the CPU offers.
+
+In float64, products and sums are exact as long as they stay below 2**53. Where a CPU multiplies
+bytes (VNNI: 8-bit factors, 32-bit sums), both factors are split into digits of base 256 and
+the products of digits, exact as well, are put together: the same integers with a quarter of the
+memory traffic, which is what the small products of a wavefront are bound by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+BASE = 256
+DIGIT = 127  # the largest digit; the smallest is -128
+REACH = (DIGIT, DIGIT * (1 + BASE), DIGIT * (1 + BASE + BASE**2))  # of one, two, three digits
+LONGEST = 1 << 14  # terms in a sum: 2**14 * 2**14 fits 32 bits, and 2**16 times that 53 bits
+
+
+@cache
+def has_bytes() -> bool:
+    """Whether this CPU has byte products that are exact.
+
+    Older instructions add two products in 16 bits and saturate there, so the largest
+    products of all are looked at too.
+    """
+    if not torch.cpu._is_vnni_supported():
+        return False
+    low, high = torch.full((32, 256), -128, dtype=torch.int8), torch.full((256, 32), 127).char()
+    return all(
+        bool((torch._int_mm(a, b) == int(a[0, 0]) * int(b[0, 0]) * 256).all())
+        for a in (low, -(low + 1))
+        for b in (high, -(high + 1))
+    )
+
+
+class IntegerMatrix:
+    """Integers (out, K), at most 2**15 in size, to be multiplied with integers up to 2**23.
+
+    The caller sees to it that sums stay below 2**53.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.weight = weight.contiguous()
+        self.bytes: Tensor | None = None  # (K, 2 out): the low digits, then the high ones
+        # Two digits reach further down than up: a row with a larger entry is kept negated.
+        self.sign = torch.where(weight.amax(1) > REACH[1], -1.0, 1.0).double()
+        signed = weight * self.sign[:, None]
+        low, high = _digits(signed, 2)
+        fits = torch.equal(high.double() * BASE + low, signed)
+        # With a single term torch 2.13 mistakes the layout and gives wrong numbers.
+        if fits and 1 < weight.shape[1] <= LONGEST:
+            self.bytes = torch.cat([low, high]).t()
+
+    def to(self, device: torch.device | str) -> IntegerMatrix:
+        """Move the integers; in place."""
+        self.weight, self.sign = self.weight.to(device), self.sign.to(device)
+        if self.bytes is not None:
+            self.bytes = self.bytes.to(device)
+        return self
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Integers in float64, any shape, as digits (int8, lowest first), or as they are where
+        there is no use for digits."""
+        if self.bytes is None or values.device.type != "cpu" or not has_bytes():
+            return [values]
+        largest = values.abs().max() if values.numel() else 0
+        for count, reach in enumerate(REACH, 1):
+            if largest <= reach:
+                return _digits(values, count)
+        return [values]
+
+    def product(self, rows: Sequence[Tensor]) -> Tensor:
+        """Parts (n, K), as `split` makes them, times the transpose: (n, out) float64."""
+        if rows[0].dtype == torch.float64:
+            return rows[0] @ self.weight.t()
+        sums = torch._int_mm(torch.cat(list(rows)), self.bytes)
+        total: Tensor | None = None
+        for part in reversed(sums.view(len(rows), len(rows[0]), 2, -1).unbind()):
+            here = part[:, 0].double().add_(part[:, 1], alpha=BASE)
+            total = here if total is None else total.mul_(BASE).add_(here)
+        return total.mul_(self.sign)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Integers (n, K) times the transpose: (n, out) float64."""
+        return self.product(self.split(rows))
+
+
+def _digits(values: Tensor, count: int) -> list[Tensor]:
+    """Balanced digits of base 256, in -128..127, lowest first."""
+    rest = values.to(torch.int32)
+    digits = [rest.to(torch.int8)]  # keeps the lowest byte, as a signed number
+    for _ in range(count - 1):
+        rest = (rest + BASE // 2) >> 8
+        digits.append(rest.to(torch.int8))
+    return digits

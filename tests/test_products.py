@@ -1,0 +1,77 @@
+"""Integer products: Python's own integers, whichever way the CPU computes them."""
+
+import numpy as np
+import pytest
+import torch
+
+from models.coding import products
+from models.coding.products import LONGEST, REACH, IntegerMatrix
+
+LARGEST_WEIGHT, LARGEST_INPUT = 1 << 15, 1 << 23
+
+
+def integers(seed, shape, *, largest, extremes=()):
+    """Random integers in float64 with the extremes, of both signs, sprinkled over them."""
+    generator = np.random.default_rng(seed)
+    values = generator.integers(-largest, largest + 1, shape)
+    for value in (v for e in extremes for v in (e, -e)):
+        values.flat[generator.integers(values.size, size=max(values.size // 20, 1))] = value
+    return torch.from_numpy(values).double()
+
+
+def python_product(rows, weight):
+    return rows.numpy().astype(object) @ weight.numpy().astype(object).T
+
+
+@pytest.fixture(params=["as the CPU has it", "float64"])
+def way(request, monkeypatch):
+    if request.param == "float64":
+        monkeypatch.setattr(products, "has_bytes", lambda: False)
+
+
+@pytest.mark.parametrize("largest", [1, *REACH, *(r + 1 for r in REACH), LARGEST_INPUT])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 5), (20, 300, 33)])
+def test_products_equal_pythons_integers(shape, largest, way):
+    n, terms, outputs = shape
+    weight = integers(1, (outputs, terms), largest=LARGEST_WEIGHT, extremes=(1 << 15, REACH[1]))
+    rows = integers(2, (n, terms), largest=largest, extremes=(largest,))
+    found = IntegerMatrix(weight)(rows)
+    assert found.dtype == torch.float64
+    assert np.array_equal(found.numpy().astype(object), python_product(rows, weight))
+
+
+@pytest.mark.parametrize("signs", [(1, 1), (-1, -1), (1, -1), (-1, 1)])
+def test_the_largest_sums_are_exact(signs, way):
+    """All factors at their limits: what saturating instructions get wrong."""
+    weight = torch.full((2, LONGEST), float(REACH[1] * signs[0]), dtype=torch.float64)
+    rows = torch.full((3, LONGEST), float(REACH[2] * signs[1]), dtype=torch.float64)
+    expected = signs[0] * signs[1] * REACH[1] * REACH[2] * LONGEST
+    assert (IntegerMatrix(weight)(rows) == expected).all()
+
+
+@pytest.mark.parametrize(
+    "row,has_digits",
+    [
+        ([REACH[1], -LARGEST_WEIGHT], True),
+        ([LARGEST_WEIGHT, -REACH[1]], True),  # kept negated
+        ([LARGEST_WEIGHT, -LARGEST_WEIGHT], False),  # left to float64
+    ],
+)
+def test_weights_at_their_limits_have_digits_or_a_way_around(row, has_digits, way):
+    matrix = IntegerMatrix(torch.tensor([row, [1, 2]], dtype=torch.float64))
+    assert (matrix.bytes is not None) == has_digits
+    rows = torch.tensor([[3.0, 7.0], [-127.0, 128.0]], dtype=torch.float64)
+    expected = python_product(rows, torch.tensor([row, [1, 2]]))
+    assert np.array_equal(matrix(rows).numpy().astype(object), expected)
+
+
+def test_digits_are_as_many_as_the_largest_value_needs():
+    if not products.has_bytes():
+        pytest.skip("needs a CPU with byte products (VNNI)")
+    matrix = IntegerMatrix(torch.ones(1, 2, dtype=torch.float64))
+    for count, reach in enumerate(REACH, 1):
+        digits = matrix.split(torch.tensor([[float(-reach)]], dtype=torch.float64))
+        assert [d.dtype for d in digits] == [torch.int8] * count
+        assert sum(int(d) * 256**k for k, d in enumerate(digits)) == -reach
+    (beyond,) = matrix.split(torch.tensor([[REACH[2] + 1.0]], dtype=torch.float64))
+    assert beyond.dtype == torch.float64
