@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     add("--N", type=int, help="channels of the inner layers, in place of the operating point's")
     add("--M", type=int, help="channels of the latent, in place of the operating point's")
     add("--init_ckpt", metavar="FILE", help="start from every tensor of FILE that fits")
+    add("--fixed", nargs="+", default=[], metavar="PART", help="parts not to train: g_a g_s ...")
     add("--import_module", metavar="MODULE", help="import first: one that registers your own model")
 
     group = made.add_argument_group("data")
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--exp_version", metavar="NAME", help="folder of the run in runs/<Model>/; none: a number")
     add("--resume", action="store_true", help="go on from the run's state, if it has one")
+    add("--val_time", type=int, default=1, help="epochs from one validation to the next")
     add("--check_time", type=int, default=10, help="epochs from one checkpoint to the next")
     add("--save_minutes", type=float, default=5, help="at most so much work is lost by kill -9")
     add("--time_limit", type=float, metavar="SECONDS", help="save the state and stop after so long")

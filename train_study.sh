@@ -11,7 +11,7 @@
 #     STEPS           multiplies the number of steps of every stage; 0.01 is a trial           [1]
 #     TIME_PER_STAGE  seconds after which a stage is left for the next call; 0: no limit       [0]
 #     BATCH, PATCH    crops a step and process, and their side                            [16 256]
-#     PRECISION       bf16 or fp32                              [bf16 on a GPU, fp32 on a CPU]
+#     PRECISION       bf16 or fp32                       [bf16 where the GPU or CPU computes in it]
 #     CKPTS, RUNS     folders of the checkpoints and of the runs; change both for a trial
 #                                                                                    [ckpts runs]
 #     OPTIONS         more flags for train.py, such as '--compile'                            ['']
@@ -42,8 +42,10 @@ OPTIONS=${OPTIONS:-}
 RECORD=
 if [ "$CKPTS" = ckpts ]; then RECORD=--record; fi # the curves of the study itself
 if [ -z "${PRECISION:-}" ]; then
-    has_gpu=$(python -c 'import torch; print(torch.cuda.is_available())')
-    if [ "$has_gpu" = True ] && [ "$DEVICE" != cpu ]; then PRECISION=bf16; else PRECISION=fp32; fi
+    has_bf16=$(DEVICE=$DEVICE python -c 'import os, torch
+gpu = os.environ["DEVICE"] != "cpu" and torch.cuda.is_available()
+print(gpu or torch.cpu._is_avx512_bf16_supported())')
+    if [ "$has_bf16" = True ]; then PRECISION=bf16; else PRECISION=fp32; fi
 fi
 
 J=JointAutoregressiveHierarchicalPriors
@@ -77,7 +79,7 @@ stage() {
         --epoch "$epochs" --steps_per_epoch "$per_epoch" --batch_size "$BATCH" \
         --patch_size "$PATCH" --precision "$PRECISION" \
         --optimizer muon --lr "$lr" --scheduler cosine --warmup 50 --clip 1 --ema 0.999 \
-        --ste_fraction 0.1 --check_time 20 --time_limit "$TIME_PER_STAGE" \
+        --ste_fraction 0.1 --val_time 5 --check_time 20 --time_limit "$TIME_PER_STAGE" \
         --ckpts "$CKPTS" --runs "$RUNS" --exp_version "study_lmbda_$lmbda" --resume $RECORD \
         ${init[@]+"${init[@]}"} $OPTIONS
 }

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.programs import save_checkpoints, save_photographs
+
 # The same examples on every run; a slow machine is not a failure.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
@@ -38,3 +40,15 @@ def threads_restored():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def ckpts(tmp_path_factory):
+    """Small checkpoints of all models, see `save_checkpoints`."""
+    return save_checkpoints(tmp_path_factory.mktemp("ckpts"))
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Two small images, see `save_photographs`."""
+    return save_photographs(tmp_path_factory.mktemp("photographs"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from models import checkpoint
 from models.images import to_uint8, write_image
 from models.presets import OperatingPoint
+from models.results import Row
 from tests.helpers import NAMES, M, N, image, make
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,11 @@ def save_photographs(folder: Path) -> Path:
     for seed, (name, size) in enumerate(SIZES.items()):
         write_image(folder / name, to_uint8(image(*size, seed)))
     return folder
+
+
+def result_row(lmbda: float, name: str = "a.png", bpp: float = 1.0, similarity: float = 0.9) -> Row:
+    """A result of test.py on an image of 10 x 20 pixels."""
+    return Row(lmbda, name, 10, 20, int(bpp * 200), bpp, 30.0, similarity, bpp, 0.1, 0.2)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

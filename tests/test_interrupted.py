@@ -28,10 +28,9 @@ from tests.programs import (
     load_test_program,
     one_line,
     read_csv,
+    result_row,
     save_checkpoints,
-    save_photographs,
 )
-from tests.test_drivers import row
 
 driver = load_test_program()
 
@@ -39,11 +38,6 @@ driver = load_test_program()
 @pytest.fixture(scope="module")
 def ckpts(tmp_path_factory):
     return save_checkpoints(tmp_path_factory.mktemp("ckpts"), ["Factorized"])
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    return save_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 def words(ckpts, photographs, folder) -> list[str]:
@@ -141,7 +135,9 @@ def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, 
     for drawing in ("draw_curves", "draw_sheet"):
         monkeypatch.setattr(driver, drawing, lambda *_: None)
     monkeypatch.setattr(
-        driver, "evaluate", lambda point, images, *_: [row(point.lmbda, i.name) for i in images]
+        driver,
+        "evaluate",
+        lambda point, images, *_: [result_row(point.lmbda, i.name) for i in images],
     )
     arguments = words(ckpts, photographs, tmp_path)
     with locked(tmp_path / "out" / f"lmbda_{LAMBDAS[0]:g}"):  # as the first one does
@@ -153,7 +149,7 @@ def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, 
 
 def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
     lambdas = [k / 100 for k in range(1, 13)]
-    merges = [threading.Thread(target=Results(tmp_path, "Model").merge, args=([row(lmbda)],))
+    merges = [threading.Thread(target=Results(tmp_path, "Model").merge, args=([result_row(lmbda)],))
               for lmbda in lambdas]  # fmt: skip
     for thread in merges:
         thread.start()

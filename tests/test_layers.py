@@ -13,6 +13,7 @@ from models.layers import (
     checkerboard_mask,
     conv,
     deconv,
+    gdn,
     lower_bound,
     quantise,
     round_offset,
@@ -99,8 +100,24 @@ def test_gdn_computes_in_single_precision_under_autocast():
     x = torch.randn(1, 6, 4, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = ours(x.bfloat16())
-    assert y.dtype == torch.float32
-    torch.testing.assert_close(y, ours(x.bfloat16().float()))
+    assert y.dtype == torch.bfloat16  # rounded once, at the end, for the next convolution
+    torch.testing.assert_close(y, ours(x.bfloat16().float()).bfloat16(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_in_blocks_is_gdn_in_one(inverse, monkeypatch):
+    ours, _ = gdn_pair(inverse)
+    x, upstream = torch.randn(2, 6, 5, 7), torch.randn(2, 6, 5, 7)
+    results = []
+    for size in (1 << 20, 4 * 6 * 3):  # all 70 pixels at once; 3 and, at the end, 1
+        monkeypatch.setattr(gdn, "BLOCK_BYTES", size // torch.get_num_threads())
+        leaf = x.clone().requires_grad_()
+        ours.zero_grad()
+        y = ours(leaf)
+        y.backward(upstream)
+        results.append((y.detach(), leaf.grad, ours.beta.grad, ours.gamma.grad))
+    for whole, blocks in zip(*results, strict=True):
+        torch.testing.assert_close(blocks, whole)
 
 
 def test_lower_bound_passes_only_the_gradient_that_helps():

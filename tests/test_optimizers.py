@@ -12,6 +12,7 @@ from torch import nn
 import models
 from models.training.optimizers import (
     OPTIMIZERS,
+    QUINTIC,
     SOAP,
     Muon,
     adam_update,
@@ -59,6 +60,18 @@ def test_orthogonalize_keeps_the_singular_vectors():
     assert torch.allclose(inner, torch.diag(inner.diagonal()), atol=1e-5)
     # Its distance from the polar factor U V' is what the singular values leave.
     assert (inner.diagonal() - 1).abs().max() < 0.4
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (32, 300), (300, 32)])
+def test_orthogonalize_is_newton_schulz_also_where_singular_values_are_tiny(shape):
+    """Against the iteration as Jordan writes it, on the matrix itself and in double precision."""
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    matrix = u @ torch.diag(torch.logspace(0, -6, len(v))) @ v
+    expected = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        gram = expected @ expected.t()
+        expected = QUINTIC[0] * expected + (QUINTIC[1] * gram + QUINTIC[2] * gram @ gram) @ expected
+    torch.testing.assert_close(orthogonalize(matrix).double(), expected, rtol=0, atol=1e-3)
 
 
 def test_orthogonalize_ignores_the_scale_and_keeps_zeros():

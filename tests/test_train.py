@@ -103,6 +103,14 @@ def test_a_run_leaves_checkpoint_curve_log_and_state(run, capsys):
     assert torch.equal(model.state_dict()["g_a.0.weight"], averaged.half().float())
 
 
+def test_validation_comes_every_val_time_epochs_and_at_the_end(run):
+    words = ("--epoch", "5", "--steps_per_epoch", "2", "--val_time", "2")
+    assert run("--exp_version", "a", *words) == 0
+    curve = rows(run.folder, "a")
+    assert [bool(row["val_loss"]) for row in curve] == [False, True, False, True, True]
+    assert run("--exp_version", "b", "--val_time", "0") == 1
+
+
 @pytest.mark.parametrize("name", list(models.MODELS))
 def test_every_model_trains(name, run):
     words = ("--model_name", name, "--patch_size", "64", "--epoch", "1", "--batch_size", "1")

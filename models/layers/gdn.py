@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers.bounds import lower_bound
@@ -15,54 +14,73 @@ REPARAM_OFFSET = 2.0**-18
 PEDESTAL = REPARAM_OFFSET**2
 BETA_MIN = 1e-6
 GAMMA_INIT = 0.1
-BLOCK_BYTES = 3 << 17  # of one operand and thread, a fraction of a core's own cache
+BLOCK_BYTES = 1 << 19  # of one fp32 operand and CPU thread, a fraction of a core's own cache
+
+
+def _blocks(rows: Tensor) -> int:
+    """Rows worked on at a time. On a CPU, as many as stay in the cache from the first operation
+    to the last: GDN is bound by memory, not by arithmetic. On a GPU, all."""
+    if rows.device.type != "cpu":
+        return max(len(rows), 1)
+    return max(BLOCK_BYTES * torch.get_num_threads() // (4 * rows.shape[1]), 1)
+
+
+def _normalise(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, keep: bool = False):
+    """y = x * n**p with n = beta + gamma x**2, p = -1/2 (GDN) or 1/2 (inverse GDN).
+
+    On rows (pixels, channels). y has the type of x; all between has that of gamma, fp32, since n
+    spans decades. Returns y and, if `keep`, n, else None.
+    """
+    y = torch.empty_like(x)
+    norm = torch.empty_like(x, dtype=gamma.dtype) if keep else None
+    size = _blocks(x)
+    for start in range(0, len(x), size):
+        part = x[start : start + size].to(gamma.dtype)
+        n = torch.addmm(beta, part.square(), gamma.t())
+        if keep:
+            norm[start : start + size] = n
+        root = n.sqrt_() if inverse else n.rsqrt_()
+        torch.mul(part, root, out=root)
+        y[start : start + size] = root
+    return y, norm
 
 
 class _Normalise(torch.autograd.Function):
-    """y = x * n**p with n = beta + gamma x**2, p = -1/2 (GDN) or 1/2 (inverse GDN).
+    """`_normalise` with its gradient: one product forwards, two backwards; keeps x, n, gamma.
 
-    Works on rows (pixels, channels): one product forwards, two backwards, and only x, n
-    and gamma are kept. Everything is fp32 also under autocast, since n spans decades.
+    The backward products are in the type of x: like those of the convolutions, bf16 in autocast.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> Tensor:
-        norm = torch.addmm(beta, x.square(), gamma.t())  # (P, C)
+        y, norm = _normalise(x, beta, gamma, inverse, keep=True)
         ctx.save_for_backward(x, norm, gamma)
         ctx.inverse = inverse
-        return x * (norm.sqrt() if inverse else norm.rsqrt())
+        return y
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, norm, gamma = ctx.saved_tensors
-        rsqrt = norm.rsqrt()
-        grad_x = grad * x  # holds g x until the last line
-        if ctx.inverse:  # dy/dn = x / (2 sqrt n)
-            grad_norm = grad_x.mul_(rsqrt).mul_(0.5)
-            scale = norm.mul(rsqrt)  # sqrt n
-        else:  # dy/dn = -x / (2 n sqrt n)
-            grad_norm = grad_x.mul_(rsqrt).div_(norm).mul_(-0.5)
-            scale = rsqrt
-        grad_beta = grad_norm.sum(0)
-        grad_gamma = grad_norm.t() @ x.square()
-        through_norm = grad_norm @ gamma  # (P, C): sum_i dL/dn_i gamma_ij
-        return torch.addcmul(grad * scale, through_norm, x, value=2.0), grad_beta, grad_gamma, None
-
-
-def _normalise_in_blocks(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> Tensor:
-    """The same without gradients, (B, C, H, W) in channels_last, on a CPU.
-
-    In blocks of pixels that stay in the cache from the square to the product: this is bound
-    by memory, not by arithmetic.
-    """
-    batch, channels, height, width = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # a view
-    out = torch.empty_like(rows)
-    block = max(BLOCK_BYTES * torch.get_num_threads() // (4 * channels), 1)
-    for part, result in zip(rows.split(block), out.split(block), strict=True):
-        norm = torch.addmm(beta, part.square(), gamma.t())
-        torch.mul(part, norm.sqrt_() if inverse else norm.rsqrt_(), out=result)
-    return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        grad_x = torch.empty_like(x)
+        grad_beta, grad_gamma = torch.zeros_like(gamma[0]), torch.zeros_like(gamma)
+        gamma_as_x = gamma.to(x.dtype)
+        size = _blocks(x)
+        for start in range(0, len(x), size):
+            here = slice(start, start + size)
+            g, part, n = grad[here].to(norm.dtype), x[here].to(norm.dtype), norm[here]
+            scale = n.rsqrt()
+            grad_norm = (g * part).mul_(scale)
+            if ctx.inverse:  # dy/dn = x / (2 sqrt n)
+                grad_norm.mul_(0.5)
+                scale = n * scale  # sqrt n
+            else:  # dy/dn = -x / (2 n sqrt n)
+                grad_norm.div_(n).mul_(-0.5)
+            grad_beta += grad_norm.sum(0)
+            grad_norm = grad_norm.to(x.dtype)
+            grad_gamma += grad_norm.t() @ part.square().to(x.dtype)
+            through_norm = grad_norm @ gamma_as_x  # sum_i dL/dn_i gamma_ij
+            grad_x[here] = scale.mul_(g).addcmul_(through_norm, part, value=2.0)
+        return grad_x, grad_beta, grad_gamma, None
 
 
 class GDN(nn.Module):
@@ -83,17 +101,14 @@ class GDN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         beta = lower_bound(self.beta, (BETA_MIN + PEDESTAL) ** 0.5).square() - PEDESTAL
         gamma = lower_bound(self.gamma, REPARAM_OFFSET).square() - PEDESTAL
+        batch, channels, height, width = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # a view if channels_last
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
-            if not torch.is_grad_enabled():
-                if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-                    return _normalise_in_blocks(x, beta, gamma, self.inverse)
-                norm = F.conv2d(x.square(), gamma[:, :, None, None], beta)
-                return x * (norm.sqrt_() if self.inverse else norm.rsqrt_())
-            batch, channels, height, width = x.shape
-            rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # a view if channels_last
-            y = _Normalise.apply(rows, beta, gamma, self.inverse)
-            return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
+            if torch.is_grad_enabled():
+                y = _Normalise.apply(rows, beta, gamma, self.inverse)
+            else:
+                y, _ = _normalise(rows, beta, gamma, self.inverse)
+        return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f"{self.beta.numel()}, inverse={self.inverse}"

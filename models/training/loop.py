@@ -225,24 +225,26 @@ class Trainer:
     # Epochs -----------------------------------------------------------------------------
 
     def end_epoch(self) -> None:
-        """Validate, report, store the weights if it is time, save the state."""
+        """Validate and store the weights if it is time, report."""
         settings = self.settings
         epoch = self.step // settings.steps_per_epoch - 1
-        result = self.team.share(self.validate() if self.team.is_first else None)
+        last = self.step == settings.total
+        due = last or (epoch + 1) % settings.val_time == 0
+        result = self.team.share(self.validate() if due and self.team.is_first else None)
         if result:
             self.schedule.end_epoch(result["val_loss"])
-        elif self.window[3]:
+        elif due and self.window[3]:
             self.schedule.end_epoch(self.window[0] / self.window[3])
         if self.quantization() != "noise":  # of the next step
             self.model.solve_quantiles()  # the medians that rounding is centred on
         self.report(result or {})
-        last = self.step == settings.total
-        if self.team.is_first and (last or (epoch + 1) % settings.check_time == 0):
+        if last or (epoch + 1) % settings.check_time == 0:
             if last:  # first the state: if writing the checkpoint fails, nothing is lost
                 self.save_state()
             self.seconds += self.lap()
-            self.checkpoint(self, epoch)
-        self.save_state()
+            if self.team.is_first:
+                self.checkpoint(self, epoch)
+            self.save_state()
 
     @torch.no_grad()
     def validate(self) -> dict | None:

@@ -23,17 +23,25 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """U f(S) V' for matrix = U S V', with f(S) in about [0.7, 1.2]; (m, n) -> (m, n).
 
-    Newton-Schulz iteration, matrix products only. bf16 on a GPU, where it is several times
-    faster and precise enough; fp32 on a CPU. Zero rows and columns (masked taps) stay zero.
+    Newton-Schulz iteration, matrix products only. All its factors are polynomials of the Gram
+    matrix X X', so the iteration runs on that small square and meets X twice, not 2 x `steps`
+    times: a third of the time for a 5 x 5 convolution. fp32, since the Gram matrix squares the
+    condition number. Zero rows and columns (masked taps) stay zero.
     """
     a, b, c = QUINTIC
-    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
+    x = matrix.float()
     tall = x.shape[0] > x.shape[1]
     x = x.t() if tall else x  # the smaller Gram matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.t()
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    gram = x @ x.t()
+    product = None
+    for k in range(steps):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if k + 1 < steps:
+            gram = factor @ gram @ factor
+    x = product @ x
     return (x.t() if tall else x).to(matrix.dtype)
 
 

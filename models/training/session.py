@@ -11,11 +11,12 @@ import torch
 import models
 from models import checkpoint
 from models.base import Codec
-from models.checkpoint import TABLES, CheckpointError
+from models.checkpoint import CheckpointError
 from models.files import write_bytes
 from models.presets import OperatingPoint
 from models.training.errors import TrainingError
 from models.training.feed import Data, Prefetch, open_data
+from models.training.inheritance import hold, take_weights
 from models.training.journal import Journal
 from models.training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
 from models.training.loss import RateDistortion
@@ -171,30 +172,8 @@ def new_model(settings: Namespace, journal: Journal, fresh: bool) -> Codec:
     )  # fmt: skip
     if settings.init_ckpt and fresh:
         journal.say(take_weights(model, settings.init_ckpt))
+    hold(model, settings.fixed)
     return model
-
-
-def take_weights(model: Codec, path: str | Path) -> str:
-    """Copy every tensor of a checkpoint that fits by name and shape; says what did not.
-
-    CheckpointError if the file cannot be read or nothing fits.
-    """
-    found = {k: v for k, v in checkpoint.load_tensors(path).items() if not k.startswith(TABLES)}
-    own = model.state_dict()
-    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
-    if not fitting:
-        raise CheckpointError(
-            f"No tensor of {path} fits {type(model).__name__} with N={model.N}, M={model.M}."
-        )
-    model.load_state_dict({**own, **fitting})
-    words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
-    for reason, names in (
-        ("Not taken from it", sorted(found.keys() - fitting.keys())),
-        ("Left at random", sorted(own.keys() - fitting.keys())),
-    ):
-        if names:
-            words.append(f"{reason}: {', '.join(names)}.")
-    return " ".join(words)
 
 
 class Store:
@@ -266,7 +245,7 @@ class Store:
             "seed": settings.seed,
             "parent": parent,
             "code_revision": self.revision,
-            "hours": round(trainer.seconds / 3600, 4),
+            "hours": round(trainer.seconds / 3600, 6),  # a trial takes a fraction of a second
             "hardware": f"{self.team.size} x {hardware(self.team.device)}",
             "torch": torch.__version__,
             "run": self.run.version,

@@ -46,7 +46,7 @@ MS_SSIM_MIN_PATCH = 161  # five scales with a window of 11
 BINDING = (
     "model_name", "lmbda", "metric", "N", "M", "optimizer", "lr", "rest_lr", "scheduler", "warmup",
     "milestones", "clip", "ema", "epoch", "steps_per_epoch", "batch_size", "patch_size",
-    "ste_steps", "quantization", "seed", "processes",
+    "ste_steps", "quantization", "val_time", "seed", "processes", "fixed",
 )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _check(settings: Namespace) -> None:
             f"MS-SSIM needs --patch_size of at least {MS_SSIM_MIN_PATCH}, "
             f"not {settings.patch_size}."
         )
-    for name in ("batch_size", "test_batch_size", "epoch", "check_time", "max_skips"):
+    for name in ("batch_size", "test_batch_size", "epoch", "check_time", "val_time", "max_skips"):
         if getattr(settings, name) < 1:
             raise TrainingError(f"--{name} must be at least 1, not {getattr(settings, name)}.")
     if settings.steps_per_epoch is not None and settings.steps_per_epoch < 1:

@@ -1,0 +1,79 @@
+"""What a new model takes from a trained one: `--init_ckpt` and `--fixed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from models import checkpoint
+from models.base import Codec
+from models.checkpoint import TABLES, CheckpointError
+from models.layers import GDN
+from models.training.errors import TrainingError
+
+TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
+
+
+def take_weights(model: Codec, path: str | Path) -> str:
+    """Copy every tensor of a checkpoint that fits by name and shape; says what did not.
+
+    Transforms of a narrower model are widened (see `widened`). CheckpointError if the file
+    cannot be read or nothing fits.
+    """
+    found = {k: v for k, v in checkpoint.load_tensors(path).items() if not k.startswith(TABLES)}
+    own = model.state_dict()
+    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    wider = {k: v for k, v in widened(model, found).items() if k not in fitting}
+    taken = {**fitting, **wider}
+    if not taken:
+        raise CheckpointError(
+            f"No tensor of {path} fits {type(model).__name__} with N={model.N}, M={model.M}."
+        )
+    model.load_state_dict({**own, **taken})
+    words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
+    for reason, names in (
+        ("Widened", sorted(wider)),
+        ("Not taken from it", sorted(found.keys() - taken.keys())),
+        ("Left at random", sorted(own.keys() - taken.keys())),
+    ):
+        if names:
+            words.append(f"{reason}: {', '.join(names)}.")
+    return " ".join(words)
+
+
+def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the model's transforms that compute what those of `found` do, by name.
+
+    `found` holds transforms with at most as many channels in every layer; {} if it does not.
+    Added channels start at random and nothing reads them yet: the weights from them to the
+    channels that were there are zero (gamma of GDN is so from the start), so outputs stay the
+    same and the gradient of those weights does not vanish. Source: Chen et al. 2016, "Net2Net"
+    (arXiv 1511.05641), section 2.4, with zeros in place of its copies.
+    """
+    made = {}
+    own = model.state_dict()
+    for name in (k for k in own if k.startswith(TRANSFORMS)):
+        old, new = found.get(name), own[name].clone()
+        if old is None or old.ndim != new.ndim or old.shape[2:] != new.shape[2:]:
+            return {}
+        if any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+            return {}
+        layer = model.get_submodule(name.rpartition(".")[0])
+        if old.ndim > 1 and not isinstance(layer, GDN):
+            out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+            new.narrow(out_dim, 0, old.shape[out_dim]).zero_()
+        new[tuple(slice(size) for size in old.shape)] = old
+        made[name] = new
+    return made
+
+
+def hold(model: Codec, names: list[str]) -> None:
+    """Exclude the parts `names`, such as "g_a", from training. TrainingError for others."""
+    parts = dict(model.named_children())
+    for name in names:
+        if name not in parts:
+            raise TrainingError(f"--fixed {name}: {type(model).__name__} has {', '.join(parts)}.")
+        parts[name].requires_grad_(False)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise TrainingError("--fixed names every part of the model: nothing is left to train.")
