@@ -58,8 +58,10 @@ format: $(STAMP) ## rewrite the code in the common format
 	$(PY) -m ruff format .
 
 # Without timestamps, so that an unchanged notebook stays unchanged.
-figures: $(STAMP) ## draw the diagrams and execute the notebooks
+figures: $(STAMP) ## draw the diagrams and curves, execute the notebooks
 	$(PY) -m notebooks.diagrams
+	$(PY) -m benchmarks.training_curves
+	$(PY) -m benchmarks.scaling --draw
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 

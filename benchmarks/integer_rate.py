@@ -28,7 +28,7 @@ from benchmarks.common import photograph, print_table, write_csv
 from models import MODELS, checkpoint
 from models.base import Codec, pad
 from models.checkerboard import anchors
-from models.coding.range_coder import ESCAPE_WORDS, Writer
+from models.coding.range_coder import Writer, escape_bits
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import TOTAL, Tables
 from models.images import list_images, read_image, sample_photographs, to_tensor
@@ -39,19 +39,20 @@ class Counter:
     """A coder that writes, and adds up the ideal bits of what it writes under its tables."""
 
     def __init__(self, writer: Writer, tables: Tables):
-        self.writer, self.tables, self.bits = writer, tables, 0.0
+        self.writer, self.tables, self.bits, self.escapes = writer, tables, 0.0, 0.0
         self.starts = np.cumsum(tables.lengths) - tables.lengths
         self.values: list[Tensor] = []
 
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
         """As `Writer.code`."""
         rows = indexes.numpy().ravel()
-        slots = symbols.numpy().ravel().astype(np.int64) - self.tables.first[rows]
+        values = symbols.numpy().ravel().astype(np.int64)
+        slots = values - self.tables.first[rows]
         last = self.tables.lengths[rows] - 1
         escaped = (slots < 0) | (slots >= last)
         at = self.starts[rows] + np.where(escaped, last, slots)
         self.bits += float(np.log2(TOTAL / self.tables.frequencies[at]).sum())
-        self.bits += 16 * ESCAPE_WORDS * int(escaped.sum())
+        self.escapes += float(escape_bits(values[escaped]).sum())
         return self.writer.code(symbols, indexes)
 
 
@@ -77,7 +78,11 @@ def _bits(likelihoods: Tensor) -> float:
 
 @torch.no_grad()
 def bits_of(model: Codec, x: Tensor) -> dict[str, float]:
-    """Bits of an image x (1, 3, H, W): "streams", "tables" and "float"."""
+    """Bits of an image x (1, 3, H, W): "streams", "tables" and "float".
+
+    "escapes" are those of the streams that hold escaped symbols themselves, for which the float
+    likelihoods, bounded below, have no counterpart.
+    """
     latents = model.analysis(pad(x, model.downsampling))
     frozen = model.frozen
     counters = {
@@ -92,8 +97,9 @@ def bits_of(model: Codec, x: Tensor) -> dict[str, float]:
     sizes = [len(counter.writer.finish()[0]) for counter in counters.values()]
     return {
         "streams": 8.0 * sum(sizes),
-        "tables": sum(counter.bits for counter in counters.values()),
+        "tables": sum(counter.bits + counter.escapes for counter in counters.values()),
         "float": float_bits(model, y_hat, z_hat),
+        "escapes": sum(counter.escapes for counter in counters.values()),
     }
 
 

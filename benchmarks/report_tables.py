@@ -97,10 +97,32 @@ def training() -> str:
     return markdown(header, rows) if rows else "No checkpoints are committed yet.\n"
 
 
-def speed() -> str:
-    """Our codecs beside CompressAI's in one process."""
-    rows = rows_of("codec_speed")
-    return markdown(list(rows[0]), [list(r.values()) for r in rows]) if rows else "Not measured.\n"
+def measured(name: str) -> Callable[[], str]:
+    """A block with statistics/<name>.csv as it is."""
+
+    def block() -> str:
+        rows = rows_of(name)
+        cells = [list(r.values()) for r in rows]
+        return markdown(list(rows[0]), cells) if rows else "Not measured.\n"
+
+    return block
+
+
+def scaling() -> str:
+    """Time and memory against the size of the image, both directions in a row."""
+    found = rows_of("scaling")
+    ways = {
+        way: {(r["model"], r["megapixels"]): r for r in found if r["direction"] == way}
+        for way in ("compress", "decompress")
+    }
+    rows = [
+        [*key, *(ways[w][key]["seconds_per_megapixel"] for w in ways),
+         *(ways[w][key]["peak_mb"] for w in ways)]
+        for key in ways["compress"]
+    ]  # fmt: skip
+    header = ["model", "megapixels", "encode (s/Mpx)", "decode (s/Mpx)"]
+    header += ["peak memory, encode (MB)", "peak memory, decode (MB)"]
+    return markdown(header, rows) if rows else "Not measured.\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -109,7 +131,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "results": results,
     "bd_rates": bd_rates,
     "training": training,
-    "speed": speed,
+    "speed": measured("codec_speed"),
+    "scaling": scaling,
+    "train_speed": measured("train_speed"),
+    "optimizers": measured("optimizers"),
     "gap": tables_study.gap,
     "classical": tables_study.classical,
     "complexity_printed": tables_complexity.printed,
@@ -122,7 +147,7 @@ TABLES: dict[str, Callable[[], str]] = {
         f"figures_{name}": tables_study.figures(name)
         for name in (
             "univariate_density", "rd_curves", "complexity", "side_information",
-            "reconstructions", "decoding_order", "training",
+            "reconstructions", "decoding_order", "training", "scaling",
         )
     },
 }  # fmt: skip
@@ -153,7 +178,10 @@ HEADERS = {
     "Checkerboard's PSNR (dB)": "Checkerboard 的 PSNR (dB)",
     "JPEG at that PSNR (bpp)": "同 PSNR 的 JPEG (bpp)", "codec": "编解码器",
     "points in common": "共同点数", "largest difference in bpp (%)": "bpp 最大差 (%)",
-    "in PSNR (dB)": "PSNR 最大差 (dB)", "remark": "备注",
+    "in PSNR (dB)": "PSNR 最大差 (dB)", "remark": "备注", "megapixels": "百万像素",
+    "encode (s/Mpx)": "编码 (s/Mpx)", "decode (s/Mpx)": "解码 (s/Mpx)",
+    "peak memory, encode (MB)": "峰值内存，编码 (MB)",
+    "peak memory, decode (MB)": "峰值内存，解码 (MB)",
 }  # fmt: skip
 SENTENCES = {
     "No results are committed yet.\n": "尚无提交的结果。\n",

@@ -7,7 +7,8 @@ study's wide models (N, M = 192, 320; random with the statistics of trained ones
 is a built-in photograph, enlarged twice and continued by mirror images. Cost per pixel should
 be flat; memory must stay below `LIMIT_MB`.
 
-Writes statistics/scaling.csv and draws Image4md/scaling.svg; `--draw` only draws.
+Writes statistics/scaling.csv, where models and sizes that are not measured stay, and draws
+Image4md/scaling.svg; `--draw` only draws.
 """
 
 from __future__ import annotations
@@ -108,6 +109,19 @@ def size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def merged(path: Path, rows: list[dict]) -> list[dict]:
+    """The rows of a CSV with those measured now in place of the former of model and size."""
+    if not path.exists():
+        return rows
+    measured = {(r["model"], str(r["height"]), str(r["width"])) for r in rows}
+    with path.open(newline="", encoding="utf-8") as file:
+        kept = [
+            r for r in csv.DictReader(file) if (r["model"], r["height"], r["width"]) not in measured
+        ]
+    place = list(MODELS).index
+    return sorted(kept + rows, key=lambda r: (place(r["model"]), int(r["height"])))
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -124,12 +138,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     path = options.outdir / "scaling.csv"
     if options.draw:
-        with path.open(newline="", encoding="utf-8") as file:
-            draw(list(csv.DictReader(file)), options.figure)
+        draw(merged(path, []), options.figure)
         return
     channels, sizes = ((8, 12), [(64, 128)]) if options.quick else ((192, 320), options.sizes)
     rows = [row for name in options.models for row in measure(name, channels, sizes)]
     print_table(rows)
+    rows = merged(path, rows)
     write_csv(path, rows)
     draw(rows, options.figure)
 

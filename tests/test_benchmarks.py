@@ -13,14 +13,17 @@ from benchmarks import (
     codec_speed,
     common,
     integer_rate,
+    optimizers,
     range_coder,
     scaling,
+    tables_common,
     train_speed,
+    training_curves,
     worker,
 )
 from benchmarks.calibration import calibrated
 from models import MODELS, checkpoint
-from models.images import to_uint8
+from models.images import read_image, to_uint8
 
 
 def rows_of(path) -> list[dict[str, str]]:
@@ -159,6 +162,37 @@ def test_scaling_table_and_figure(tmp_path, monkeypatch):
     figure.unlink()
     scaling.main(["--draw", "--outdir", str(tmp_path), "--figure", str(figure)])
     assert len(figure.read_bytes()) == len(drawn)
+
+
+def test_scaling_keeps_what_is_not_measured_again(tmp_path):
+    def row(model, height, seconds):
+        return {"model": model, "height": height, "width": 8, "seconds": seconds}
+
+    first = [row("Hyperprior", 64, 1), row("Factorized", 64, 2), row("Factorized", 8, 3)]
+    common.write_csv(tmp_path / "scaling.csv", first)
+    rows = scaling.merged(tmp_path / "scaling.csv", [row("Factorized", 64, 9)])
+    found = [(r["model"], int(r["height"]), int(r["seconds"])) for r in rows]
+    assert found == [("Factorized", 8, 3), ("Factorized", 64, 9), ("Hyperprior", 64, 1)]
+    assert scaling.merged(tmp_path / "none.csv", first) == first
+
+
+def test_optimizers_share_everything_but_the_optimiser(tmp_path, monkeypatch):
+    words = f"--steps 6 --batch_size 1 --patch_size 64 --N 8 --M 12 --threads 1 --outdir {tmp_path}"
+    assert optimizers.main(words.split()) == 0
+    rows = rows_of(tmp_path / "optimizers.csv")
+    keys = [(r["optimizer"], float(r["lr"])) for r in rows]
+    assert list(dict.fromkeys(keys)) == list(optimizers.RUNS)
+    for key in optimizers.RUNS:
+        own = [r for r, k in zip(rows, keys, strict=True) if k == key]
+        assert [int(r["step"]) for r in own] == [1, 2, 3, 4, 5, 6]
+    losses = [float(r["val_loss"]) for r in rows if int(r["step"]) == 6]
+    assert len(set(losses)) == len(losses)
+    # The figures of what was measured, and of curves that are there.
+    monkeypatch.setattr(tables_common, "STATISTICS", tmp_path)
+    monkeypatch.setattr(training_curves, "FIGURES", tmp_path)
+    training_curves.main()
+    for name in ("training_curves", "training_optimizers"):
+        assert read_image(tmp_path / f"{name}.png").std() > 5
 
 
 def test_train_speed(tmp_path):

@@ -18,14 +18,9 @@ from models.interchange import to_compressai
 from models.metrics import psnr
 from models.results import Row, means
 from tests.helpers import M, N, image, make
-from tests.programs import files_in, load_test_program, read_csv, save_photographs
+from tests.programs import files_in, load_test_program, read_csv
 
 driver = load_test_program()
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    return save_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.fixture(scope="module")

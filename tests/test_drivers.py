@@ -26,21 +26,10 @@ from tests.programs import (
     load_test_program,
     one_line,
     read_csv,
-    save_checkpoints,
-    save_photographs,
+    result_row,
 )
 
 driver = load_test_program()
-
-
-@pytest.fixture(scope="module")
-def ckpts(tmp_path_factory):
-    return save_checkpoints(tmp_path_factory.mktemp("ckpts"))
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    return save_photographs(tmp_path_factory.mktemp("photographs"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -178,6 +167,8 @@ def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):
     run = subprocess.Popen(
         list(map(str, command)), cwd=ROOT, start_new_session=True, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # A shell starts what runs in the background, such as these tests, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not any((tmp_path / "out").rglob("*.lic")) and run.poll() is None:
         time.sleep(0.05)
@@ -191,12 +182,9 @@ def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):
 # Results ------------------------------------------------------------------------------------
 
 
-def row(lmbda, name="a.png", bpp=1.0, similarity=0.9):
-    return Row(lmbda, name, 10, 20, int(bpp * 200), bpp, 30.0, similarity, bpp, 0.1, 0.2)
-
-
 def test_means_by_hand():
-    found = means([row(0.5), row(0.5, "b.png", bpp=2.0, similarity=float("nan")), row(0.1)])
+    undefined = result_row(0.5, "b.png", bpp=2.0, similarity=float("nan"))
+    found = means([result_row(0.5), undefined, result_row(0.1)])
     assert [(m.lmbda, m.images, m.bpp, m.bits, m.num_pixels, m.ms_ssim) for m in found] == [
         (0.1, 1, 1.0, 200, 200, 0.9),
         (0.5, 2, 1.5, 300, 200, 0.9),
@@ -205,8 +193,8 @@ def test_means_by_hand():
 
 def test_untested_lambdas_are_kept_and_tested_ones_replaced(tmp_path):
     store = Results(tmp_path, "Model")
-    store.merge([row(0.0067), row(0.0483)])
-    rows = store.merge([row(0.0483, bpp=3.0)])
+    store.merge([result_row(0.0067), result_row(0.0483)])
+    rows = store.merge([result_row(0.0483, bpp=3.0)])
     assert [(r.lmbda, r.bpp) for r in rows] == [(0.0067, 1.0), (0.0483, 3.0)]
     assert [(r["lmbda"], r["bpp"]) for r in read_csv(store.summary)] == [
         ("0.0067", "1.000000"),
@@ -216,10 +204,10 @@ def test_untested_lambdas_are_kept_and_tested_ones_replaced(tmp_path):
 
 def test_results_on_other_images_are_not_mixed_or_overwritten(tmp_path):
     store = Results(tmp_path, "Model")
-    store.merge([row(0.1)])
+    store.merge([result_row(0.1)])
     before = store.summary.read_text(), store.per_image.read_text()
     with pytest.raises(drivers.UsageError, match="other images"):
-        store.merge([row(0.1, "b.png")])
+        store.merge([result_row(0.1, "b.png")])
     assert (store.summary.read_text(), store.per_image.read_text()) == before
     store.per_image.write_text("lmbda,image\n1,2\n")
     with pytest.raises(drivers.UsageError, match="not a table of results"):

@@ -17,6 +17,10 @@ from models.images import sample_photographs, to_tensor
 ONE_PASS = [name for name in models.MODELS if not name.startswith("Joint")]
 
 
+# A symbol outside its table is followed by its value, which the estimate, with likelihoods bounded
+# below, knows nothing of: these bits are counted apart.
+
+
 @pytest.fixture(scope="module")
 def photographs() -> list[torch.Tensor]:
     """Two of the built-in photographs, cropped to odd sizes: (1, 3, H, W) in [0, 1]."""
@@ -34,7 +38,7 @@ def test_size_of_the_file_is_the_estimate_of_forward(name, photographs):
     model = trained(name)
     for x in photographs:
         estimate = likelihood_bits(model(pad(x, model.downsampling), quantization="round")) / 8
-        size = len(model.compress(x)[0])
+        size = len(model.compress(x)[0]) - bits_of(model, x)["escapes"] / 8
         assert abs(size - estimate) <= 0.01 * estimate + 64
 
 
@@ -43,5 +47,6 @@ def test_streams_cost_what_float_likelihoods_say(name, photographs):
     model = trained(name)
     for x in photographs:
         bits = bits_of(model, x)
-        assert bits["streams"] == pytest.approx(bits["float"], rel=0.01, abs=64)
+        known = bits["streams"] - bits["escapes"]
+        assert known == pytest.approx(bits["float"], rel=0.01, abs=64)
         assert bits["streams"] == pytest.approx(bits["tables"], rel=0.001, abs=96)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from models.base import Codec, pad
 from models.coding.orders import checkerboard, everywhere, raster, wavefront
+from models.coding.range_coder import escape_bits
 from models.entropy.tables import PRECISION, Tables
 
-ESCAPE_BITS = 64  # an escaped symbol follows its escape verbatim (models/coding/range_coder.py)
 ORDERS = (everywhere, checkerboard, wavefront, raster)
 
 
@@ -18,7 +18,7 @@ class Meter:
     """A coder that stores nothing and notes what each symbol costs.
 
     The cost is -log2(frequency / 2**24) from the frozen integer table that the range coder
-    uses for that symbol, and 64 bits more for a symbol outside the table. It stands in for a
+    uses for that symbol, and `escape_bits` more for a symbol outside the table. It stands in for a
     `Writer` in the coding loop, so context and order are those of the real file.
     """
 
@@ -33,10 +33,12 @@ class Meter:
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
         """Note the cost of symbols (1, n, C) under the tables `indexes`; returns symbols."""
         rows = indexes.cpu().numpy()
-        slots = symbols.cpu().numpy().astype(np.int64) - self.first[rows]
+        values = symbols.cpu().numpy()
+        slots = values.astype(np.int64) - self.first[rows]
         escaped = (slots < 0) | (slots >= self.escape[rows])
         slots = np.where(escaped, self.escape[rows], slots)
-        bits = self.cost[self.start[rows] + slots] + ESCAPE_BITS * escaped
+        bits = self.cost[self.start[rows] + slots]
+        bits[escaped] += escape_bits(values[escaped])
         self.steps.append(bits.sum((0, 2)))
         return symbols
 
