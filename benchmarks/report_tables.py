@@ -19,10 +19,11 @@ from pathlib import Path
 
 from benchmarks import tables_complexity, tables_original, tables_study, tables_trust
 from benchmarks.bd_rate import MODELS, csv_text
-from benchmarks.tables_common import STATISTICS, fixed, markdown, rows_of
+from benchmarks.tables_common import SHORT, STATISTICS, fixed, markdown, rows_of
 from models import checkpoint
 from models.files import write_text
 from models.metrics import ms_ssim_db
+from models.training.inheritance import RUN, ancestors
 
 FILES = ("README.md", "report.md", "report_CN.md")
 MARKERS = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
@@ -30,6 +31,8 @@ CHECKPOINT_COLUMNS = (
     "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "hours", "hardware", "parent",
     "digest", "megabytes",
 )  # fmt: skip
+
+RUN_COLUMNS = (*RUN, "parent", "checkpoint")
 
 
 def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
@@ -41,6 +44,23 @@ def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
         found["megabytes"] = f"{path.stat().st_size / 1e6:.1f}"
         rows.append({name: str(found.get(name) or "") for name in CHECKPOINT_COLUMNS})
     return sorted(rows, key=lambda r: (MODELS.index(r["model"]), float(r["lmbda"])))
+
+
+def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
+    """One row per run of `train.py` that a checkpoint of the folder comes from, parents first.
+
+    "parent" is the run_id of the run before it, "checkpoint" whether its own weights are there.
+    """
+    runs: dict[str, dict] = {}
+    for path in sorted(root.glob("*/epoch_*.safetensors")):
+        lineage = ancestors(path)
+        for k, run in reversed(list(enumerate(lineage))):
+            parent = lineage[k + 1]["run_id"] if k + 1 < len(lineage) else None
+            found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
+            found["checkpoint"] = found["checkpoint"] or (
+                k == 0 and f"{path.parent.name}/{path.name}"
+            )
+    return [{name: str(run.get(name) or "") for name in RUN_COLUMNS} for run in runs.values()]
 
 
 def results() -> str:
@@ -85,16 +105,21 @@ def bd_rates() -> str:
 
 
 def training() -> str:
-    """How far each checkpoint was trained."""
+    """Every run of the training, those before the ones that ended in a checkpoint included."""
     rows = [
         [
-            r["model"], f"{float(r['lmbda']):g}", f"{r['N']}, {r['M']}", f"{int(r['steps']):,}",
-            f"{int(r['images_seen']):,}", fixed(r["hours"], 2), r["hardware"], r["parent"] or "-",
+            r["run_id"][:6], SHORT[r["model"]], f"{float(r['lmbda']):g}", f"{r['N']}, {r['M']}",
+            f"{int(r['steps']):,}", f"{int(r['images_seen']):,}", r["patch_size"], r["lr"],
+            fixed(r["hours"], 2), r["hardware"], r["parent"][:6] or "-",
+            "yes" if r["checkpoint"] else "-",
         ]
-        for r in rows_of("checkpoints")
+        for r in rows_of("training_runs")
     ]  # fmt: skip
-    header = ["model", "lambda", "N, M", "steps", "crops", "hours", "hardware", "started from"]
-    return markdown(header, rows) if rows else "No checkpoints are committed yet.\n"
+    header = [
+        "run", "model", "lambda", "N, M", "steps", "crops", "side", "peak rate", "hours",
+        "hardware", "started from", "committed",
+    ]  # fmt: skip
+    return markdown(header, rows, 2) if rows else "No checkpoints are committed yet.\n"
 
 
 def measured(name: str) -> Callable[[], str]:
@@ -162,8 +187,10 @@ HEADERS = {
     "enc (s)": "编码 (s)", "dec (s)": "解码 (s)", "enc, original": "编码（原报告）",
     "dec, original": "解码（原报告）", "curve": "曲线", "against": "相对于", "metric": "指标",
     "range, or why there is none": "范围，或无法计算的原因", "steps": "步数", "crops": "图像块数",
-    "hours": "小时", "hardware": "硬件", "started from": "初始权重", "file (bytes)": "文件（字节）",
-    "estimate (bytes)": "估计（字节）", "gap (bytes)": "差（字节）", "gap": "差",
+    "hours": "小时", "hardware": "硬件", "started from": "初始权重", "run": "运行",
+    "side": "边长", "peak rate": "峰值学习率", "committed": "已提交",
+    "file (bytes)": "文件（字节）", "estimate (bytes)": "估计（字节）",
+    "gap (bytes)": "差（字节）", "gap": "差",
     "parameters": "参数量", "transforms (G)": "变换 (G)", "hyperprior (G)": "超先验 (G)",
     "context (G)": "上下文 (G)", "total (G)": "合计 (G)", "thop / total": "thop / 合计",
     "parameters, counted here": "参数量（本文）",
@@ -226,9 +253,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="only say which files would change")
     options = parser.parse_args(arguments)
-    made = {STATISTICS / "checkpoints.csv": csv_text(checkpoints(), CHECKPOINT_COLUMNS)}
-    if not options.check:  # the tables read it
-        write_text(*next(iter(made.items())))
+    made = {
+        STATISTICS / "checkpoints.csv": csv_text(checkpoints(), CHECKPOINT_COLUMNS),
+        STATISTICS / "training_runs.csv": csv_text(training_runs(), RUN_COLUMNS),
+    }
+    if not options.check:  # the tables read them
+        for path, text in made.items():
+            write_text(path, text)
     made |= filled()
     changed = [p for p, text in made.items() if not p.exists() or p.read_text("utf-8") != text]
     for path in changed:

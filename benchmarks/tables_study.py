@@ -50,6 +50,7 @@ def _seconds(model: str) -> str:
 def _facts() -> dict[str, str]:
     """The numbers that the sentences of both languages are made of."""
     trained = [r for r in rows_of("checkpoints") if r["steps"]]
+    runs = rows_of("training_runs")
     tested = {m: rows_of(m) for m in MODELS}
     images = [r["image"] for m in MODELS for r in rows_of(f"per_image/{m}")]
     original = tables_original.decoding_seconds() or [0.0]
@@ -62,8 +63,9 @@ def _facts() -> dict[str, str]:
         "short": str(sum(int(r["steps"]) < STUDY_STEPS for r in trained)),
         "least": f"{min((int(r['steps']) for r in trained), default=0):,}",
         "most": f"{max((int(r['steps']) for r in trained), default=0):,}",
-        "hours": f"{sum(float(r['hours'] or 0) for r in trained):.1f}",
-        "hardware": "; ".join(sorted({r["hardware"] for r in trained if r["hardware"]})) or "-",
+        "runs": str(len(runs)),
+        "hours": f"{sum(float(r['hours'] or 0) for r in runs):.1f}",
+        "hardware": "; ".join(sorted({r["hardware"] for r in runs if r["hardware"]})) or "-",
         "study": f"{STUDY_STEPS:,}",
         "seconds": _seconds(MODELS[2]),
         "slowest": f"{min(original):.0f}-{max(original):.0f} s",
@@ -99,8 +101,8 @@ def status() -> str:
         lines.append(f"Not trained yet: {', '.join(absent)}.")
     if facts["trained"] != "0":
         lines.append(
-            f"Training took {facts['least']} to {facts['most']} steps a checkpoint and "
-            f"{facts['hours']} hours in all, on: {facts['hardware']}."
+            f"Training took {facts['runs']} runs, the last of a checkpoint {facts['least']} to "
+            f"{facts['most']} steps, and {facts['hours']} hours in all, on: {facts['hardware']}."
         )
     if facts["short"] != "0":
         lines.append(
@@ -123,8 +125,8 @@ def status_cn() -> str:
         lines.append(f"尚未训练：{'、'.join(absent)}。")
     if facts["trained"] != "0":
         lines.append(
-            f"每个检查点训练 {facts['least']} 至 {facts['most']} 步，总计 {facts['hours']} 小时，"
-            f"硬件：{facts['hardware']}。"
+            f"共训练 {facts['runs']} 次，每个检查点的最后一次为 {facts['least']} 至 "
+            f"{facts['most']} 步，总计 {facts['hours']} 小时，硬件：{facts['hardware']}。"
         )
     if facts["short"] != "0":
         lines.append(

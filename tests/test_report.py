@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import models
 from benchmarks import (
     report_tables,
     tables_common,
@@ -20,6 +21,7 @@ from benchmarks import (
     tables_trust,
 )
 from benchmarks.bd_rate import MODELS, Curve
+from models import checkpoint
 from models.presets import OPERATING_POINTS
 
 ROOT = Path(__file__).parents[1]
@@ -248,13 +250,34 @@ def trained(steps: int) -> list[dict]:
     ]
 
 
+def test_training_runs_are_listed_once_parents_first(tmp_path):
+    def run(number: int) -> dict:
+        return {"run_id": str(number), "steps": number, "hours": 0.5, "hardware": "a CPU"}
+
+    def save(name: str, number: int, ancestors: list[dict]) -> None:
+        path = tmp_path / "Factorized" / f"epoch_{name}.safetensors"
+        told = {**run(number), "ancestors": ancestors}
+        checkpoint.save(path, models.build("Factorized", 8, 12), config={}, provenance=told)
+
+    save("0_lmbda_1", 3, [run(2), run(1)])
+    save("0_lmbda_2", 4, [run(2), run(1)])
+    save("0_lmbda_3", 2, [run(1)])
+    rows = report_tables.training_runs(tmp_path)
+    found = [(r["run_id"], r["parent"], bool(r["checkpoint"])) for r in rows]
+    assert found == [("1", "", False), ("2", "1", True), ("3", "2", True), ("4", "2", True)]
+
+
 def test_the_status_follows_the_checkpoints(statistics):
     assert tables_study.status().startswith("**Preliminary.** 0 of the 16")
     statistics("checkpoints", trained(20_000)[:15])
     assert "Not trained yet: Checkerboard 0.0483." in tables_study.status()
     statistics("checkpoints", trained(20_000))
+    statistics("training_runs", [*trained(20_000), *trained(400)[:2]])
     assert tables_study.status().startswith("**Complete.** 16 of the 16")
-    assert "8.0 hours in all, on: a CPU" in tables_study.status()
+    assert (
+        "18 runs" in tables_study.status()
+        and "9.0 hours in all, on: a CPU" in tables_study.status()
+    )
     assert tables_study.status_cn().startswith("**已完成。**")
     statistics("checkpoints", trained(100))
     assert tables_study.status().startswith("**Preliminary.**")

@@ -140,7 +140,11 @@ def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     child = checkpoint.load(checkpoint.find("Hyperprior", run.folder / "ckpts")[0])
     weight = checkpoint.load(parent).state_dict()["g_a.0.weight"]
     assert torch.allclose(child.state_dict()["g_a.0.weight"], weight, atol=1e-6)
-    assert child.metadata["provenance"]["parent"] == f"Factorized/{parent.name}"
+    told = child.metadata["provenance"]
+    assert told["parent"] == f"Factorized/{parent.name}"
+    (before,) = told["ancestors"]
+    assert before["run_id"] == checkpoint.read_metadata(parent)["provenance"]["run_id"]
+    assert (before["model"], before["steps"], before["patch_size"]) == ("Factorized", STEPS, 32)
     assert run("--init_ckpt", str(run.folder / "none.safetensors")) == 1
     assert "There is no checkpoint" in capsys.readouterr().err
 

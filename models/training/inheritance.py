@@ -13,6 +13,10 @@ from models.layers import GDN
 from models.training.errors import TrainingError
 
 TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
+RUN = (
+    "run_id", "model", "lmbda", "N", "M", "steps", "images_seen", "patch_size", "lr", "hours",
+    "hardware",
+)  # fmt: skip
 
 
 def take_weights(model: Codec, path: str | Path) -> str:
@@ -66,6 +70,20 @@ def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
         new[tuple(slice(size) for size in old.shape)] = old
         made[name] = new
     return made
+
+
+def ancestors(path: str | Path) -> list[dict]:
+    """The runs of `train.py` that the weights of a checkpoint went through, the last one first.
+
+    Each with "run_id", "model", "lmbda", "N", "M", "steps", "images_seen", "patch_size", "lr",
+    "hours", "hardware". [] for a file that is no checkpoint of ours.
+    """
+    try:
+        metadata = checkpoint.read_metadata(path)
+    except CheckpointError:
+        return []
+    told = {**metadata["config"], **metadata["provenance"], **metadata}
+    return [{name: told.get(name) for name in RUN}, *told.get("ancestors", [])]
 
 
 def hold(model: Codec, names: list[str]) -> None:

@@ -16,7 +16,7 @@ from models.files import write_bytes
 from models.presets import OperatingPoint
 from models.training.errors import TrainingError
 from models.training.feed import Data, Prefetch, open_data
-from models.training.inheritance import hold, take_weights
+from models.training.inheritance import ancestors, hold, take_weights
 from models.training.journal import Journal
 from models.training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
 from models.training.loss import RateDistortion
@@ -60,6 +60,8 @@ def train_in(
         if state is not None:
             trainer.load_state_dict(state)
             del state  # as large as the model and the optimiser
+        elif settings.init_ckpt:  # now: the run may replace the file
+            trainer.notes["ancestors"] = ancestors(settings.init_ckpt)
         try:
             reason = trainer.train()
             if reason == FINISHED and team.is_first:
@@ -244,6 +246,7 @@ class Store:
             "images_seen": trainer.images_seen,
             "seed": settings.seed,
             "parent": parent,
+            "ancestors": trainer.notes.get("ancestors", []),
             "code_revision": self.revision,
             "hours": round(trainer.seconds / 3600, 6),  # a trial takes a fraction of a second
             "hardware": f"{self.team.size} x {hardware(self.team.device)}",
