@@ -17,7 +17,8 @@
 #     OPTIONS         more flags for train.py, such as '--compile'                            ['']
 #
 # Order: of every (N, M) the highest lambda first, then fine-tuned to the lower one; transforms
-# are handed on to the next model of the same N and M (--init_ckpt takes every tensor that fits).
+# are handed on to the next model (--init_ckpt takes every tensor that fits, and widens the
+# transforms of a narrower one).
 #
 #     192, 320   Factorized 0.0483 -> 0.025
 #                   |-> Hyperprior 0.0483 -> 0.025
@@ -25,8 +26,8 @@
 #                                |-> Checkerboard 0.0483     |-> Checkerboard 0.025
 #     128, 192   Factorized 0.013 -> 0.0067
 #                   |-> Hyperprior 0.013 -> 0.0067
-#     192, 192   Joint 0.013 -> 0.0067
-#                   |-> Checkerboard 0.013     |-> Checkerboard 0.0067
+#     192, 192             |-> Joint 0.013 -> 0.0067
+#                                |-> Checkerboard 0.013      |-> Checkerboard 0.0067
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -104,7 +105,7 @@ stage Factorized 0.0067 "$(final Factorized 0.013)"   $TUNED   5e-4
 stage Hyperprior 0.0067 "$(final Hyperprior 0.013)"   $TUNED   5e-4
 
 # N, M = 192, 192
-stage "$J"       0.013  none                          $SCRATCH 1e-3
+stage "$J"       0.013  "$(final Hyperprior 0.013)"   $HANDED  1e-3
 stage "$C"       0.013  "$(final "$J" 0.013)"         $TUNED   5e-4
 stage "$J"       0.0067 "$(final "$J" 0.013)"         $TUNED   5e-4
 stage "$C"       0.0067 "$(final "$J" 0.0067)"        $TUNED   5e-4
