@@ -149,6 +149,20 @@ def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     assert "There is no checkpoint" in capsys.readouterr().err
 
 
+def test_fixed_parts_stay_as_they_are(run, capsys):
+    assert run("--exp_version", "parent") == 0
+    (path,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    words = ("--init_ckpt", str(path), "--overwrite", "--fixed", "g_a")
+    before = checkpoint.load(path).state_dict()
+    assert run("--exp_version", "child", *words) == 0
+    after = checkpoint.load(path).state_dict()
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert {name for name in before if name.startswith("g_a")} <= same
+    assert "g_s.0.weight" not in same and "entropy_bottleneck.biases.0" not in same
+    assert run("--exp_version", "other", *words[:-1], "g_b") == 1
+    assert "--fixed g_b: Factorized has g_a, g_s" in capsys.readouterr().err
+
+
 def test_curve_is_recorded_and_tensorboard_written_when_asked(run, monkeypatch):
     monkeypatch.chdir(run.folder)
     words = [word for word in run.flags if word != "--no_tensorboard"]
