@@ -142,6 +142,7 @@ def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     assert torch.allclose(child.state_dict()["g_a.0.weight"], weight, atol=1e-6)
     told = child.metadata["provenance"]
     assert told["parent"] == f"Factorized/{parent.name}"
+    assert str(run.folder) not in str(child.metadata)  # nothing of the machine's folders
     (before,) = told["ancestors"]
     assert before["run_id"] == checkpoint.read_metadata(parent)["provenance"]["run_id"]
     assert (before["model"], before["steps"], before["patch_size"]) == ("Factorized", STEPS, 32)

@@ -238,14 +238,13 @@ class Store:
     def provenance(self, trainer: Trainer) -> dict:
         """Where the weights come from, for the checkpoint's metadata."""
         settings = self.settings
-        parent = settings.init_ckpt and "/".join(Path(settings.init_ckpt).parts[-2:])
         return {
             **self.data.provenance,
             "demonstration": settings.demonstration,
             "steps": trainer.step,
             "images_seen": trainer.images_seen,
             "seed": settings.seed,
-            "parent": parent,
+            "parent": config(settings)["init_ckpt"],
             "ancestors": trainer.notes.get("ancestors", []),
             "code_revision": self.revision,
             "hours": round(trainer.seconds / 3600, 6),  # a trial takes a fraction of a second

@@ -91,11 +91,13 @@ def complete(settings: Namespace, images: int) -> None:
 
 
 def config(settings: Namespace) -> dict:
-    """What goes into checkpoints and states: all settings, paths by their last name only."""
+    """What goes into checkpoints and states: all settings, paths by their last names only."""
     described = dict(vars(settings))
     for name in ("dataset", "test_dataset"):
         if described[name] is not None:
             described[name] = Path(described[name]).resolve().name
+    if settings.init_ckpt:
+        described["init_ckpt"] = "/".join(Path(settings.init_ckpt).parts[-2:])
     for name in ("runs", "ckpts", "resume", "overwrite", "record", "import_module"):
         described.pop(name, None)
     return described
