@@ -47,7 +47,7 @@ def take_weights(model: Codec, path: str | Path) -> str:
 
 
 def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the model's transforms that compute what those of `found` do, by name.
+    """Tensors like those of the model's transforms that compute what `found` does, by name.
 
     `found` holds transforms with at most as many channels in every layer; {} if it does not.
     Added channels start at random and nothing reads them yet: the weights from them to the
