@@ -75,6 +75,7 @@ def measure(name: str, channels: tuple[int, int], sizes: list[tuple[int, int]]) 
 
 def draw(rows: list[dict], path: Path) -> None:
     """Seconds per megapixel and peak memory against megapixels, log-log; one line a model."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
@@ -99,7 +100,7 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.grid(True, alpha=0.3)
     panels[2].axhline(LIMIT_MB, color="black", linewidth=0.8, linestyle=":")
     panels[0].legend(fontsize=6)
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, mpl.rc_context({"svg.hashsalt": "scaling"}):
         figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
