@@ -5,8 +5,10 @@ import torch
 
 import models
 from models import checkpoint
+from models.presets import OperatingPoint
 from models.training.errors import TrainingError
-from models.training.inheritance import hold, take_weights, widened
+from models.training.inheritance import hold, latent_factor, rescaled, take_weights, widened
+from tests.helpers import NAMES, latents_of, make
 
 
 @pytest.fixture
@@ -57,6 +59,72 @@ def test_take_weights_says_what_was_widened(narrow, tmp_path, x):
     assert "Widened: g_a.0.bias, g_a.0.weight" in told
     assert "Left at random: context_prediction.bias" in told and "g_a" not in told.split("Left")[1]
     assert torch.allclose(wide.g_a(x), narrow.g_a(x), atol=1e-2)  # weights in fp16
+
+
+FACTOR = 0.6
+
+
+def moved(name):
+    """A tiny model, and the same with its latents multiplied by FACTOR."""
+    model, twin = make(name), make(name, seed=1)
+    twin.load_state_dict(rescaled(model.state_dict(), FACTOR))
+    return model, twin
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rescaled_latents_give_the_same_image(name, x):
+    model, twin = moved(name)
+    y = model.analysis(x)["y"]
+    assert torch.allclose(twin.analysis(x)["y"], FACTOR * y, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(twin.g_s(FACTOR * y), model.g_s(y), rtol=1e-4, atol=1e-5)
+    if "z" in model.streams:
+        assert torch.allclose(twin.analysis(x)["z"], model.analysis(x)["z"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "Factorized"])
+def test_rescaled_priors_are_as_much_wider(name):
+    model, twin = moved(name)
+    latents = latents_of(model, 64, 64)
+    psi, again = model.h_s(latents["z"]), twin.h_s(latents["z"])
+    if name != "Hyperprior":  # scales and means, with the context
+        context, of_twin = (m.context_prediction for m in (model, twin))
+        psi = model.entropy_parameters(torch.cat([psi, context(latents["y"])], 1))
+        again = twin.entropy_parameters(torch.cat([again, of_twin(FACTOR * latents["y"])], 1))
+    assert torch.allclose(again, FACTOR * psi, rtol=1e-4, atol=1e-4)
+
+
+def test_rescaled_factorized_prior_is_the_density_of_the_scaled_latent():
+    # The mass of an interval around y under the old density is that of the interval FACTOR
+    # times as wide around FACTOR * y under the new one.
+    model, twin = moved("Factorized")
+    old, new = model.entropy_bottleneck, twin.entropy_bottleneck
+    v = torch.linspace(-9, 9, 12 * 7).view(12, 1, 7)
+    assert torch.allclose(
+        new.logits_cumulative(FACTOR * v), old.logits_cumulative(v), rtol=1e-4, atol=1e-4
+    )
+    new.solve_quantiles()
+    solved = new.quantiles.clone()
+    new.quantiles.data = FACTOR * old.quantiles
+    assert torch.allclose(new.quantiles, solved, rtol=1e-3, atol=1e-3)
+
+
+def test_latent_factor_follows_lambda_and_is_used(narrow, tmp_path, x):
+    narrow.point = OperatingPoint("Hyperprior", 0.0125, "low", 8, 12)
+    path = tmp_path / "p.safetensors"
+    checkpoint.save(path, narrow, config={}, provenance={})
+    assert latent_factor(path, 0.05, "mse") == pytest.approx(2)
+    assert latent_factor(path, 0.05, "ms-ssim") == 1
+    assert latent_factor(tmp_path / "other.pth", 0.05, "mse") == 1
+    model = models.build("Hyperprior", 8, 12)
+    assert "Multiplied the latents by 2." in take_weights(model, path, 2.0)
+    assert torch.allclose(model.g_a(x), 2 * narrow.g_a(x), atol=2e-2)  # weights in fp16
+
+
+def test_density_of_z_is_not_taken_for_y(tmp_path):
+    path = tmp_path / "p.safetensors"
+    checkpoint.save(path, make("Hyperprior", N=12, M=12), config={}, provenance={})
+    told = take_weights(models.build("Factorized", 12, 12), path)
+    assert "Left at random: entropy_bottleneck.biases.0" in told
 
 
 def test_hold_excludes_parts_from_training(narrow):

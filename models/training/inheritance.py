@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models import checkpoint
@@ -19,14 +21,17 @@ RUN = (
 )  # fmt: skip
 
 
-def take_weights(model: Codec, path: str | Path) -> str:
+def take_weights(model: Codec, path: str | Path, factor: float = 1.0) -> str:
     """Copy every tensor of a checkpoint that fits by name and shape; says what did not.
 
-    Transforms of a narrower model are widened (see `widened`). CheckpointError if the file
-    cannot be read or nothing fits.
+    Transforms of a narrower model are widened (see `widened`), latents are multiplied by
+    `factor` (see `rescaled`). CheckpointError if the file cannot be read or nothing fits.
     """
     found = {k: v for k, v in checkpoint.load_tensors(path).items() if not k.startswith(TABLES)}
+    found = rescaled(found, factor)
     own = model.state_dict()
+    if has_side_information(found) != has_side_information(own):  # of y in one, of z in the other
+        found = {k: v for k, v in found.items() if not k.startswith("entropy_bottleneck.")}
     fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
     wider = {k: v for k, v in widened(model, found).items() if k not in fitting}
     taken = {**fitting, **wider}
@@ -36,6 +41,8 @@ def take_weights(model: Codec, path: str | Path) -> str:
         )
     model.load_state_dict({**own, **taken})
     words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
+    if factor != 1:
+        words.append(f"Multiplied the latents by {factor:.4g}.")
     for reason, names in (
         ("Widened", sorted(wider)),
         ("Not taken from it", sorted(found.keys() - taken.keys())),
@@ -44,6 +51,61 @@ def take_weights(model: Codec, path: str | Path) -> str:
         if names:
             words.append(f"{reason}: {', '.join(names)}.")
     return " ".join(words)
+
+
+def latent_factor(path: str | Path, lmbda: float, metric: str) -> float:
+    """What y of a checkpoint is multiplied by to go from its lambda to `lmbda`; 1 if unknown.
+
+    The square root of the quotient: at high rate the best step size of a quantiser has a
+    square in proportion to 1 / lambda, and our step is always 1.
+    """
+    try:
+        metadata = checkpoint.read_metadata(path)
+    except CheckpointError:
+        return 1.0
+    if metadata["metric"] != metric or metadata["lmbda"] <= 0:
+        return 1.0
+    return math.sqrt(lmbda / metadata["lmbda"])
+
+
+def has_side_information(tensors: dict[str, Tensor]) -> bool:
+    """Whether the weights are of a model with a hyperprior: y is coded given z."""
+    return any(name.startswith("h_a.") for name in tensors)
+
+
+def rescaled(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """The weights with y multiplied by `factor` and all that reads y divided by it.
+
+    Without quantisation x_hat and z stay the same, and the prior's density of y widens by
+    `factor`: its scales and means are multiplied, or the first matrix of a factorized prior is
+    divided. So a trained model moves to another lambda. ReLU and LeakyReLU pass a positive
+    factor on, which is why the last layer of the hyper synthesis can take it.
+    """
+    if factor == 1:
+        return tensors
+    head = "entropy_parameters" if any(k.startswith("entropy_p") for k in tensors) else "h_s"
+    written = {_layer(tensors, "g_a", -1), _layer(tensors, head, -1)}
+    read = {_layer(tensors, part, 0) for part in ("g_s", "h_a")} | {"context_prediction"}
+    made = dict(tensors)
+    for name, value in tensors.items():
+        layer, _, kind = name.rpartition(".")
+        if layer in written:
+            made[name] = value * factor
+        elif layer in read and kind == "weight":
+            made[name] = value / factor
+    first, quantiles = "entropy_bottleneck.matrices.0", "entropy_bottleneck.quantiles"
+    if not has_side_information(tensors) and first in tensors:
+        slope = F.softplus(tensors[first].double()) / factor
+        made[first] = (slope + (-(-slope).expm1()).log()).to(tensors[first].dtype)
+        made[quantiles] = tensors[quantiles] * factor
+    return made
+
+
+def _layer(tensors: dict[str, Tensor], part: str, place: int) -> str:
+    """The first (0) or last (-1) convolution of a sequence, such as "g_a.6"; "" without one."""
+    words = [k.split(".") for k in tensors if k.startswith(f"{part}.") and k.endswith(".weight")]
+    numbers = sorted(int(word[1]) for word in words)
+    return f"{part}.{numbers[place]}" if numbers else ""
 
 
 def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:

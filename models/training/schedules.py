@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-SCHEDULERS = ("plateau", "multistep", "cosine")
+SCHEDULERS = ("plateau", "multistep", "cosine", "constant")
 COSINE_END = 0.01  # of the peak rate, at the last step
 STEP_FACTOR = 0.5  # of multistep and plateau, as in the report
 
@@ -18,6 +18,8 @@ class Schedule:
     plateau: halved when the validation loss has not fallen by 1e-4 of itself for more than
     `patience` epochs (the rule of torch.optim.lr_scheduler.ReduceLROnPlateau). multistep: halved
     at every epoch of `milestones`. cosine: half a cosine from 1 to 0.01 over `total` steps.
+    constant: the peak all along, for a trunk that branches cool down from and that can be gone
+    on with (Haegele et al. 2024, arXiv 2405.18392).
     All start with a linear warm-up over `warmup` steps.
     """
 
@@ -48,6 +50,8 @@ class Schedule:
             return warm * (
                 COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * min(1.0, done))) / 2
             )
+        if self.kind == "constant":
+            return warm
         if self.kind == "multistep":
             passed = sum(step >= epoch * self.steps_per_epoch for epoch in self.milestones)
             return warm * STEP_FACTOR**passed

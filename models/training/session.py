@@ -16,7 +16,7 @@ from models.files import write_bytes
 from models.presets import OperatingPoint
 from models.training.errors import TrainingError
 from models.training.feed import Data, Prefetch, open_data
-from models.training.inheritance import ancestors, hold, take_weights
+from models.training.inheritance import ancestors, hold, latent_factor, take_weights
 from models.training.journal import Journal
 from models.training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
 from models.training.loss import RateDistortion
@@ -173,7 +173,10 @@ def new_model(settings: Namespace, journal: Journal, fresh: bool) -> Codec:
         settings.metric,
     )  # fmt: skip
     if settings.init_ckpt and fresh:
-        journal.say(take_weights(model, settings.init_ckpt))
+        factor = settings.rescale
+        if factor is None:
+            factor = latent_factor(settings.init_ckpt, settings.lmbda, settings.metric)
+        journal.say(take_weights(model, settings.init_ckpt, factor))
     hold(model, settings.fixed)
     return model
 

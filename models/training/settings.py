@@ -174,6 +174,8 @@ def _check(settings: Namespace) -> None:
         raise TrainingError(
             "--lr must be positive, --clip not negative, --ema at least 0 and below 1."
         )
+    if settings.rescale is not None and settings.rescale <= 0:
+        raise TrainingError(f"--rescale must be positive, not {settings.rescale:g}.")
     if not 0 <= settings.ste_fraction <= 1:
         raise TrainingError(
             f"--ste_fraction must be between 0 and 1, not {settings.ste_fraction:g}."
