@@ -50,7 +50,7 @@ test: $(STAMP) lint  ## run the style check and all the tests
 lint: $(STAMP)   ## check style and likely mistakes
 	$(PY) -m ruff check .
 
-types: $(STAMP)  ## check the types of models/
+types: $(STAMP)  ## check the types of models/, training/ and evaluation/
 	$(PY) -m mypy
 
 format: $(STAMP) ## rewrite the code in the common format
@@ -60,13 +60,13 @@ format: $(STAMP) ## rewrite the code in the common format
 # Without timestamps, so that an unchanged notebook stays unchanged.
 figures: $(STAMP) ## draw the diagrams and curves, execute the notebooks
 	$(PY) -m notebooks.diagrams
-	$(PY) -m benchmarks.training_curves
+	$(PY) -m benchmarks.report.training_curves
 	$(PY) -m benchmarks.scaling --draw
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 report: $(STAMP) ## write the tables of the report from the CSVs
-	$(PY) -m benchmarks.report_tables
+	$(PY) -m benchmarks.report
 
 gallery: $(STAMP) ## build the page that compares reconstructions
 	$(PY) -m benchmarks.gallery

@@ -16,10 +16,9 @@ from pathlib import Path
 import models
 from models import checkpoint
 from models.base import Codec
-from models.checkpoint import CheckpointError
 from models.coding.container import MAX_PIXELS, Header, check_pixels, read_header, unpack
-from models.coding.errors import StreamError
-from models.drivers import Progress, UsageError, choose_device, guarded
+from models.drivers import Progress, choose_device, guarded
+from models.errors import CheckpointError, StreamError, UsageError
 from models.files import write_bytes
 from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
 

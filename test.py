@@ -2,7 +2,7 @@
 
 For every operating point each image is compressed to a file, which another process reads
 back from the disk and decodes. Rate is the size of the file; PSNR and MS-SSIM are those of
-the decoded 8-bit image. See `models/evaluation.py` for what is measured.
+the decoded 8-bit image. See `evaluation/bench.py` for what is measured.
 """
 
 from __future__ import annotations
@@ -15,23 +15,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import models
+from evaluation.bench import evaluate, output_paths
+from evaluation.curves import COUNTERPARTS, original_curve, reference_curve
+from evaluation.photographs import Photograph, open_photographs
+from evaluation.plots import Curve, contact_sheet, rd_figure, style_of
+from evaluation.points import ImportedPoint, Point, TrainedPoint
+from evaluation.results import Mean, Results, Row, compressai_json, means, table
 from models import checkpoint
 from models.coding.container import MAX_PIXELS
-from models.drivers import Progress, UsageError, choose_device, guarded
-from models.evaluation import (
-    ImportedPoint,
-    Photograph,
-    Point,
-    TrainedPoint,
-    evaluate,
-    open_photographs,
-    output_paths,
-)
+from models.drivers import Progress, choose_device, guarded
+from models.errors import DataError, UsageError
 from models.files import locked, write_text
 from models.images import read_image
-from models.plots import Curve, contact_sheet, rd_figure, style_of
 from models.presets import ZOO_LAMBDAS, zoo_point
-from models.results import Mean, Results, Row, compressai_json, means, table
 
 STATISTICS = Path("statistics")
 REFERENCE = Path(__file__).parent / STATISTICS
@@ -221,17 +217,15 @@ def draw_curves(name: str, found: list[Mean], photographs: list[Photograph], out
 
 def published_curves(name: str, metric: str) -> list[Curve]:
     """The original study's and CompressAI's curves of a model, where there are any."""
-    from benchmarks import bd_rate
-
     curves: list[Curve] = []
-    zoo = bd_rate.COUNTERPARTS.get(name, name.removeprefix("compressai-"))
+    zoo = COUNTERPARTS.get(name, name.removeprefix("compressai-"))
     for source, read, codec in (
-        ("original", bd_rate.original_curve, name),
-        ("zoo", bd_rate.reference_curve, zoo),
+        ("original", original_curve, name),
+        ("zoo", reference_curve, zoo),
     ):
         try:
             curve = read(codec, REFERENCE)
-        except bd_rate.DataError:
+        except DataError:
             continue
         points = zip(curve.bpp, getattr(curve, metric), strict=True)
         bpp, quality = zip(*points, strict=True)

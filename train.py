@@ -7,23 +7,20 @@ docs/datasets.md for data, train_study.sh for the training of the study.
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import sys
 from functools import partial
 
-from models.checkpoint import CheckpointError
-from models.images import ImageError
-from models.training.errors import TrainingError
-from models.training.loss import METRICS
-from models.training.optimizers import OPTIMIZERS
-from models.training.schedules import SCHEDULERS
-from models.training.session import train
-from models.training.team import Team, launch
+from models.drivers import guarded
+from training.loss import METRICS
+from training.optimizers import OPTIMIZERS
+from training.schedules import SCHEDULERS
+from training.session import train
+from training.team import Team, launch
 
 
 def parser() -> argparse.ArgumentParser:
-    """All the knobs. A default of None is filled in by models/training/settings.py."""
+    """All the knobs. A default of None is filled in by training/settings.py."""
     made = argparse.ArgumentParser(
         prog="train.py",
         description="Train a learned image codec. Without --dataset: a short demonstration.",
@@ -97,31 +94,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def work(flags: argparse.Namespace, team: Team) -> int:
-    """Train in this process; every failure that has a remedy becomes one line."""
-    try:
+    """Train in this process, one of those that train together."""
+
+    def run() -> int:
         if flags.import_module:
             importlib.import_module(flags.import_module)
         return train(flags, team)
-    except (TrainingError, CheckpointError, ImageError, ImportError) as error:
-        problem = str(error)
-    except OSError as error:
-        problem = f"{error.strerror or error}: {error.filename or 'no file name'}"
-        if error.errno == errno.ENOSPC:
-            problem = f"The disk is full ({problem}); make room and repeat with --resume."
-    except KeyboardInterrupt:
-        print("train.py: interrupted; --resume goes on from the last saved state.", file=sys.stderr)
-        return 130
-    print(f"train.py: {problem}", file=sys.stderr, flush=True)
-    return 1
+
+    return guarded("train.py", run, "--resume goes on from the last saved state")
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
     flags = parser().parse_args(arguments)
-    try:
-        return launch(partial(work, flags), flags.gpu_id)
-    except TrainingError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
+    return guarded("train.py", lambda: launch(partial(work, flags), flags.gpu_id))
 
 
 if __name__ == "__main__":

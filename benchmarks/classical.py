@@ -31,16 +31,10 @@ import numpy as np
 import PIL
 from PIL import AvifImagePlugin, Image, features
 
-from benchmarks.bd_rate import (
-    DataError,
-    classical_curve,
-    compare,
-    csv_text,
-    read_rows,
-    reference_curve,
-)
-from models.files import write_text
-from models.metrics import ms_ssim, psnr
+from evaluation.curves import classical_curve, compare, read_rows, reference_curve
+from evaluation.metrics import ms_ssim, psnr
+from models.errors import DataError
+from models.files import csv_text, write_text
 
 COLUMNS = (
     "codec", "quality", "num_pixels", "bits", "bpp", "psnr", "ms_ssim", "time(enc)", "time(dec)",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -20,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Codec
-from models.files import write_text
+from models.files import csv_text, write_text
 from models.images import sample_photographs, to_tensor
 
 # Our models and the classes of CompressAI that they exchange weights with.
@@ -134,11 +132,7 @@ def write_csv(path: str | Path, rows: Sequence[Mapping], device: str = "cpu") ->
     The machine goes into machine.json beside it, under the file's name.
     """
     path = Path(path)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(rows, rows[0]))
     record = path.with_name("machine.json")
     machines = json.loads(record.read_text()) if record.is_file() else {}
     machines[path.name] = machine(device)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import train
 from benchmarks.common import print_table, write_csv
-from models.drivers import UsageError
-from models.training.optimizers import DEFAULT_LR
+from models.errors import UsageError
+from training.optimizers import DEFAULT_LR
 
 RUNS = (
     ("adam", DEFAULT_LR["adam"]),

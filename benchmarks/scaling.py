@@ -23,10 +23,9 @@ import numpy as np
 
 from benchmarks.calibration import calibrated
 from benchmarks.common import number, photograph, print_table, run_worker, write_csv
+from evaluation.plots import save_figure, style_of
 from models import MODELS, canonical_name, checkpoint
-from models.files import atomic_write
 from models.images import to_uint8
-from models.plots import style_of
 
 SIZES = ((512, 768), (1152, 1728), (2304, 3456), (4000, 6000))  # rows, columns
 LIMIT_MB = 4000
@@ -75,7 +74,6 @@ def measure(name: str, channels: tuple[int, int], sizes: list[tuple[int, int]]) 
 
 def draw(rows: list[dict], path: Path) -> None:
     """Seconds per megapixel and peak memory against megapixels, log-log; one line a model."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
@@ -100,8 +98,7 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.grid(True, alpha=0.3)
     panels[2].axhline(LIMIT_MB, color="black", linewidth=0.8, linestyle=":")
     panels[0].legend(fontsize=6)
-    with atomic_write(path) as temporary, mpl.rc_context({"svg.hashsalt": "scaling"}):
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    save_figure(figure, path)
 
 
 def size(text: str) -> tuple[int, int]:

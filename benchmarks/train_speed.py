@@ -35,14 +35,14 @@ from benchmarks.common import (
 )
 from benchmarks.reference import import_compressai
 from models.drivers import choose_device
-from models.training.loss import RateDistortion
-from models.training.optimizers import build_optimizer
+from training.loss import RateDistortion
+from training.optimizers import build_optimizer
 
 LMBDA, LEARNING_RATE, CLIP, DECAY = 0.013, 1e-4, 1.0, 0.999
 
 
 def our_step(name: str, N: int, M: int, x: Tensor, half: bool) -> Callable[[], float]:
-    """One optimiser step of `models.training.loop`, as a function that returns the loss."""
+    """One optimiser step of `training.loop`, as a function that returns the loss."""
     torch.manual_seed(0)
     model = models.build(name, N, M).to(x.device, memory_format=torch.channels_last).train()
     averaged = copy.deepcopy(model)

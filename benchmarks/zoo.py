@@ -20,12 +20,11 @@ import numpy as np
 import torch
 
 from benchmarks.reference import import_compressai
+from evaluation.points import likelihood_bits
 from models.base import pad
-from models.checkpoint import CheckpointError
 from models.coding.container import Header, pack, unpack
-from models.coding.errors import StreamError
-from models.drivers import UsageError, choose_device
-from models.evaluation import likelihood_bits
+from models.drivers import choose_device
+from models.errors import CheckpointError, StreamError, UsageError
 from models.images import to_tensor, to_uint8
 from models.presets import ZOO_LAMBDAS
 

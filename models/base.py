@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.coding.container import MAX_PIXELS, Header, check_pixels, pack, unpack
-from models.coding.errors import StreamError
-from models.coding.integer import FreezeError, digest_parts
+from models.coding.integer import digest_parts
 from models.coding.loop import Coder
 from models.coding.range_coder import CodingTables, Reader, Writer
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables
+from models.errors import FreezeError, StreamError
+from models.layers.tiles import Progress, synthesise
 from models.presets import OperatingPoint
-from models.tiles import Progress, synthesise
 
 Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
 LATENT_LIMIT = 2.0**52  # escaped symbols are exact in float64 up to 2**53

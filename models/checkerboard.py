@@ -51,7 +51,7 @@ from models.layers import (
     round_ste,
     synthesis_transform,
 )
-from models.tiles import analyse
+from models.layers.tiles import analyse
 
 
 class CheckerboardAutogressive(Codec):

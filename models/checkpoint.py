@@ -15,11 +15,11 @@ from torch import Tensor
 import models
 from models.base import Codec
 from models.coding.container import METRICS
-from models.coding.integer import FreezeError
 from models.entropy.tables import Tables
+from models.errors import CheckpointError, FreezeError
 from models.files import atomic_write
 from models.interchange import rename_keys
-from models.presets import CHANNELS, OperatingPoint
+from models.presets import CHANNELS, OperatingPoint, zoo_point
 
 FORMAT = "1"
 TABLES = "tables."
@@ -29,10 +29,6 @@ METADATA: dict[str, type | tuple[type, ...]] = {  # what a checkpoint says about
 }  # fmt: skip
 LARGEST_LAMBDA = 1e30  # a file holds it in 32 bits
 _UNREADABLE = (SafetensorError, EOFError, OSError, pickle.UnpicklingError)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be found, read or used; the message says why and what to do."""
 
 
 def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
@@ -183,6 +179,27 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
     return renamed
+
+
+def load_compressai(path: str | Path, model_name: str, quality: int, metric: str) -> Codec:
+    """Weights of CompressAI's twin of a model, with its point and solved quantiles, not frozen.
+
+    `quality` 1 to 8 and `metric` say the lambda; N and M follow from the weights. CheckpointError
+    for a file that does not fit the model, ValueError for a point that the zoo does not have.
+    """
+    point = zoo_point(model_name, quality, metric)
+    tensors = load_tensors(path)
+    try:
+        # The files say N and M by their shapes; an unusual width is no reason to refuse.
+        N, M = tensors["g_a.0.weight"].shape[0], tensors["g_a.6.weight"].shape[0]
+        model = models.build(model_name, N, M)
+        model.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} does not fit {model_name}: {reason}") from error
+    model.point = point
+    model.solve_quantiles()
+    return model
 
 
 def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path = "ckpts") -> Path:

@@ -18,8 +18,8 @@ import torch
 
 import models
 from models import checkpoint
-from models.drivers import UsageError, guarded
-from models.evaluation import ImportedPoint
+from models.drivers import guarded
+from models.errors import UsageError
 from models.files import atomic_write
 from models.interchange import ARCHITECTURES, to_compressai
 from models.presets import ZOO_LAMBDAS, zoo_point
@@ -56,7 +56,7 @@ def import_weights(source: Path, target: Path, model_name: str, quality: int, me
         zoo_point(name, quality, metric)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    model = ImportedPoint(source, name, quality, metric).load_model()
+    model = checkpoint.load_compressai(source, name, quality, metric)
     checkpoint.save(target, model, config={}, provenance={"imported_from": source.name})
     return checkpoint.read_metadata(target)["digest"]
 

@@ -11,14 +11,7 @@ from collections.abc import Callable
 import torch
 from tqdm import tqdm
 
-from models.checkpoint import CheckpointError
-from models.coding.errors import StreamError
-from models.coding.integer import FreezeError
-from models.images import ImageError
-
-
-class UsageError(ValueError):
-    """A command cannot do what it was asked to; the message says why and what to do."""
+from models.errors import CodecError, UsageError
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,8 +34,7 @@ def choose_device(name: str) -> torch.device:
 
 def sentence(error: BaseException) -> str | None:
     """A foreseen failure in one line; None for anything else, which is a mistake in the code."""
-    known = (UsageError, StreamError, CheckpointError, ImageError, FreezeError, ImportError)
-    if isinstance(error, known):
+    if isinstance(error, (CodecError, ImportError)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
         if error.errno == errno.ENOSPC:
@@ -53,16 +45,21 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
     ):
-        return "There is not enough memory for this image and model: use a smaller image."
+        return "There is not enough memory: use a smaller image, model or batch."
     return None
 
 
-def guarded(program: str, work: Callable[[], int]) -> int:
-    """The exit code of `work`: its own, 1 after a foreseen failure in a line, 130 for Ctrl-C."""
+def guarded(
+    program: str, work: Callable[[], int], left: str = "what was written so far is complete"
+) -> int:
+    """The exit code of `work`: its own, 1 after a foreseen failure in a line, 130 for Ctrl-C.
+
+    `left` says what an interrupted program leaves behind.
+    """
     try:
         return work()
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; what was written so far is complete.", file=sys.stderr)
+        print(f"{program}: interrupted; {left}.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

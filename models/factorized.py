@@ -19,7 +19,7 @@ from models.coding.priors import code_factorized
 from models.entropy.density import NonParametricDensity
 from models.entropy.tables import density_tables
 from models.layers import analysis_transform, synthesis_transform
-from models.tiles import analyse
+from models.layers.tiles import analyse
 
 
 class Factorized(Codec):

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.errors import FetchError
+
 KODAK_URL = "http://r0k.us/graphics/kodak/kodak/"  # Rich Franzen's mirror, which papers cite
 KODAK_DIGESTS = Path(__file__).resolve().parent.parent / "statistics" / "kodak.sha256"
 ATTEMPTS = 4  # per file, each going on where the last one broke off
@@ -26,10 +28,6 @@ CHUNK = 1 << 16  # bytes
 TIMEOUT = 30.0  # seconds without an answer
 # Not worth another attempt; every other OSError is the network's.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-
-
-class FetchError(RuntimeError):
-    """A download failed. The message is one sentence that says why and what to do."""
 
 
 def read_digests(path: str | Path) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +47,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def csv_text(rows: Iterable[Mapping], columns: Iterable[str]) -> str:
+    """Rows as the text of a CSV file with Unix line ends."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 @contextmanager

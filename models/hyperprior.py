@@ -38,7 +38,7 @@ from models.layers import (
     quantise,
     synthesis_transform,
 )
-from models.tiles import analyse
+from models.layers.tiles import analyse
 
 
 class Hyperprior(Codec):

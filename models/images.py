@@ -23,6 +23,7 @@ import torch
 from PIL import Image, ImageOps
 
 from models import files
+from models.errors import ImageError
 
 # 134 megapixels, 400 MB as RGB: more than any single-shot camera, less than Pillow's own limit.
 MAX_PIXELS = 2**27
@@ -60,10 +61,6 @@ SAMPLES = {
     "coffee": "CC0 (Rachel Michetti)",
     "rocket": "public domain (SpaceX)",
 }
-
-
-class ImageError(ValueError):
-    """An image cannot be used. The message is one sentence that says why and what to do."""
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:

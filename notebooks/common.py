@@ -15,26 +15,12 @@ SHORT = {  # for legends and tables
     "CheckerboardAutogressive": "Checkerboard",
 }
 
-# The look of `models.plots`: white panels that read the same in a light and a dark page.
-STYLE = {
-    "figure.facecolor": "white",
-    "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-}
-
 
 def start() -> None:
     """Work from the repository's root, as its commands do, and draw in the study's look."""
     import matplotlib as mpl
+
+    from evaluation.plots import STYLE
 
     os.chdir(ROOT)
     mpl.rcParams.update(STYLE)
@@ -49,10 +35,9 @@ def output(folder: str, name: str) -> Path:
 
 def save(figure: Any, name: str) -> None:
     """Write a Matplotlib figure to Image4md/<name>.png; the same figure gives the same file."""
-    from models.files import atomic_write
+    from evaluation.plots import save_figure
 
-    with atomic_write(output("Image4md", f"{name}.png")) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+    save_figure(figure, output("Image4md", f"{name}.png"))
 
 
 def show(path: Path) -> None:
@@ -85,7 +70,7 @@ def trained(names: list[str], lmbda: float) -> dict[str, Any]:
     import math
 
     from models import checkpoint
-    from models.checkpoint import CheckpointError
+    from models.errors import CheckpointError
 
     codecs = {}
     for name in names:

@@ -32,7 +32,7 @@ import torch
 
 from models.base import Codec
 from models.coding.container import read_header, unpack
-from models.coding.errors import StreamError
+from models.errors import StreamError
 from models.files import write_text
 from tests.helpers import NAMES, codec, image, latents_of
 

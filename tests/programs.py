@@ -7,10 +7,10 @@ import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
+from evaluation.results import Row
 from models import checkpoint
 from models.images import to_uint8, write_image
 from models.presets import OperatingPoint
-from models.results import Row
 from tests.helpers import NAMES, M, N, image, make
 
 ROOT = Path(__file__).parents[1]

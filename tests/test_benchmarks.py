@@ -16,12 +16,11 @@ from benchmarks import (
     optimizers,
     range_coder,
     scaling,
-    tables_common,
     train_speed,
-    training_curves,
     worker,
 )
 from benchmarks.calibration import calibrated
+from benchmarks.report import tables, training_curves
 from models import MODELS, checkpoint
 from models.images import read_image, to_uint8
 
@@ -188,7 +187,7 @@ def test_optimizers_share_everything_but_the_optimiser(tmp_path, monkeypatch):
     losses = [float(r["val_loss"]) for r in rows if int(r["step"]) == 6]
     assert len(set(losses)) == len(losses)
     # The figures of what was measured, and of curves that are there.
-    monkeypatch.setattr(tables_common, "STATISTICS", tmp_path)
+    monkeypatch.setattr(tables, "STATISTICS", tmp_path)
     monkeypatch.setattr(training_curves, "FIGURES", tmp_path)
     training_curves.main()
     for name in ("training_curves", "training_optimizers"):

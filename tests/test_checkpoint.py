@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models import checkpoint
-from models.checkpoint import CheckpointError
+from models.errors import CheckpointError
 from models.presets import OperatingPoint
 from tests.fuzz import peak_memory
 from tests.helpers import NAMES, M, N, image, latents_of, make

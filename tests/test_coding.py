@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.coding.errors import StreamError
 from models.coding.loop import cells, code_latents
 from models.coding.orders import REACH, checkerboard, everywhere, raster, wavefront
 from models.coding.range_coder import CodingTables, Reader, Writer, escape_bits
 from models.entropy.tables import TOTAL, Tables, gaussian_tables, to_frequencies
+from models.errors import StreamError
 from models.layers import causal_mask, checkerboard_mask
 from tests.helpers import uniform
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from benchmarks import reference, zoo
-from models import checkpoint, drivers, evaluation, results
+from evaluation import bench, results
+from evaluation.metrics import psnr
+from evaluation.points import ImportedPoint
+from evaluation.results import Row, means
+from models import checkpoint
 from models.coding.container import read_header
-from models.evaluation import ImportedPoint
+from models.errors import UsageError
 from models.images import to_uint8, write_image
 from models.interchange import to_compressai
-from models.metrics import psnr
-from models.results import Row, means
 from tests.helpers import M, N, image, make
 from tests.programs import files_in, load_test_program, read_csv
 
@@ -81,7 +83,7 @@ class SecondCodec:
 
 
 def test_compressai_through_the_test_program(twins, photographs, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "DecoderProcess", SecondCodec)
+    monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
     res = tmp_path / "res"
     code = driver.main([
         "--model_name", "compressai:bmshj2018-hyperprior", "--quality", "3", "--checkpoint",
@@ -128,9 +130,7 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
 
     image_zoo = reference.import_compressai().zoo.image
     monkeypatch.setattr(image_zoo, "load_state_dict_from_url", no_network)
-    with pytest.raises(
-        drivers.UsageError, match=r"could not be downloaded.*https://.*--checkpoint"
-    ):
+    with pytest.raises(UsageError, match=r"could not be downloaded.*https://.*--checkpoint"):
         zoo.ZooPoint(hyper, 3).load()
 
 

@@ -16,7 +16,7 @@ from models.coding.container import (
     read_header,
     unpack,
 )
-from models.coding.errors import StreamError
+from models.errors import StreamError
 
 HEADER = Header("Hyperprior", 0.013, "mse", "0123456789abcdef", 512, 768, ())
 STREAMS = [b"side information", b"", bytes(200)]

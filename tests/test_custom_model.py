@@ -66,7 +66,7 @@ def test_the_page_trains_codes_and_plots(my_model, monkeypatch):
     def cropped():
         return [(name, pixels[:170, 100:270]) for name, pixels in sample_photographs()[:1]]
 
-    monkeypatch.setattr("models.evaluation.sample_photographs", cropped)  # to be quick
+    monkeypatch.setattr("evaluation.photographs.sample_photographs", cropped)  # to be quick
     write_image(my_model / "photo.png", cropped()[0][1])
     run(COMMANDS, {"SIZE": TINY})
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from models.images import ImageError
-from models.training.data import CentreCrops, ImageSet, RandomCrops, Source, held_out, open_dataset
+from models.errors import ImageError
+from training.data import CentreCrops, ImageSet, RandomCrops, Source, held_out, open_dataset
 
 
 def save(path: Path, height: int = 20, width: int = 30) -> Path:

@@ -1,4 +1,4 @@
-"""Everything public in models/ has a docstring, its own or its base class's; arrays have shapes."""
+"""What is public has a docstring, its own or its base class's; arrays have shapes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ import re
 
 import pytest
 
+import evaluation
 import models
+import training
 
-MODULES = ["models", *(m.name for m in pkgutil.walk_packages(models.__path__, "models."))]
+MODULES = [
+    name
+    for package in (models, training, evaluation)
+    for name in (
+        package.__name__,
+        *(m.name for m in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")),
+    )
+]
 ARRAYS = re.compile(r"\bTensor\b|\bndarray\b|\bNDArray\b")
 SHAPE = re.compile(r"\([^()]*,[^()]*\)|\bshape|scalar|any size|like \w", re.IGNORECASE)
 # Python's and torch's own, whose meaning is fixed.

@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import checkpoint, drivers, results
-from models.evaluation import DecoderProcess, TrainedPoint
+from evaluation import results
+from evaluation.bench import DecoderProcess
+from evaluation.metrics import psnr
+from evaluation.points import TrainedPoint
+from evaluation.results import Results, Row, means
+from models import checkpoint, drivers
+from models.errors import UsageError
 from models.images import read_image, write_image
-from models.metrics import psnr
-from models.results import Results, Row, means
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
@@ -75,12 +78,12 @@ def test_the_decoder_is_another_process_that_explains_failures(ckpts, photograph
     with DecoderProcess(point) as decoder:
         decoder.wait_until_ready()
         assert decoder.process.pid != os.getpid()
-        with pytest.raises(drivers.UsageError, match=r"small\.lic.*cut short"):
+        with pytest.raises(UsageError, match=r"small\.lic.*cut short"):
             decoder.decode(file, tmp_path / "small.png")
         assert files_in(tmp_path) == ["small.lic"]
         decoder.process.kill()
         decoder.process.join()
-        with pytest.raises(drivers.UsageError, match="exit code -9"):
+        with pytest.raises(UsageError, match="exit code -9"):
             decoder.decode(file, tmp_path / "small.png")
 
 
@@ -206,14 +209,14 @@ def test_results_on_other_images_are_not_mixed_or_overwritten(tmp_path):
     store = Results(tmp_path, "Model")
     store.merge([result_row(0.1)])
     before = store.summary.read_text(), store.per_image.read_text()
-    with pytest.raises(drivers.UsageError, match="other images"):
+    with pytest.raises(UsageError, match="other images"):
         store.merge([result_row(0.1, "b.png")])
     assert (store.summary.read_text(), store.per_image.read_text()) == before
     store.per_image.write_text("lmbda,image\n1,2\n")
-    with pytest.raises(drivers.UsageError, match="not a table of results"):
+    with pytest.raises(UsageError, match="not a table of results"):
         store.rows()
     store.per_image.unlink()
-    with pytest.raises(drivers.UsageError, match="not known what it was measured on"):
+    with pytest.raises(UsageError, match="not known what it was measured on"):
         store.rows()
 
 

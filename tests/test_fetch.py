@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from models import fetch
+from models.errors import FetchError
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -106,7 +107,7 @@ def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):
 
 def test_a_connection_that_always_breaks_keeps_what_arrived(server, tmp_path):
     server.breaks = 99
-    with pytest.raises(fetch.FetchError, match="in 4 attempts .*run the same command again"):
+    with pytest.raises(FetchError, match="in 4 attempts .*run the same command again"):
         fetched(server, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["kodim01.png.part"]
     server.breaks = 0
@@ -130,13 +131,13 @@ def test_a_part_that_is_complete_needs_no_second_download(server, tmp_path):
 def test_failures_of_a_download_are_told_in_words(server, tmp_path):
     expected = digests(server)
     server.contents["kodim01.png"] = b"something else"
-    with pytest.raises(fetch.FetchError, match="another SHA-256 than expected"):
+    with pytest.raises(FetchError, match="another SHA-256 than expected"):
         fetch.fetch(tmp_path, server.url, expected)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(fetch.FetchError, match=r"nothing\.png cannot be had: 404"):
+    with pytest.raises(FetchError, match=r"nothing\.png cannot be had: 404"):
         fetch.fetch(tmp_path, server.url, {"nothing.png": "0" * 64})
     (tmp_path / "kodim01.png").write_bytes(b"mine")
-    with pytest.raises(fetch.FetchError, match="another file than expected"):
+    with pytest.raises(FetchError, match="another file than expected"):
         fetch.fetch(tmp_path, server.url, expected)
     assert (tmp_path / "kodim01.png").read_bytes() == b"mine"
 
@@ -151,9 +152,9 @@ def test_a_list_of_digests_is_read_or_refused(tmp_path):
     (tmp_path / "list").write_text(f"{'A' * 64} *x.png\n\n{'b' * 64}  y.png\n")
     assert fetch.read_digests(tmp_path / "list") == {"x.png": "a" * 64, "y.png": "b" * 64}
     (tmp_path / "list").write_text(f"{'a' * 64}  ../x.png\n")
-    with pytest.raises(fetch.FetchError, match="is not"):
+    with pytest.raises(FetchError, match="is not"):
         fetch.read_digests(tmp_path / "list")
-    with pytest.raises(fetch.FetchError, match="cannot be read"):
+    with pytest.raises(FetchError, match="cannot be read"):
         fetch.read_digests(tmp_path / "nowhere")
 
 

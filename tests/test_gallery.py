@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from benchmarks.gallery.__main__ import main
-from benchmarks.gallery.bits import ORDERS, Meter, bits_per_position
+from evaluation.bits import ORDERS, Meter, bits_per_position
+from evaluation.metrics import psnr
 from models import checkpoint
 from models.base import pad
 from models.coding.loop import code_latents
 from models.entropy.tables import Tables
 from models.images import read_image, sample_photographs, write_image
-from models.metrics import psnr
 from tests.browser import Browser, find_browser
 from tests.helpers import NAMES, codec, image
 from tests.programs import LAMBDAS, one_line, save_checkpoints

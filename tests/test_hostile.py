@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.coding.container import MAX_SIDE, unpack
-from models.coding.errors import StreamError
+from models.errors import StreamError
 from tests import fuzz
 from tests.fuzz import put_together, take_apart
 from tests.helpers import NAMES, codec, image, latents_of, make

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from models import images
-from models.images import ImageError, image_size, list_images, read_image, write_image
+from models.errors import ImageError
+from models.images import image_size, list_images, read_image, write_image
 
 
 def photograph(height: int = 20, width: int = 30) -> np.ndarray:

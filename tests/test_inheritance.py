@@ -5,10 +5,10 @@ import torch
 
 import models
 from models import checkpoint
+from models.errors import TrainingError
 from models.presets import OperatingPoint
-from models.training.errors import TrainingError
-from models.training.inheritance import hold, latent_factor, rescaled, take_weights, widened
 from tests.helpers import NAMES, latents_of, make
+from training.inheritance import hold, latent_factor, rescaled, take_weights, widened
 
 
 @pytest.fixture

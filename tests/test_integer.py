@@ -15,13 +15,13 @@ from models.coding.integer import (
     FRACTION_BITS,
     GRID_BITS,
     LIMIT,
-    FreezeError,
     IntegerContext,
     IntegerNetwork,
     mean_scale_bits,
 )
 from models.coding.loop import cells
 from models.coding.orders import REACH
+from models.errors import FreezeError
 from models.layers import MaskedConv2d, causal_mask, checkerboard_mask, conv, deconv
 from tests.helpers import uniform
 

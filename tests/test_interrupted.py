@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import codec
+from evaluation.points import TrainedPoint
+from evaluation.results import Results
 from models import checkpoint
-from models.checkpoint import CheckpointError
 from models.coding.container import unpack
-from models.evaluation import TrainedPoint
+from models.errors import CheckpointError
 from models.files import locked
 from models.images import read_image
-from models.results import Results
 from tests.helpers import make
 from tests.programs import (
     LAMBDAS,
@@ -56,11 +56,11 @@ import multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from models import evaluation
+from evaluation import bench
 from tests.programs import load_test_program
 driver = load_test_program()
-evaluation.multiprocessing = multiprocessing.get_context("fork")
-evaluation.multiprocessing.get_context = lambda kind: evaluation.multiprocessing
+bench.multiprocessing = multiprocessing.get_context("fork")
+bench.multiprocessing.get_context = lambda kind: bench.multiprocessing
 out, rng = Path(sys.argv[1]) / "out", random.Random(0)
 for k in range(int(sys.argv[2])):
     before = {p: p.stat().st_ino for p in out.rglob("*.*")}

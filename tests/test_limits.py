@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 import torch
 torch.set_num_threads(1)
-from models.coding.errors import StreamError
+from models.errors import StreamError
 from tests.fuzz import peak_memory, put_together, take_apart
 from tests.helpers import codec, image
 model = codec(sys.argv[1])

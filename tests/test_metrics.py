@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from models.metrics import bd_psnr, bd_rate, ms_ssim, ms_ssim_db, psnr
+from evaluation.metrics import bd_psnr, bd_rate, ms_ssim, ms_ssim_db, psnr
 
 ZOO = (  # eight points of a published curve (bmshj2018-factorized), bpp and dB
     [0.122623, 0.188527, 0.287808, 0.440379, 0.649678, 0.967437, 1.364703, 1.900541],

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from models import tiles
 from models.coding.container import read_header
 from models.coding.orders import raster
 from models.coding.range_coder import Reader, Writer
+from models.layers import tiles
 from tests.helpers import NAMES, codec, grid, image, latents_of, make
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,8 +15,8 @@ import torch
 from nbclient import NotebookClient
 
 from models.entropy.density import NonParametricDensity
-from models.entropy.fitting import divergence, fit, log_density
-from models.entropy.piecewise import PiecewiseLinearDensity
+from notebooks.fitting import divergence, fit, log_density
+from notebooks.piecewise import PiecewiseLinearDensity
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

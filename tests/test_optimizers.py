@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import models
-from models.training.optimizers import (
+from training.optimizers import (
     OPTIMIZERS,
     QUINTIC,
     SOAP,
@@ -22,7 +22,7 @@ from models.training.optimizers import (
     orthogonalize,
     parameter_groups,
 )
-from models.training.schedules import COSINE_END, Schedule
+from training.schedules import COSINE_END, Schedule
 
 
 def network() -> nn.Module:

@@ -3,7 +3,7 @@
 import sys
 
 from models.drivers import Progress
-from models.training.journal import Journal
+from training.journal import Journal
 
 ROW = {"step": 2, "epoch": 0, "loss": 1.5, "bpp": 0.5, "psnr": 30.0, "lr": 1e-4}
 

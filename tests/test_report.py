@@ -12,15 +12,11 @@ from pathlib import Path
 import pytest
 
 import models
-from benchmarks import (
-    report_tables,
-    tables_common,
-    tables_complexity,
-    tables_original,
-    tables_study,
-    tables_trust,
-)
-from benchmarks.bd_rate import MODELS, Curve
+from benchmarks import complexity
+from benchmarks.report import original, pages, study, tables, trust
+from benchmarks.report.checkpoints import training_runs
+from benchmarks.report.chinese import translated
+from evaluation.curves import MODELS, Curve
 from models import checkpoint
 from models.presets import OPERATING_POINTS
 
@@ -45,7 +41,7 @@ def prose(page: str) -> str:
 
 
 def test_blocks_are_those_of_the_csvs():
-    made = report_tables.filled()
+    made = pages.filled()
     stale = [str(path) for path, text in made.items() if path.read_text("utf-8") != text]
     assert not stale, f"{', '.join(stale)}: run 'make report'"
 
@@ -55,9 +51,9 @@ def test_markers_are_in_pairs_and_have_a_table(page):
     text = Path(page).read_text("utf-8")
     begins, ends = (re.findall(rf"^<!-- (\w+):{side} -->$", text, re.MULTILINE)
                     for side in ("begin", "end"))  # fmt: skip
-    assert begins == ends == [m[2] for m in report_tables.MARKERS.finditer(text)]
+    assert begins == ends == [m[2] for m in pages.MARKERS.finditer(text)]
     assert len(set(begins)) == len(begins)
-    assert set(begins) <= set(report_tables.TABLES)
+    assert set(begins) <= set(pages.TABLES)
 
 
 def test_both_languages_have_the_same_blocks_figures_and_equations():
@@ -70,11 +66,9 @@ def test_both_languages_have_the_same_blocks_figures_and_equations():
 
 def test_headers_are_translated_and_numbers_are_not():
     table = "| model | hours |\n| --- | ---: |\n| Hyperprior | 1.5 |\n"
-    assert (
-        report_tables.translated(table) == "| 模型 | 小时 |\n| --- | ---: |\n| Hyperprior | 1.5 |\n"
-    )
+    assert translated(table) == "| 模型 | 小时 |\n| --- | ---: |\n| Hyperprior | 1.5 |\n"
     text = "a\n<!-- complexity:begin -->\nold\n<!-- complexity:end -->\nb\n"
-    english, chinese = report_tables.fill(text), report_tables.fill(text, chinese=True)
+    english, chinese = pages.fill(text), pages.fill(text, chinese=True)
     assert english.splitlines()[2].startswith("| model") and "old" not in english
     assert english.splitlines()[3:] == chinese.splitlines()[3:]
 
@@ -198,12 +192,12 @@ def test_flags_in_running_text_exist(page):
     ],
 )
 def test_thops_convention_gives_the_originals_counts(name, channels, macs):
-    assert tables_complexity.count(name, *channels, tables_complexity.KODAK).thop_macs == macs
+    assert complexity.count(name, *channels, complexity.KODAK).thop_macs == macs
 
 
 def test_true_macs_of_a_small_model_by_hand():
     N, M, side = 2, 3, 64
-    found = tables_complexity.count("Factorized", N, M, (1, side, side))
+    found = complexity.count("Factorized", N, M, (1, side, side))
     outputs = [(side // 2**k) ** 2 for k in (1, 2, 3, 4)]
     layers = [3 * N, N * N, N * N, N * M]
     one_way = 25 * sum(n * c for n, c in zip(outputs, layers, strict=True))
@@ -213,9 +207,9 @@ def test_true_macs_of_a_small_model_by_hand():
 
 
 def test_committed_counts_are_those_of_the_models():
-    row = tables_complexity.rows_of("macs")[0]
+    row = tables.rows_of("macs")[0]
     size = tuple(int(row[name]) for name in ("batch", "height", "width"))
-    found = tables_complexity.count(row["model"], int(row["N"]), int(row["M"]), size)
+    found = complexity.count(row["model"], int(row["N"]), int(row["M"]), size)
     assert (row["parameters"], row["thop_macs"], row["total_macs"]) == (
         str(found.parameters), str(found.thop_macs), str(found.true.total()),
     )  # fmt: skip
@@ -223,14 +217,14 @@ def test_committed_counts_are_those_of_the_models():
 
 def test_rate_at_a_psnr_is_the_geometric_mean_half_way():
     curve = Curve("c", (0.25, 1.0), (30.0, 34.0), (float("nan"),) * 2)
-    assert tables_original.rate_at(curve, 32.0) == pytest.approx(0.5)
-    assert tables_original.rate_at(curve, 29.0) != tables_original.rate_at(curve, 29.0)  # nan
+    assert original.rate_at(curve, 32.0) == pytest.approx(0.5)
+    assert original.rate_at(curve, 29.0) != original.rate_at(curve, 29.0)  # nan
 
 
 @pytest.fixture()
 def statistics(tmp_path, monkeypatch):
     """A function that writes <name>.csv into a statistics folder of the test's own."""
-    monkeypatch.setattr(tables_common, "STATISTICS", tmp_path)
+    monkeypatch.setattr(tables, "STATISTICS", tmp_path)
 
     def write(name: str, rows: list[dict]) -> None:
         path = tmp_path / f"{name}.csv"
@@ -262,37 +256,34 @@ def test_training_runs_are_listed_once_parents_first(tmp_path):
     save("0_lmbda_1", 3, [run(2), run(1)])
     save("0_lmbda_2", 4, [run(2), run(1)])
     save("0_lmbda_3", 2, [run(1)])
-    rows = report_tables.training_runs(tmp_path)
+    rows = training_runs(tmp_path)
     found = [(r["run_id"], r["parent"], bool(r["checkpoint"])) for r in rows]
     assert found == [("1", "", False), ("2", "1", True), ("3", "2", True), ("4", "2", True)]
 
 
 def test_the_status_follows_the_checkpoints(statistics):
-    assert tables_study.status().startswith("**Preliminary.** 0 of the 16")
+    assert study.status().startswith("**Preliminary.** 0 of the 16")
     statistics("checkpoints", trained(20_000)[:15])
-    assert "Not trained yet: Checkerboard 0.0483." in tables_study.status()
+    assert "Not trained yet: Checkerboard 0.0483." in study.status()
     statistics("checkpoints", trained(20_000))
     statistics("training_runs", [*trained(20_000), *trained(400)[:2]])
-    assert tables_study.status().startswith("**Complete.** 16 of the 16")
-    assert (
-        "18 runs" in tables_study.status()
-        and "9.0 hours in all, on: a CPU" in tables_study.status()
-    )
-    assert tables_study.status_cn().startswith("**已完成。**")
+    assert study.status().startswith("**Complete.** 16 of the 16")
+    assert "18 runs" in study.status() and "9.0 hours in all, on: a CPU" in study.status()
+    assert study.status_cn().startswith("**已完成。**")
     statistics("checkpoints", trained(100))
-    assert tables_study.status().startswith("**Preliminary.**")
-    assert "16 of them had fewer than 20,000 steps" in tables_study.status()
+    assert study.status().startswith("**Preliminary.**")
+    assert "16 of them had fewer than 20,000 steps" in study.status()
 
 
 def test_the_sentences_take_their_numbers_from_the_csvs(statistics):
-    assert "none yet" in tables_study.learned() and "尚无" in tables_study.learned_cn()
+    assert "none yet" in study.learned() and "尚无" in study.learned_cn()
     pair = {"metric": "psnr", "curve": MODELS[1]}
     statistics("bd_rate", [
         {**pair, "against": f"{MODELS[1]} (original study)", "bd_rate_percent": "-12.345"},
         {**pair, "against": MODELS[0], "bd_rate_percent": "-23.4"},
     ])  # fmt: skip
     statistics(MODELS[2], [{"time(dec)": "0.904"}, {"time(dec)": "1.3"}])
-    for text in (tables_study.learned(), tables_study.learned_cn()):
+    for text in (study.learned(), study.learned_cn()):
         assert "Hyperprior -12.3 %" in text
         assert "Hyperprior / Factorized -23.4 %" in text
         assert "0.90-1.30 s" in text
@@ -305,36 +296,36 @@ def test_the_gap_is_that_of_the_mean_bits(statistics):
     ]
     statistics("per_image/Factorized", rows)
     line = "| Factorized | 0.013 | 757.5 | 750.0 | +7.5 | +1.00 % |"
-    assert line in tables_study.gap().splitlines()
+    assert line in study.gap().splitlines()
 
 
 def test_damaged_files_are_counted_and_failures_listed(statistics):
-    assert tables_trust.fuzz() == "Not measured.\n"
+    assert trust.fuzz() == "Not measured.\n"
     counts = {"cases": 5000, "refused": 4800, "decoded": 199, "failures": 1, "seconds": "2.5"}
     statistics("fuzz", [{"model": model, **counts} for model in MODELS])
     lines = ["found", "NaN came out", "得到 NaN", "tests/test_a.py::test_b"]
     columns = ("found_by", "failure", "failure_cn", "test")
     statistics("failures_found", [dict(zip(columns, lines, strict=True))])
-    english, chinese = tables_trust.fuzz(), tables_trust.fuzz_cn()
+    english, chinese = trust.fuzz(), trust.fuzz_cn()
     assert "| all | 20,000 | 19,200 | 796 | 4 | 10.0 |" in english.splitlines()
     assert "* found: NaN came out (`tests/test_a.py::test_b`)" in english.splitlines()
     assert "* 得到 NaN (`tests/test_a.py::test_b`)" in chinese.splitlines()
 
 
 def test_the_tests_of_the_failures_found_are_there():
-    for found in tables_common.rows_of("failures_found"):
+    for found in tables.rows_of("failures_found"):
         path, name = found["test"].split("::")
         assert f"def {name}(" in Path(path).read_text("utf-8")
 
 
 def test_figures_are_found_by_their_beginning(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "not committed yet" in tables_study.figures("rd_curves")()
+    assert "not committed yet" in study.figures("rd_curves")()
     Path("Image4md").mkdir()
     for name in ("rd_curves_psnr.png", "rd_curves_ms_ssim.png", "other.png"):
         Path("Image4md", name).touch()
-    assert tables_study.figures("rd_curves")() == (
+    assert study.figures("rd_curves")() == (
         "![rd curves ms ssim](Image4md/rd_curves_ms_ssim.png)\n\n"
         "![rd curves psnr](Image4md/rd_curves_psnr.png)\n"
     )
-    assert "(Image4md/rd_curves_psnr.png)" in tables_study.first_figure()
+    assert "(Image4md/rd_curves_psnr.png)" in study.first_figure()

@@ -10,14 +10,14 @@ import torch
 import train
 from benchmarks.reference import import_compressai
 from models import checkpoint
+from models.errors import TrainingError
 from models.interchange import ARCHITECTURES
 from models.presets import OperatingPoint
-from models.training import journal
-from models.training.errors import TrainingError
-from models.training.loss import RateDistortion
-from models.training.settings import complete, resolve
-from models.training.team import devices
 from tests.helpers import make
+from training import journal
+from training.loss import RateDistortion
+from training.settings import complete, resolve
+from training.team import devices
 
 
 def parse(*words: str):

@@ -20,10 +20,10 @@ from PIL import Image
 import models
 import train
 from models import checkpoint
-from models.training import feed, session
-from models.training.data import RandomCrops
-from models.training.settings import resolve
-from models.training.state import Run
+from training import feed, session
+from training.data import RandomCrops
+from training.run import Run
+from training.settings import resolve
 
 ROOT = Path(__file__).parents[1]
 STEPS = 8  # of the runs below: two epochs of four

@@ -7,9 +7,9 @@ import torch
 
 import models
 from benchmarks.integer_rate import bits_of
+from evaluation.points import likelihood_bits
 from models import checkpoint
 from models.base import pad
-from models.evaluation import likelihood_bits
 from models.images import sample_photographs, to_tensor
 
 # The joint model's forward pass cannot know the means that the coded context was rounded

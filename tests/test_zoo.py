@@ -22,13 +22,14 @@ import torch
 from torch import nn
 
 from benchmarks import reference, zoo
+from evaluation.metrics import psnr
+from evaluation.photographs import open_photographs
+from evaluation.points import ImportedPoint, ModelCodec
 from models import checkpoint, convert
 from models.base import Codec
 from models.coding.container import read_header
-from models.evaluation import ImportedPoint, ModelCodec, open_photographs
 from models.images import to_uint8, write_image
 from models.interchange import ARCHITECTURES, to_compressai
-from models.metrics import psnr
 from models.presets import ZOO_LAMBDAS, OperatingPoint
 from tests.helpers import N, image, make
 from tests.programs import ROOT, load_test_program, one_line

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.gallery.measure import checkpoints, measure
+from evaluation.photographs import open_photographs
+from evaluation.plots import LOOKS, style_of
 from models.drivers import Progress, choose_device, guarded
-from models.evaluation import open_photographs
 from models.files import write_text
-from models.plots import LOOKS, style_of
 
 HERE = Path(__file__).parent
 TITLES = {

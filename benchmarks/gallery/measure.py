@@ -10,14 +10,16 @@ import numpy as np
 
 import models
 from benchmarks.classical import codecs as classical_codecs
-from benchmarks.gallery.bits import bits_per_position
+from evaluation.bench import SUFFIX
+from evaluation.bits import bits_per_position
+from evaluation.metrics import ms_ssim, ms_ssim_db, psnr
+from evaluation.photographs import Photograph
+from evaluation.points import ModelCodec
 from models import checkpoint
 from models.base import Codec
-from models.checkpoint import CheckpointError
-from models.evaluation import SUFFIX, ModelCodec, Photograph
+from models.errors import CheckpointError
 from models.files import write_bytes
 from models.images import to_tensor, write_image
-from models.metrics import ms_ssim, ms_ssim_db, psnr
 
 JPEG_QUALITIES = range(1, 96)  # above 95 libjpeg spends bits on nothing that is visible
 JPEG_CURVE = range(5, 96, 10)

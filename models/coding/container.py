@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.coding.errors import StreamError
+from models.errors import StreamError
 from models.presets import CHANNELS
 
 MAGIC = b"LIC"

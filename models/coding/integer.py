@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.coding.products import IntegerMatrix
+from models.errors import FreezeError
 from models.layers import MaskedConv2d
 
 FRACTION_BITS = 12  # of activations inside the networks
@@ -31,10 +32,6 @@ WEIGHT_BITS = 15
 EXACT = float(1 << 53)
 LEAKY_SLOPE = 10486 / 2**20  # LeakyReLU's 0.01, exact in binary
 STRIP_BYTES = 1 << 26  # unfolded columns held at a time
-
-
-class FreezeError(ValueError):
-    """A network cannot be turned into integers."""
 
 
 class IntegerLinear:

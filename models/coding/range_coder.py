@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.coding.errors import StreamError
 from models.entropy.tables import Tables
+from models.errors import StreamError
 
 WORD = 16  # bits of an escaped symbol that are coded at a time
 POWERS = np.left_shift(np.uint64(1), np.arange(64, dtype=np.uint64))

@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from models.training.errors import TrainingError
+from models.errors import TrainingError
 
 GRACE_SECONDS = 60  # for the others to stop when one process has failed
 TIMEOUT = timedelta(hours=1)  # the others wait while the first one validates

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from models import checkpoint
 from models.base import Codec
-from models.checkpoint import TABLES, CheckpointError
+from models.checkpoint import TABLES
+from models.errors import CheckpointError, TrainingError
 from models.layers import GDN
-from models.training.errors import TrainingError
 
 TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
 RUN = (
@@ -69,12 +69,12 @@ def latent_factor(path: str | Path, lmbda: float, metric: str) -> float:
 
 
 def has_side_information(tensors: dict[str, Tensor]) -> bool:
-    """Whether the weights are of a model with a hyperprior: y is coded given z."""
+    """Whether the weights, by name and of any size, have a hyperprior: y is coded given z."""
     return any(name.startswith("h_a.") for name in tensors)
 
 
 def rescaled(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """The weights with y multiplied by `factor` and all that reads y divided by it.
+    """The weights, of any size, with y multiplied by `factor` and all that reads y divided by it.
 
     Without quantisation x_hat and z stay the same, and the prior's density of y widens by
     `factor`: its scales and means are multiplied, or the first matrix of a factorized prior is

@@ -25,14 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from models.images import (
-    ImageError,
-    image_size,
-    list_images,
-    natural_order,
-    read_image,
-    sample_photographs,
-)
+from models.errors import ImageError
+from models.images import image_size, list_images, natural_order, read_image, sample_photographs
 
 SPLITS = ("train", "test")
 MEMORY = 2 * 2**30  # bytes of decoded images to hold: 716 megapixels

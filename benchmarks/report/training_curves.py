@@ -1,6 +1,6 @@
 """Figures of the training: every checkpoint's curve, and the comparison of optimisers.
 
-    python -m benchmarks.training_curves
+    python -m benchmarks.report.training_curves
 
 Reads statistics/training/*.csv and statistics/optimizers.csv; draws
 Image4md/training_curves.png and Image4md/training_optimizers.png.
@@ -14,11 +14,9 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.bd_rate import MODELS
-from benchmarks.tables_common import SHORT, rows_of
-from models.files import atomic_write
-from models.plots import style_of
-from notebooks.common import STYLE
+from benchmarks.report.tables import SHORT, rows_of
+from evaluation.curves import MODELS
+from evaluation.plots import STYLE, save_figure, style_of
 
 FIGURES, CURVES = Path("Image4md"), Path("statistics/training")
 SHADES = (1.0, 0.75, 0.5, 0.3)  # the first is the lowest lambda's
@@ -80,8 +78,7 @@ def main() -> None:
         with mpl.rc_context(STYLE):
             figure = Figure(figsize=size)
             draw(figure)
-            with atomic_write(FIGURES / f"{name}.png") as temporary:
-                figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+            save_figure(figure, FIGURES / f"{name}.png")
 
 
 if __name__ == "__main__":

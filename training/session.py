@@ -11,18 +11,17 @@ import torch
 import models
 from models import checkpoint
 from models.base import Codec
-from models.checkpoint import CheckpointError
+from models.errors import CheckpointError, TrainingError
 from models.files import write_bytes
 from models.presets import OperatingPoint
-from models.training.errors import TrainingError
-from models.training.feed import Data, Prefetch, open_data
-from models.training.inheritance import ancestors, hold, latent_factor, take_weights
-from models.training.journal import Journal
-from models.training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
-from models.training.loss import RateDistortion
-from models.training.settings import complete, config, differences, resolve
-from models.training.state import Run, code_revision, hardware
-from models.training.team import Team
+from training.feed import Data, Prefetch, open_data
+from training.inheritance import ancestors, hold, latent_factor, take_weights
+from training.journal import Journal
+from training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
+from training.loss import RateDistortion
+from training.run import Run, code_revision, hardware
+from training.settings import complete, config, differences, resolve
+from training.team import Team
 
 EXIT = {FINISHED: 0, TIME_IS_UP: 0, SIGNALLED: 130, NOT_FINITE: 1, NOT_SAVED: 1}
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import tables_original
-from benchmarks.bd_rate import MODELS, PAIRS
-from benchmarks.tables_common import SHORT, fixed, markdown, rows_of
+from benchmarks.report import original
+from benchmarks.report.tables import SHORT, fixed, markdown, rows_of
+from evaluation.curves import MODELS, PAIRS
 from models.coding.orders import checkerboard, raster, wavefront
 from models.presets import OPERATING_POINTS
 
@@ -53,8 +53,8 @@ def _facts() -> dict[str, str]:
     runs = rows_of("training_runs")
     tested = {m: rows_of(m) for m in MODELS}
     images = [r["image"] for m in MODELS for r in rows_of(f"per_image/{m}")]
-    original = tables_original.decoding_seconds() or [0.0]
-    ratios = [rate / joint for _, joint, rate, _ in tables_original.ratios()] or [0.0]
+    seconds = original.decoding_seconds() or [0.0]
+    ratios = [rate / joint for _, joint, rate, _ in original.ratios()] or [0.0]
     return {
         "points": str(len(OPERATING_POINTS)),
         "trained": str(len(trained)),
@@ -68,7 +68,7 @@ def _facts() -> dict[str, str]:
         "hardware": "; ".join(sorted({r["hardware"] for r in runs if r["hardware"]})) or "-",
         "study": f"{STUDY_STEPS:,}",
         "seconds": _seconds(MODELS[2]),
-        "slowest": f"{min(original):.0f}-{max(original):.0f} s",
+        "slowest": f"{min(seconds):.0f}-{max(seconds):.0f} s",
         "ratios": f"{min(ratios):.2f}-{max(ratios):.2f}",
         "raster": f"{len(raster(*KODAK_LATENT)):,}",
         "wavefront": f"{len(wavefront(*KODAK_LATENT)):,}",

@@ -11,15 +11,15 @@ image too small for it.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.drivers import UsageError
-from models.files import locked, write_text
+from evaluation.metrics import ms_ssim_db
+from models.errors import UsageError
+from models.files import csv_text, locked, write_text
 
 COLUMNS = ("lmbda", "num_pixels", "bits", "bpp", "psnr", "time(enc)", "time(dec)", "ms_ssim")
 
@@ -149,8 +149,8 @@ class Results:
             kept = [row for row in self.check(images) if f"{row.lmbda:g}" not in tested]
             records = [_format(row) for row in sorted([*kept, *new], key=lambda r: r.lmbda)]
             rows = [_parse(record) for record in records]
-            write_text(self.per_image, _csv(IMAGE_COLUMNS, records))
-            write_text(self.summary, _csv(COLUMNS, [_format_mean(m) for m in means(rows)]))
+            write_text(self.per_image, csv_text(records, IMAGE_COLUMNS))
+            write_text(self.summary, csv_text([_format_mean(m) for m in means(rows)], COLUMNS))
         return rows
 
 
@@ -194,18 +194,8 @@ def _short(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _csv(columns: Iterable[str], records: Iterable[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
-
-
 def table(found: Sequence[Mean]) -> str:
     """The means as an aligned table for a reader; MS-SSIM also in dB."""
-    from models.metrics import ms_ssim_db
-
     lines = [
         ("lambda", "bytes", "bpp", "estimate", "PSNR (dB)", "MS-SSIM", "(dB)", "enc (s)", "dec (s)")
     ]

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from benchmarks.bd_rate import (
+from benchmarks.report.tables import SHORT, STATISTICS, markdown, rows_of
+from evaluation.curves import (
     COUNTERPARTS,
     MODELS,
     PAIRS,
     Curve,
-    DataError,
     compare,
     original_curve,
     reference_curve,
 )
-from benchmarks.tables_common import SHORT, STATISTICS, markdown, rows_of
-from models.metrics import bd_psnr
+from evaluation.metrics import bd_psnr
+from models.errors import DataError
 
 JOINT, CHECKERBOARD = MODELS[2:]
 

@@ -6,9 +6,9 @@ from argparse import Namespace
 from pathlib import Path
 
 import models
+from models.errors import TrainingError
 from models.presets import CHANNELS, LAMBDAS, OperatingPoint, operating_point, points, zoo_point
-from models.training.errors import TrainingError
-from models.training.optimizers import DEFAULT_LR
+from training.optimizers import DEFAULT_LR
 
 CONTEXT_MODELS = ("JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive")
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from models.base import Codec
-from models.training.errors import TrainingError
-from models.training.journal import Journal, figures, psnr_of
-from models.training.loss import RateDistortion
-from models.training.optimizers import build_optimizer
-from models.training.schedules import Schedule
-from models.training.team import Team
+from models.errors import TrainingError
+from training.journal import Journal, figures, psnr_of
+from training.loss import RateDistortion
+from training.optimizers import build_optimizer
+from training.schedules import Schedule
+from training.team import Team
 
 FINISHED, TIME_IS_UP, SIGNALLED = "finished", "time is up", "signalled"
 NOT_FINITE, NOT_SAVED = "not finite", "not saved"

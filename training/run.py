@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 
 from models import checkpoint
-from models.checkpoint import CheckpointError
+from models.errors import CheckpointError, TrainingError
 from models.files import atomic_write, write_text
-from models.training.errors import TrainingError
-from models.training.settings import config, differences
+from training.settings import config, differences
 
 STATE, SETTINGS = "state.pt", "settings.json"
 

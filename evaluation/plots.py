@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evaluation.metrics import ms_ssim_db
 from models.files import atomic_write
-from models.metrics import ms_ssim_db
 
 # Hues of Okabe and Ito's and of Paul Tol's colour-blind-safe sets, those of the classical
 # codecs greyer or lighter. Markers tell the codecs apart in print without colour.
@@ -59,6 +59,22 @@ LINES: dict[str, dict[str, Any]] = {
 }
 
 AXES = {"psnr": "PSNR (dB, RGB)", "ms_ssim": "MS-SSIM (dB, RGB)"}
+
+# Of figures with panels, in the reports and the notebooks.
+STYLE = {
+    "figure.facecolor": "white",
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+}
 
 Style = Mapping[str, Any]
 Curve = tuple[str, ArrayLike, ArrayLike, Style | None]
@@ -115,7 +131,7 @@ def rd_figure(
     import matplotlib as mpl
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
-    with mpl.rc_context({"svg.hashsalt": "rd_figure", "font.size": 11}):
+    with mpl.rc_context({"font.size": 11}):
         figure = Figure(figsize=(9.6, 5.6), facecolor="white", layout="constrained")
         axes = figure.subplots()
         for label, bpp, quality, style in lines:
@@ -133,7 +149,7 @@ def rd_figure(
         else:
             axes.set_xlim(left=0)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.2)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _line(curve: Curve, metric: str) -> tuple[str, list[float], list[float], Style]:
@@ -146,12 +162,18 @@ def _line(curve: Curve, metric: str) -> tuple[str, list[float], list[float], Sty
     return label, [p[0] for p in points], [p[1] for p in points], style or style_of(label)
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a Matplotlib figure as .svg or .png; the same figure gives the same file.
+
+    Errors: `ValueError` for another suffix.
+    """
+    import matplotlib as mpl
+
     suffix = Path(path).suffix.lower().removeprefix(".")
     if suffix not in ("svg", "png"):
         raise ValueError(f"A figure is written as .svg or .png, not as {Path(path).name!r}.")
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, mpl.rc_context({"svg.hashsalt": "figure"}):
         figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
 
 

@@ -6,7 +6,7 @@ hand, one row per failure that tests or reviews found, with the test that keeps 
 
 from __future__ import annotations
 
-from benchmarks.tables_common import SHORT, markdown, rows_of
+from benchmarks.report.tables import SHORT, markdown, rows_of
 
 COUNTS = ("cases", "refused", "decoded", "failures")
 HEADER = ["model", "damaged files", "refused in a sentence", "decoded", "failures left", "CPU (s)"]

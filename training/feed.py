@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 import models
-from models.training.data import CentreCrops, ImageSet, RandomCrops, held_out, open_dataset
-from models.training.team import Team
+from training.data import CentreCrops, ImageSet, RandomCrops, held_out, open_dataset
+from training.team import Team
 
 MAX_HELD_OUT = 24
 VALIDATION_SIDE = 256  # pixels, whatever the size of the training crops: runs stay comparable

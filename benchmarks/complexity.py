@@ -1,6 +1,6 @@
 """Parameters and multiply-accumulate operations of the four models, by two conventions.
 
-    python -m benchmarks.tables_complexity        # writes statistics/macs.csv
+    python -m benchmarks.complexity        # writes statistics/macs.csv
 
 thop's convention, that of the original report, looks at modules whose type is exactly Conv2d or
 ConvTranspose2d and charges both at their output: output elements x input channels x taps. GDN,
@@ -17,26 +17,18 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import models
-from benchmarks.bd_rate import csv_text
-from benchmarks.tables_common import SHORT, STATISTICS, markdown, rows_of
-from models.files import write_text
+from models.files import csv_text, write_text
 from models.layers import GDN, MaskedConv2d
 from models.presets import CHANNELS
 
-# Part 4 of the original report, as printed: README_CN.md at commit 069d72f (first pair) and
-# README.md at commit c3df350 (second pair) of github.com/Ganlin-Yang/Coding-Summer-Seminar.
-PRINTED = {
-    "Factorized": ("2.887M", "771.752G", "2.887M", "72.352G"),
-    "Hyperprior": ("2.887M", "771.752G", "4.969M", "74.014G"),
-    "JointAutoregressiveHierarchicalPriors": ("12.053M", "1.730T", "12.053M", "162.232G"),
-    "CheckerboardAutogressive": ("12.053M", "1.747T", "12.053M", "163.792G"),
-}
-BATCH = (64, 256, 256)  # the training batch that the first pair was measured on
+OUT = Path("statistics/macs.csv")
+BATCH = (64, 256, 256)  # the training batch that the original's first counts are of
 KODAK = (1, 512, 768)
 SIDE = 64
 STAGES = {
@@ -132,68 +124,15 @@ def measured() -> list[dict[str, str]]:
     return rows
 
 
-def _of_size(size: tuple[int, int, int]) -> list[dict[str, str]]:
-    wanted = tuple(map(str, size))
-    return [
-        r for r in rows_of("macs") if (r["batch"], r["height"], r["width"]) == wanted
-    ]  # fmt: skip
-
-
-def giga(number: str | float) -> str:
-    """MACs in thousands of millions."""
-    return f"{float(number) / 1e9:.3f}"
-
-
-def printed() -> str:
-    """The original report's two tables beside the same convention here."""
-    large = {(r["model"], r["M"]): r for r in _of_size(BATCH)}
-    rows = []
-    for r in _of_size(KODAK):
-        batch = large.get((r["model"], r["M"]))
-        if batch is None:  # printed for the low rates only
-            continue
-        ours = f"{float(r['thop_parameters']) / 1e6:.3f}M"
-        macs = giga(batch["thop_macs"]), giga(r["thop_macs"])
-        old_params, old_macs, new_params, new_macs = PRINTED[r["model"]]
-        rows.append([
-            SHORT[r["model"]], ours, f"{macs[0]}G", old_params, old_macs,
-            f"{macs[1]}G", new_params, new_macs,
-        ])  # fmt: skip
-    header = [
-        "model", "parameters, counted here", "MACs of 64x3x256x256, counted here",
-        "parameters, first print", "MACs, first print",
-        "MACs of 1x3x512x768, counted here", "parameters, second print", "MACs, second print",
-    ]  # fmt: skip
-    return markdown(header, rows) if rows else "Not counted.\n"
-
-
-def corrected() -> str:
-    """All parameters and true MACs for one Kodak image, by stage."""
-    rows = [
-        [
-            SHORT[r["model"]], f"{r['N']}, {r['M']}", f"{int(r['parameters']):,}",
-            *(giga(r[f"{stage}_macs"]) for stage in ("transforms", "gdn", "hyperprior", "context")),
-            giga(r["total_macs"]), f"{float(r['total_macs']) / (512 * 768) / 1e3:.1f}",
-            giga(r["thop_macs"]), f"{float(r['thop_macs']) / float(r['total_macs']):.2f}",
-        ]
-        for r in _of_size(KODAK)
-    ]  # fmt: skip
-    header = [
-        "model", "N, M", "parameters", "transforms (G)", "GDN (G)", "hyperprior (G)",
-        "context (G)", "total (G)", "kMAC/pixel", "thop (G)", "thop / total",
-    ]  # fmt: skip
-    return markdown(header, rows) if rows else "Not counted.\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tables_complexity",
+        prog="python -m benchmarks.complexity",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
-    write_text(STATISTICS / "macs.csv", csv_text(measured(), COLUMNS))
-    print(f"Wrote {STATISTICS / 'macs.csv'}.")
+    write_text(OUT, csv_text(measured(), COLUMNS))
+    print(f"Wrote {OUT}.")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""CSVs into blocks of the README and the reports, and into figures."""

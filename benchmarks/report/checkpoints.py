@@ -1,0 +1,43 @@
+"""How far each checkpoint was trained, from its metadata: the rows of two CSVs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.curves import MODELS
+from models import checkpoint
+from training.inheritance import RUN, ancestors
+
+CHECKPOINT_COLUMNS = (
+    "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "hours", "hardware", "parent",
+    "digest", "megabytes",
+)  # fmt: skip
+RUN_COLUMNS = (*RUN, "parent", "checkpoint")
+
+
+def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
+    """One row per checkpoint in the folder, from its metadata."""
+    rows = []
+    for path in sorted(root.glob("*/epoch_*.safetensors")):
+        metadata = checkpoint.read_metadata(path)
+        found = {**metadata, **metadata["provenance"]}
+        found["megabytes"] = f"{path.stat().st_size / 1e6:.1f}"
+        rows.append({name: str(found.get(name) or "") for name in CHECKPOINT_COLUMNS})
+    return sorted(rows, key=lambda r: (MODELS.index(r["model"]), float(r["lmbda"])))
+
+
+def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
+    """One row per run of `train.py` that a checkpoint of the folder comes from, parents first.
+
+    "parent" is the run_id of the run before it, "checkpoint" whether its own weights are there.
+    """
+    runs: dict[str, dict] = {}
+    for path in sorted(root.glob("*/epoch_*.safetensors")):
+        lineage = ancestors(path)
+        for k, run in reversed(list(enumerate(lineage))):
+            parent = lineage[k + 1]["run_id"] if k + 1 < len(lineage) else None
+            found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
+            found["checkpoint"] = found["checkpoint"] or (
+                k == 0 and f"{path.parent.name}/{path.name}"
+            )
+    return [{name: str(run.get(name) or "") for name in RUN_COLUMNS} for run in runs.values()]

@@ -1,0 +1,1 @@
+"""Measuring a codec: points, photographs, the bench, results, metrics, curves and plots."""

@@ -1,0 +1,118 @@
+"""Curves of rate and distortion from CSVs (ours, published, classical), and their BD-rates."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.metrics import bd_rate, ms_ssim_db
+from models.errors import DataError
+
+COUNTERPARTS = {  # our model: the published curve of the same architecture
+    "Factorized": "bmshj2018-factorized",
+    "Hyperprior": "bmshj2018-hyperprior",
+    "JointAutoregressiveHierarchicalPriors": "mbt2018",
+    "CheckerboardAutogressive": "paper-minnen2018-checkerboard",
+}
+MODELS = tuple(COUNTERPARTS)
+PAIRS = tuple(zip(MODELS[1:], MODELS, strict=False))  # each model against the one before it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of one codec: bpp, PSNR in dB, and MS-SSIM from 0 to 1 (nan where unknown)."""
+
+    name: str
+    bpp: tuple[float, ...]
+    psnr: tuple[float, ...]
+    ms_ssim: tuple[float, ...]
+
+    def points(self, metric: str) -> list[tuple[float, float]]:
+        """(bpp, dB) where the metric, "psnr" or "ms_ssim", is known; MS-SSIM in dB."""
+        values = self.psnr if metric == "psnr" else map(ms_ssim_db, self.ms_ssim)
+        pairs = zip(self.bpp, values, strict=True)
+        return [pair for pair in pairs if all(map(math.isfinite, pair))]
+
+
+def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file; `DataError` if it or one of the `columns` is missing."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path} has no column {', '.join(missing)}.")
+            return list(reader)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}.") from error
+
+
+def curve_from(name: str, rows: list[dict[str, str]], psnr: str, ms_ssim: str, path: Path) -> Curve:
+    """A curve from CSV rows, `psnr` and `ms_ssim` naming their columns; an empty cell is nan."""
+
+    def column(key: str) -> tuple[float, ...]:
+        try:
+            return tuple(float(row.get(key) or "nan") for row in rows)
+        except ValueError as error:
+            raise DataError(f"{path}, column {key}: {error}.") from None
+
+    return Curve(name, column("bpp"), column(psnr), column(ms_ssim))
+
+
+def measured_curve(model: str, folder: Path) -> Curve:
+    """Our curve of a model, from <folder>/<model>.csv."""
+    path = folder / f"{model}.csv"
+    return curve_from(model, read_rows(path, ("bpp", "psnr")), "psnr", "ms_ssim", path)
+
+
+def original_curve(model: str, folder: Path) -> Curve:
+    """The original study's curve of a model (no MS-SSIM was published)."""
+    path = folder / "reference" / "seminar_2022_results.csv"
+    return _selected(path, "model", model, f"{model} (original study)")
+
+
+def reference_curve(codec: str, folder: Path) -> Curve:
+    """A published curve by its name in the reference table, such as "mbt2018" or "VTM"."""
+    path = folder / "reference" / "kodak_rd.csv"
+    return _selected(path, "codec", codec, codec)
+
+
+def classical_curve(codec: str, folder: Path) -> Curve:
+    """A classical codec's curve as measured by `benchmarks.classical`."""
+    path = folder / "classical.csv"
+    rows = [row for row in read_rows(path, ("codec", "bpp", "psnr")) if row["codec"] == codec]
+    if not rows:
+        raise DataError(f"{path} has no rows for {codec}.")
+    return curve_from(codec, rows, "psnr", "ms_ssim", path)
+
+
+def _selected(path: Path, key: str, value: str, name: str) -> Curve:
+    rows = read_rows(path, (key, "bpp", "psnr_rgb_db"))
+    rows = [row for row in rows if row[key] == value]
+    if not rows:
+        raise DataError(f"{path} has no rows for {value}.")
+    return curve_from(name, rows, "psnr_rgb_db", "ms_ssim_rgb", path)
+
+
+def compare(curve: Curve, against: Curve, metric: str) -> dict[str, str]:
+    """One row of the table without its names: BD-rate of `curve`, range, points, or a reason."""
+    test, anchor = curve.points(metric), against.points(metric)
+    row = {"points": str(len(test)), "points_against": str(len(anchor))}
+    for name, points in ((curve.name, test), (against.name, anchor)):
+        if not points:
+            return {**row, "reason": f"{name} has no {metric} values"}
+    try:
+        delta = bd_rate(*zip(*anchor, strict=True), *zip(*test, strict=True))
+    except ValueError as error:
+        return {**row, "reason": str(error)}
+    return {
+        **row,
+        "bd_rate_percent": f"{delta.value:.3f}",
+        "range_low_db": f"{delta.low:.3f}",
+        "range_high_db": f"{delta.high:.3f}",
+    }

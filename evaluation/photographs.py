@@ -1,0 +1,53 @@
+"""What it is measured on: a folder of images, or the built-in photographs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from models.coding.container import MAX_PIXELS
+from models.images import list_images, read_image, sample_photographs
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A test image that was seen to be readable; `stem` names its outputs, unique in a run."""
+
+    name: str
+    stem: str
+    width: int
+    height: int
+    path: Path | None
+    pixels: np.ndarray | None = field(repr=False, compare=False)
+
+    def read(self) -> np.ndarray:
+        """uint8 (H, W, 3); ImageError if the file has become unreadable."""
+        if self.pixels is not None:
+            return self.pixels
+        assert self.path is not None
+        return read_image(self.path, self.width * self.height)  # larger: it has changed since
+
+
+def open_photographs(place: str | Path | None, max_pixels: int = MAX_PIXELS) -> list[Photograph]:
+    """Every image of a folder, a single file, or (None) the built-in photographs.
+
+    Each is decoded once now, so that a broken one is found before hours of work and not
+    after them. ImageError that names it, also when it has more than `max_pixels`, or says
+    that there is no image.
+    """
+    if place is None:
+        return [
+            Photograph(name, name, pixels.shape[1], pixels.shape[0], None, pixels)
+            for name, pixels in sample_photographs()
+        ]
+    place = Path(place)
+    paths = [place] if place.is_file() else list_images(place)
+    stems = [path.stem for path in paths]
+    found = []
+    for path in paths:
+        height, width = read_image(path, max_pixels).shape[:2]
+        stem = path.stem if stems.count(path.stem) == 1 else path.name
+        found.append(Photograph(path.name, stem, width, height, path, None))
+    return found
