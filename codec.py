@@ -16,11 +16,12 @@ from pathlib import Path
 import models
 from models import checkpoint
 from models.base import Codec
-from models.coding.container import MAX_PIXELS, Header, check_pixels, read_header, unpack
+from models.coding.container import Header, check_pixels, read_header, unpack
 from models.drivers import Progress, choose_device, guarded
 from models.errors import CheckpointError, StreamError, UsageError
 from models.files import write_bytes
 from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
+from models.presets import MAX_PIXELS
 
 LONGEST_HEADER = 512  # bytes; the longest that the format allows is below 250
 

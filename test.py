@@ -16,18 +16,17 @@ from pathlib import Path
 
 import models
 from evaluation.bench import evaluate, output_paths
-from evaluation.curves import COUNTERPARTS, original_curve, reference_curve
+from evaluation.curves import original_curve, reference_curve
 from evaluation.photographs import Photograph, open_photographs
 from evaluation.plots import Curve, contact_sheet, rd_figure, style_of
 from evaluation.points import ImportedPoint, Point, TrainedPoint
 from evaluation.results import Mean, Results, Row, compressai_json, means, table
 from models import checkpoint
-from models.coding.container import MAX_PIXELS
 from models.drivers import Progress, choose_device, guarded
 from models.errors import DataError, UsageError
 from models.files import locked, write_text
 from models.images import read_image
-from models.presets import ZOO_LAMBDAS, zoo_point
+from models.presets import CATALOGUE, MAX_PIXELS, METRICS, zoo_point
 
 STATISTICS = Path("statistics")
 REFERENCE = Path(__file__).parent / STATISTICS
@@ -64,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     add("--epoch_num", "--load_model_epoch", dest="epoch_num", type=int, metavar="E",
         help="epoch of the checkpoints (default: the newest of each lambda)")  # fmt: skip
     add("--lmbda", type=float, nargs="+", help="only these lambdas (default: all there are)")
-    add("--metric", choices=tuple(ZOO_LAMBDAS), default="mse",
+    add("--metric", choices=METRICS, default="mse",
         help="what the checkpoints were trained for (default: %(default)s)")  # fmt: skip
     add("--quality", type=int, nargs="+", metavar="Q",
         help="CompressAI's qualities in place of lambdas, 1 to 8")  # fmt: skip
@@ -218,7 +217,7 @@ def draw_curves(name: str, found: list[Mean], photographs: list[Photograph], out
 def published_curves(name: str, metric: str) -> list[Curve]:
     """The original study's and CompressAI's curves of a model, where there are any."""
     curves: list[Curve] = []
-    zoo = COUNTERPARTS.get(name, name.removeprefix("compressai-"))
+    zoo = CATALOGUE[name].published if name in CATALOGUE else name.removeprefix("compressai-")
     for source, read, codec in (
         ("original", original_curve, name),
         ("zoo", reference_curve, zoo),

@@ -12,7 +12,7 @@ import sys
 from functools import partial
 
 from models.drivers import guarded
-from training.loss import METRICS
+from models.presets import METRICS
 from training.optimizers import OPTIMIZERS
 from training.schedules import SCHEDULERS
 from training.session import train

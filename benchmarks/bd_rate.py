@@ -13,49 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from evaluation.curves import (
-    COUNTERPARTS,
-    MODELS,
-    PAIRS,
-    Curve,
-    compare,
-    measured_curve,
-    original_curve,
-    reference_curve,
-)
+from evaluation.curves import COLUMNS, table
 from models.drivers import guarded
 from models.errors import DataError
 from models.files import csv_text, write_text
-
-COLUMNS = (
-    "curve", "against", "metric", "bd_rate_percent", "range_low_db", "range_high_db",
-    "points", "points_against", "reason",
-)  # fmt: skip
-
-
-def table(folder: Path) -> list[dict[str, str]]:
-    """All comparisons of the study from the CSVs in `folder`, as rows of `COLUMNS`."""
-    wanted = [(model, f"{model} (original study)", "psnr") for model in MODELS]
-    for metric in ("psnr", "ms_ssim"):
-        wanted += [(model, other, metric) for model, other in COUNTERPARTS.items()]
-        wanted += [(model, other, metric) for model, other in PAIRS]
-    rows = []
-    for model, other, metric in wanted:
-        names = {"curve": model, "against": other, "metric": metric}
-        try:
-            row = compare(measured_curve(model, folder), _find(other, folder), metric)
-        except DataError as error:
-            row = {"reason": str(error)}
-        rows.append(dict.fromkeys(COLUMNS, "") | names | row)
-    return rows
-
-
-def _find(name: str, folder: Path) -> Curve:
-    if name in MODELS:
-        return measured_curve(name, folder)
-    if name.endswith(" (original study)"):
-        return original_curve(name.removesuffix(" (original study)"), folder)
-    return reference_curve(name, folder)
 
 
 def run(folder: Path, out: Path | None) -> int:

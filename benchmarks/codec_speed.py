@@ -28,7 +28,6 @@ from torch import Tensor
 
 from benchmarks.calibration import calibrated
 from benchmarks.common import (
-    TWINS,
     alternate,
     compressai_twin,
     number,
@@ -43,7 +42,7 @@ from models import MODELS, canonical_name, checkpoint
 from models.base import Codec, pad
 from models.drivers import choose_device
 from models.images import read_image, to_tensor, to_uint8
-from models.presets import points
+from models.presets import TWINS, points
 
 STATISTICS = Path("statistics")
 DIRECTIONS = {"encode": "compress", "decode": "decompress"}

@@ -20,13 +20,8 @@ from torch import Tensor
 from models.base import Codec
 from models.files import csv_text, write_text
 from models.images import sample_photographs, to_tensor
+from models.presets import TWINS
 
-# Our models and the classes of CompressAI that they exchange weights with.
-TWINS = {
-    "Factorized": "FactorizedPrior",
-    "Hyperprior": "ScaleHyperprior",
-    "JointAutoregressiveHierarchicalPriors": "JointAutoregressiveHierarchicalPriors",
-}
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -102,8 +97,8 @@ def compressai_twin(model: Codec) -> torch.nn.Module:
     from benchmarks.reference import import_compressai
     from models.interchange import to_compressai
 
-    compressai = import_compressai()
-    twin = getattr(compressai.models, TWINS[type(model).__name__])(model.N, model.M).eval()
+    name = TWINS[type(model).__name__].compressai_class
+    twin = getattr(import_compressai().models, name)(model.N, model.M).eval()
     twin.load_state_dict(to_compressai(model))
     twin.update(force=True)
     return twin.to(next(model.parameters()).device)

@@ -24,7 +24,6 @@ from torch import Tensor
 
 import models
 from benchmarks.common import (
-    TWINS,
     alternate,
     cpu_flags,
     number,
@@ -35,6 +34,7 @@ from benchmarks.common import (
 )
 from benchmarks.reference import import_compressai
 from models.drivers import choose_device
+from models.presets import TWINS
 from training.loss import RateDistortion
 from training.optimizers import build_optimizer
 
@@ -69,7 +69,8 @@ def our_step(name: str, N: int, M: int, x: Tensor, half: bool) -> Callable[[], f
 def their_step(name: str, N: int, M: int, x: Tensor) -> Callable[[], float]:
     """One step with CompressAI's model and the arithmetic of its example."""
     torch.manual_seed(0)
-    model = getattr(import_compressai().models, TWINS[name])(N, M).to(x.device).train()
+    theirs = getattr(import_compressai().models, TWINS[name].compressai_class)
+    model = theirs(N, M).to(x.device).train()
     auxiliary = [p for n, p in model.named_parameters() if n.endswith(".quantiles")]
     rest = [p for n, p in model.named_parameters() if not n.endswith(".quantiles")]
     optimizer = torch.optim.Adam(rest, lr=LEARNING_RATE)

@@ -10,15 +10,13 @@ from pathlib import Path
 
 from evaluation.metrics import bd_rate, ms_ssim_db
 from models.errors import DataError
+from models.presets import CATALOGUE, STUDIED
 
-COUNTERPARTS = {  # our model: the published curve of the same architecture
-    "Factorized": "bmshj2018-factorized",
-    "Hyperprior": "bmshj2018-hyperprior",
-    "JointAutoregressiveHierarchicalPriors": "mbt2018",
-    "CheckerboardAutogressive": "paper-minnen2018-checkerboard",
-}
-MODELS = tuple(COUNTERPARTS)
-PAIRS = tuple(zip(MODELS[1:], MODELS, strict=False))  # each model against the one before it
+PAIRS = tuple(zip(STUDIED[1:], STUDIED, strict=False))  # each model against the one before it
+COLUMNS = (
+    "curve", "against", "metric", "bd_rate_percent", "range_low_db", "range_high_db",
+    "points", "points_against", "reason",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -116,3 +114,29 @@ def compare(curve: Curve, against: Curve, metric: str) -> dict[str, str]:
         "range_low_db": f"{delta.low:.3f}",
         "range_high_db": f"{delta.high:.3f}",
     }
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    """All comparisons of the study from the CSVs in `folder`, as rows of `COLUMNS`."""
+    wanted = [(model, f"{model} (original study)", "psnr") for model in STUDIED]
+    published = [(model, entry.published) for model, entry in CATALOGUE.items()]
+    for metric in ("psnr", "ms_ssim"):
+        wanted += [(model, other, metric) for model, other in published]
+        wanted += [(model, other, metric) for model, other in PAIRS]
+    rows = []
+    for model, other, metric in wanted:
+        names = {"curve": model, "against": other, "metric": metric}
+        try:
+            row = compare(measured_curve(model, folder), _find(other, folder), metric)
+        except DataError as error:
+            row = {"reason": str(error)}
+        rows.append(dict.fromkeys(COLUMNS, "") | names | row)
+    return rows
+
+
+def _find(name: str, folder: Path) -> Curve:
+    if name in STUDIED:
+        return measured_curve(name, folder)
+    if name.endswith(" (original study)"):
+        return original_curve(name.removesuffix(" (original study)"), folder)
+    return reference_curve(name, folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.coding.container import MAX_PIXELS
 from models.images import list_images, read_image, sample_photographs
+from models.presets import MAX_PIXELS
 
 
 @dataclass(frozen=True)

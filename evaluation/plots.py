@@ -18,14 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from evaluation.metrics import ms_ssim_db
 from models.files import atomic_write
+from models.presets import CATALOGUE
 
-# Hues of Okabe and Ito's and of Paul Tol's colour-blind-safe sets, those of the classical
-# codecs greyer or lighter. Markers tell the codecs apart in print without colour.
+# The colours of the classical codecs are greyer or lighter. Markers tell the codecs apart in
+# print without colour.
 LOOKS: dict[str, tuple[str, str]] = {
-    "Factorized": ("#0072B2", "o"),
-    "Hyperprior": ("#D55E00", "s"),
-    "JointAutoregressiveHierarchicalPriors": ("#009E73", "D"),
-    "CheckerboardAutogressive": ("#AA4499", "^"),
+    **{name: (entry.color, entry.marker) for name, entry in CATALOGUE.items()},
     "mbt2018-mean": ("#999933", "v"),
     "cheng2020-anchor": ("#882255", "P"),
     "elic2022": ("#661100", "X"),
@@ -39,14 +37,11 @@ LOOKS: dict[str, tuple[str, str]] = {
 }
 OTHER_LOOKS = (("#117733", "<"), ("#CC6677", ">"), ("#6699CC", "h"), ("#997700", "p"))
 
-# Names of published curves that belong to one of the codecs above.
-SAME_CODEC = {
-    "bmshj2018-factorized": "Factorized",
-    "bmshj2018-hyperprior": "Hyperprior",
-    "mbt2018": "JointAutoregressiveHierarchicalPriors",
-    "minnen2018-checkerboard": "CheckerboardAutogressive",
-    "Joint": "JointAutoregressiveHierarchicalPriors",
-    "Checkerboard": "CheckerboardAutogressive",
+# The studied codecs by their short names and by those of their published curves.
+STUDIED_AS = {
+    known: name
+    for name, entry in CATALOGUE.items()
+    for known in (entry.short, entry.published.removeprefix("paper-"))
 }
 
 LINES: dict[str, dict[str, Any]] = {
@@ -93,7 +88,7 @@ def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
     if source not in LINES:
         raise ValueError(f"There is no source {source!r}; choose one of {', '.join(LINES)}.")
     name = codec.removeprefix("paper-")
-    name = SAME_CODEC.get(name, name)
+    name = STUDIED_AS.get(name, name)
     spare = OTHER_LOOKS[sum(name.encode()) % len(OTHER_LOOKS)]
     color, marker = LOOKS.get(name, spare)
     return {"color": color, "marker": marker, **LINES[source]}

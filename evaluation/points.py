@@ -15,10 +15,9 @@ import torch
 
 from models import checkpoint
 from models.base import Codec, pad
-from models.coding.container import MAX_PIXELS
 from models.drivers import choose_device
 from models.images import to_tensor, to_uint8
-from models.presets import zoo_point
+from models.presets import MAX_PIXELS, zoo_point
 
 
 class PixelCodec(Protocol):

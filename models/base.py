@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.coding.container import MAX_PIXELS, Header, check_pixels, pack, unpack
+from models.coding.container import Header, check_pixels, pack, unpack
 from models.coding.integer import digest_parts
 from models.coding.loop import Coder
 from models.coding.range_coder import CodingTables, Reader, Writer
@@ -20,7 +20,7 @@ from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables
 from models.errors import FreezeError, StreamError
 from models.layers.tiles import Progress, synthesise
-from models.presets import OperatingPoint
+from models.presets import MAX_PIXELS, OperatingPoint
 
 Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
 LATENT_LIMIT = 2.0**52  # escaped symbols are exact in float64 up to 2**53

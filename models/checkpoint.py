@@ -14,12 +14,11 @@ from torch import Tensor
 
 import models
 from models.base import Codec
-from models.coding.container import METRICS
 from models.entropy.tables import Tables
 from models.errors import CheckpointError, FreezeError
 from models.files import atomic_write
 from models.interchange import rename_keys
-from models.presets import CHANNELS, OperatingPoint, zoo_point
+from models.presets import CHANNELS, METRICS, OperatingPoint, zoo_point
 
 FORMAT = "1"
 TABLES = "tables."

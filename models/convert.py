@@ -21,8 +21,8 @@ from models import checkpoint
 from models.drivers import guarded
 from models.errors import UsageError
 from models.files import atomic_write
-from models.interchange import ARCHITECTURES, to_compressai
-from models.presets import ZOO_LAMBDAS, zoo_point
+from models.interchange import to_compressai
+from models.presets import METRICS, TWINS, zoo_point
 
 
 def export_checkpoint(source: Path, target: Path) -> str:
@@ -33,14 +33,14 @@ def export_checkpoint(source: Path, target: Path) -> str:
     """
     model = checkpoint.load(source)
     name = type(model).__name__
-    if name not in ARCHITECTURES:
+    if name not in TWINS:
         raise UsageError(
-            f"CompressAI has no architecture for {name}; it has one for {', '.join(ARCHITECTURES)}."
+            f"CompressAI has no architecture for {name}; it has one for {', '.join(TWINS)}."
         )
     state = {key: value.contiguous() for key, value in to_compressai(model).items()}
     with atomic_write(target) as temporary:
         torch.save(state, temporary)
-    return ARCHITECTURES[name]
+    return TWINS[name].architecture
 
 
 def import_weights(source: Path, target: Path, model_name: str, quality: int, metric: str) -> str:
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("--model_name", required=True, help="our model of the same architecture")
     add("--quality", type=int, required=True, metavar="Q", help="CompressAI's, 1 to 8")
-    add("--metric", choices=tuple(ZOO_LAMBDAS), default="mse", help="what it was trained for")
+    add("--metric", choices=METRICS, default="mse", help="what it was trained for")
     return made
 
 

@@ -24,9 +24,7 @@ from PIL import Image, ImageOps
 
 from models import files
 from models.errors import ImageError
-
-# 134 megapixels, 400 MB as RGB: more than any single-shot camera, less than Pillow's own limit.
-MAX_PIXELS = 2**27
+from models.presets import MAX_PIXELS
 
 # What is looked for in a folder. Pillow goes by the content of a file, not by its name.
 SUFFIXES = (

@@ -14,13 +14,6 @@ from models.entropy.gaussian import SCALE_BOUND
 from models.layers import GDN, MaskedConv2d
 from models.layers.gdn import BETA_MIN, PEDESTAL, REPARAM_OFFSET
 
-# Our models -> the architectures of CompressAI with the same weights
-ARCHITECTURES = {
-    "Factorized": "bmshj2018-factorized",
-    "Hyperprior": "bmshj2018-hyperprior",
-    "JointAutoregressiveHierarchicalPriors": "mbt2018",
-}
-
 # CompressAI's names that ours do without: buffers that are derived from the weights.
 _DERIVED = re.compile(
     r"(_offset|_quantized_cdf|_cdf_length|scale_table|scale_bound|\.target|\.mask"

@@ -1,8 +1,55 @@
-"""The operating points of the study, stated once, and those of CompressAI's zoo."""
+"""The operating points of the study, what its codecs are called, and CompressAI's points.
+
+Names, widths, lambdas and limits are stated here and nowhere else.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+METRICS = ("mse", "ms-ssim")  # in the order of their numbers in a file
+MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: more than any single-shot camera
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one codec of the study is called elsewhere, and how it is drawn."""
+
+    short: str  # in tables and legends
+    published: str  # its curve in statistics/reference/kodak_rd.csv
+    color: str
+    marker: str  # Matplotlib's
+    architecture: str | None = None  # CompressAI's with the same weights
+    compressai_class: str | None = None  # of that architecture
+    context: bool = False  # predicts from latents that are decoded already
+
+
+# In the order of the papers. Hues of Okabe and Ito's and of Paul Tol's colour-blind-safe sets.
+CATALOGUE = {
+    "Factorized": Entry(
+        "Factorized", "bmshj2018-factorized", "#0072B2", "o",
+        "bmshj2018-factorized", "FactorizedPrior",
+    ),
+    "Hyperprior": Entry(
+        "Hyperprior", "bmshj2018-hyperprior", "#D55E00", "s",
+        "bmshj2018-hyperprior", "ScaleHyperprior",
+    ),
+    "JointAutoregressiveHierarchicalPriors": Entry(
+        "Joint", "mbt2018", "#009E73", "D",
+        "mbt2018", "JointAutoregressiveHierarchicalPriors", context=True,
+    ),
+    "CheckerboardAutogressive": Entry(
+        "Checkerboard", "paper-minnen2018-checkerboard", "#AA4499", "^", context=True
+    ),
+}  # fmt: skip
+STUDIED = tuple(CATALOGUE)
+# Those that CompressAI has too: checkpoints convert, and speeds compare.
+TWINS = {name: entry for name, entry in CATALOGUE.items() if entry.architecture}
+
+
+def short(name: str) -> str:
+    """A codec's name in tables and legends: its own, if the catalogue has none."""
+    return CATALOGUE[name].short if name in CATALOGUE else name
 
 
 @dataclass(frozen=True)
@@ -14,7 +61,7 @@ class OperatingPoint:
     code_rate: str  # 'low' or 'high', the two widths of the study
     N: int
     M: int
-    metric: str = "mse"  # or 'ms-ssim'
+    metric: str = "mse"
 
 
 LAMBDAS = {"low": (0.0067, 0.013), "high": (0.025, 0.0483)}
@@ -35,13 +82,11 @@ OPERATING_POINTS = tuple(
 )
 
 # lambda of CompressAI's quality 1..8 (its documentation, "Training"); qualities up to 5
-# (4 for the context models) have the channels of code rate 'low'.
+# (4 with a context) have the channels of code rate 'low'.
 ZOO_LAMBDAS = {
     "mse": (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800),
     "ms-ssim": (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00),
 }
-ZOO_LOW = {"Factorized": 5, "Hyperprior": 5}
-ZOO_LOW_DEFAULT = 4
 
 
 def points(model: str, code_rate: str | None = None) -> tuple[OperatingPoint, ...]:
@@ -62,12 +107,12 @@ def operating_point(model: str, lmbda: float) -> OperatingPoint:
 
 def zoo_point(model: str, quality: int, metric: str = "mse") -> OperatingPoint:
     """CompressAI's point of quality 1..8; ValueError for other qualities or metrics."""
-    if metric not in ZOO_LAMBDAS:
+    if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}; choose mse or ms-ssim.")
     if model not in CHANNELS:
         raise ValueError(f"{model} is not one of the zoo's models; give N, M and lambda.")
     if quality not in range(1, 9):
         raise ValueError(f"Quality is 1 to 8, not {quality}.")
-    rate = "low" if quality <= ZOO_LOW.get(model, ZOO_LOW_DEFAULT) else "high"
+    rate = "low" if quality <= (4 if CATALOGUE[model].context else 5) else "high"
     lmbda = ZOO_LAMBDAS[metric][quality - 1]
     return OperatingPoint(model, lmbda, rate, *CHANNELS[model][rate], metric)

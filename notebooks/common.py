@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-
-SHORT = {  # for legends and tables
-    "Factorized": "Factorized",
-    "Hyperprior": "Hyperprior",
-    "JointAutoregressiveHierarchicalPriors": "Joint",
-    "CheckerboardAutogressive": "Checkerboard",
-}
 
 
 def start() -> None:
@@ -65,7 +59,7 @@ def of_photograph(name: str) -> str:
     return f"{name}_kodak" if os.environ.get("KODAK_DIR") else name
 
 
-def trained(names: list[str], lmbda: float) -> dict[str, Any]:
+def trained(names: Sequence[str], lmbda: float) -> dict[str, Any]:
     """The trained codecs whose lambda is nearest, by name; says which models have none."""
     import math
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from benchmarks import bd_rate, classical
-from evaluation.curves import reference_curve
+from evaluation import curves
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
 
 REFERENCE = Path(__file__).parents[1] / "statistics" / "reference"
@@ -180,16 +180,16 @@ def test_compare_without_measurements_says_what_is_missing(tmp_path):
 
 
 def test_every_comparison_has_a_row_even_without_data(results):
-    rows = bd_rate.table(results)
+    rows = curves.table(results)
     assert len(rows) == 4 + 2 * (4 + 3)
     for row in rows:
-        assert tuple(row) == bd_rate.COLUMNS
+        assert tuple(row) == curves.COLUMNS
         assert row["bd_rate_percent"] == ""
         assert "does not exist" in row["reason"]
 
 
 def test_the_table_has_the_values_of_known_curves(results, capsys):
-    zoo = reference_curve("bmshj2018-factorized", results)
+    zoo = curves.reference_curve("bmshj2018-factorized", results)
     assert len(zoo.bpp) == 8
     write_model(results, "Factorized", zoo.bpp, zoo.psnr, zoo.ms_ssim)
     write_model(results, "Hyperprior", [rate * 0.8 for rate in zoo.bpp], zoo.psnr)
@@ -222,7 +222,7 @@ def test_the_table_has_the_values_of_known_curves(results, capsys):
 )
 def test_a_broken_csv_is_named_in_the_reason(results, text, message):
     (results / "Factorized.csv").write_text(text)
-    reasons = [row["reason"] for row in bd_rate.table(results) if row["curve"] == "Factorized"]
+    reasons = [row["reason"] for row in curves.table(results) if row["curve"] == "Factorized"]
     assert all("Factorized.csv" in reason and message in reason for reason in reasons)
 
 

@@ -21,7 +21,7 @@ from tests.helpers import NAMES, codec, image
 from tests.programs import LAMBDAS, one_line, save_checkpoints
 
 HEIGHT, WIDTH = 170, 200  # padded to 192 x 256 by three of the models
-STOPS = ["Original", "Factorized", "Hyperprior", "Joint AR", "Checkerboard", "JPEG"]
+STOPS = ["Original", "Factorized", "Hyperprior", "Joint", "Checkerboard", "JPEG"]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 needs_browser = pytest.mark.skipif(

@@ -8,13 +8,9 @@ import torch
 from benchmarks.reference import import_compressai
 from models import checkpoint
 from models.interchange import rename_keys, to_compressai
+from models.presets import TWINS
 from tests.helpers import M, N, image, make
 
-TWINS = {
-    "Factorized": "FactorizedPrior",
-    "Hyperprior": "ScaleHyperprior",
-    "JointAutoregressiveHierarchicalPriors": "JointAutoregressiveHierarchicalPriors",
-}
 JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
 
 each_twin = pytest.mark.parametrize("name", TWINS)
@@ -22,7 +18,7 @@ each_twin = pytest.mark.parametrize("name", TWINS)
 
 def twin(name):
     """CompressAI's model with its own random weights, in eval mode."""
-    return getattr(import_compressai().models, TWINS[name])(N, M).eval()
+    return getattr(import_compressai().models, TWINS[name].compressai_class)(N, M).eval()
 
 
 def estimate(model, x):

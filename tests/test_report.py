@@ -16,9 +16,9 @@ from benchmarks import complexity
 from benchmarks.report import original, pages, study, tables, trust
 from benchmarks.report.checkpoints import training_runs
 from benchmarks.report.chinese import translated
-from evaluation.curves import MODELS, Curve
+from evaluation.curves import Curve
 from models import checkpoint
-from models.presets import OPERATING_POINTS
+from models.presets import OPERATING_POINTS, STUDIED
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ("report.md", "report_CN.md")
@@ -277,12 +277,12 @@ def test_the_status_follows_the_checkpoints(statistics):
 
 def test_the_sentences_take_their_numbers_from_the_csvs(statistics):
     assert "none yet" in study.learned() and "尚无" in study.learned_cn()
-    pair = {"metric": "psnr", "curve": MODELS[1]}
+    pair = {"metric": "psnr", "curve": STUDIED[1]}
     statistics("bd_rate", [
-        {**pair, "against": f"{MODELS[1]} (original study)", "bd_rate_percent": "-12.345"},
-        {**pair, "against": MODELS[0], "bd_rate_percent": "-23.4"},
+        {**pair, "against": f"{STUDIED[1]} (original study)", "bd_rate_percent": "-12.345"},
+        {**pair, "against": STUDIED[0], "bd_rate_percent": "-23.4"},
     ])  # fmt: skip
-    statistics(MODELS[2], [{"time(dec)": "0.904"}, {"time(dec)": "1.3"}])
+    statistics(STUDIED[2], [{"time(dec)": "0.904"}, {"time(dec)": "1.3"}])
     for text in (study.learned(), study.learned_cn()):
         assert "Hyperprior -12.3 %" in text
         assert "Hyperprior / Factorized -23.4 %" in text
@@ -302,7 +302,7 @@ def test_the_gap_is_that_of_the_mean_bits(statistics):
 def test_damaged_files_are_counted_and_failures_listed(statistics):
     assert trust.fuzz() == "Not measured.\n"
     counts = {"cases": 5000, "refused": 4800, "decoded": 199, "failures": 1, "seconds": "2.5"}
-    statistics("fuzz", [{"model": model, **counts} for model in MODELS])
+    statistics("fuzz", [{"model": model, **counts} for model in STUDIED])
     lines = ["found", "NaN came out", "得到 NaN", "tests/test_a.py::test_b"]
     columns = ("found_by", "failure", "failure_cn", "test")
     statistics("failures_found", [dict(zip(columns, lines, strict=True))])

@@ -11,8 +11,7 @@ import train
 from benchmarks.reference import import_compressai
 from models import checkpoint
 from models.errors import TrainingError
-from models.interchange import ARCHITECTURES
-from models.presets import OperatingPoint
+from models.presets import TWINS, OperatingPoint
 from tests.helpers import make
 from training import journal
 from training.loss import RateDistortion
@@ -72,9 +71,9 @@ ZOO = {  # CompressAI's documentation, "Training"
 
 
 @pytest.mark.parametrize("metric", ZOO)
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TWINS)
 def test_qualities_are_those_of_compressai(name, metric):
-    channels = import_compressai().zoo.image.cfgs[ARCHITECTURES[name]]
+    channels = import_compressai().zoo.image.cfgs[TWINS[name].architecture]
     for quality, lmbda in enumerate(ZOO[metric], start=1):
         words = ("--model_name", name, "--quality", str(quality), "--metric", metric)
         s = resolve(parse(*words, "--dataset", "somewhere"))

@@ -29,8 +29,8 @@ from models import checkpoint, convert
 from models.base import Codec
 from models.coding.container import read_header
 from models.images import to_uint8, write_image
-from models.interchange import ARCHITECTURES, to_compressai
-from models.presets import ZOO_LAMBDAS, OperatingPoint
+from models.interchange import to_compressai
+from models.presets import TWINS, ZOO_LAMBDAS, OperatingPoint
 from tests.helpers import N, image, make
 from tests.programs import ROOT, load_test_program, one_line
 
@@ -38,12 +38,12 @@ PSNR_TOLERANCE, RATE_TOLERANCE = 0.01, 0.005  # dB, relative
 ZOO, KODAK = os.environ.get("COMPRESSAI_ZOO"), os.environ.get("KODAK_DIR")
 M = 64  # enough latents for a file that is not all header
 
-each_model = pytest.mark.parametrize("name", ARCHITECTURES)
+each_model = pytest.mark.parametrize("name", TWINS)
 
 
 def official_files(folder: Path, name: str, metric: str = "mse") -> dict[int, Path]:
     """Those of the zoo's files of a model that are in the folder, by quality."""
-    urls = reference.import_compressai().zoo.image.model_urls[ARCHITECTURES[name]][metric]
+    urls = reference.import_compressai().zoo.image.model_urls[TWINS[name].architecture][metric]
     paths = {quality: folder / url.rsplit("/", 1)[1] for quality, url in urls.items()}
     return {quality: path for quality, path in paths.items() if path.is_file()}
 
@@ -64,7 +64,7 @@ def measured_here(path: Path, name: str, quality: int, folder: Path) -> tuple[fl
 def published(name: str) -> dict[int, tuple[float, float]]:
     """CompressAI's bpp and PSNR on Kodak, by quality."""
     with (ROOT / "statistics/reference/kodak_rd.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["codec"] == ARCHITECTURES[name]]
+        rows = [row for row in csv.DictReader(file) if row["codec"] == TWINS[name].architecture]
     return {int(row["point"]): (float(row["bpp"]), float(row["psnr_rgb_db"])) for row in rows}
 
 
@@ -73,7 +73,7 @@ def published(name: str) -> dict[int, tuple[float, float]]:
 def test_official_files_have_their_published_figures_here(name):
     files = official_files(Path(ZOO), name)
     if not files:
-        pytest.skip(f"{ZOO} holds no file of {ARCHITECTURES[name]}")
+        pytest.skip(f"{ZOO} holds no file of {TWINS[name].architecture}")
     for quality, path in files.items():
         bpp, quality_db = measured_here(path, name, quality, Path(KODAK))
         expected = published(name)[quality]
@@ -108,9 +108,9 @@ def standins(tmp_path_factory) -> Path:
     """A folder like that of an owner of the zoo: one file of each model, officially named."""
     folder = tmp_path_factory.mktemp("zoo")
     urls = reference.import_compressai().zoo.image.model_urls
-    for name, arch in ARCHITECTURES.items():
+    for name, entry in TWINS.items():
         state = to_compressai(standin(name))
-        torch.save(state, folder / urls[arch]["mse"][3].rsplit("/", 1)[1])
+        torch.save(state, folder / urls[entry.architecture]["mse"][3].rsplit("/", 1)[1])
     return folder
 
 
@@ -123,7 +123,7 @@ def test_files_of_compressai_measure_here_as_there(name, standins, tmp_path):
     small = name.startswith("Joint")
     pixels = to_uint8(image(*((128, 128) if small else (256, 384))))
     write_image(tmp_path / "a.png", pixels)
-    there = zoo.ZooPoint(ARCHITECTURES[name], quality, "mse", path).load()
+    there = zoo.ZooPoint(TWINS[name].architecture, quality, "mse", path).load()
     coded = there.encode(pixels)
     strings = 8 * sum(read_header(coded).lengths)  # published rates are those of the strings
     slack = 8 * (32 + 10) if small else 0
@@ -137,7 +137,7 @@ def test_files_of_compressai_measure_here_as_there(name, standins, tmp_path):
 
 
 def test_the_published_figures_are_those_of_the_zoo():
-    for name in ARCHITECTURES:
+    for name in TWINS:
         assert sorted(published(name)) == list(range(1, 1 + len(ZOO_LAMBDAS["mse"])))
 
 
@@ -159,7 +159,7 @@ def test_eval_model_measures_our_checkpoint_as_we_do(name, tmp_path, capsys, mon
     monkeypatch.setattr(sys, "argv", ["restored afterwards"])
     reference.main(command)
     said = json.loads(capsys.readouterr().out)
-    assert said["name"] == f"{ARCHITECTURES[name]}-mse"
+    assert said["name"] == f"{TWINS[name].architecture}-mse"
     there = {key: value[0] for key, value in said["results"].items()}
 
     codec = ModelCodec(checkpoint.load(ours), "cpu")

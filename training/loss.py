@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-METRICS = ("mse", "ms-ssim")
+from models.presets import METRICS
 
 
 @dataclass(frozen=True)

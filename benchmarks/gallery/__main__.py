@@ -18,12 +18,9 @@ from evaluation.photographs import open_photographs
 from evaluation.plots import LOOKS, style_of
 from models.drivers import Progress, choose_device, guarded
 from models.files import write_text
+from models.presets import short
 
 HERE = Path(__file__).parent
-TITLES = {
-    "JointAutoregressiveHierarchicalPriors": "Joint AR",
-    "CheckerboardAutogressive": "Checkerboard",
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,8 +48,7 @@ def page(photos: list[dict], names: list[str]) -> str:
     codecs = []
     for name in [*names, "JPEG"]:
         style = style_of(name)
-        title = TITLES.get(name, name)
-        codecs.append({"name": name, "title": title, "color": style["color"],
+        codecs.append({"name": name, "title": short(name), "color": style["color"],
                        "marker": LOOKS.get(name, ("", "o"))[1]})  # fmt: skip
     lambdas = sorted({point["lmbda"] for photo in photos for point in photo["points"]})
     data = {"codecs": codecs, "lambdas": lambdas, "photos": photos}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks.report.tables import SHORT, fixed, markdown, rows_of
-from evaluation.curves import MODELS
+from benchmarks.report.tables import fixed, markdown, rows_of
 from evaluation.metrics import ms_ssim_db
+from models.presets import STUDIED, short
 
 
 def results() -> str:
@@ -18,7 +18,7 @@ def results() -> str:
     header += ["enc (s)", "dec (s)"]
     header += [f"{name}, original" for name in ("bpp", "PSNR", "enc", "dec")]
     rows = []
-    for model in MODELS:
+    for model in STUDIED:
         for row in rows_of(model):
             other = original.get((model, float(row["lmbda"])), {})
             rows.append([
@@ -54,7 +54,7 @@ def training() -> str:
     """Every run of the training, those before the ones that ended in a checkpoint included."""
     rows = [
         [
-            r["run_id"][:6], SHORT[r["model"]], f"{float(r['lmbda']):g}", f"{r['N']}, {r['M']}",
+            r["run_id"][:6], short(r["model"]), f"{float(r['lmbda']):g}", f"{r['N']}, {r['M']}",
             f"{int(r['steps']):,}", f"{int(r['images_seen']):,}", r["patch_size"], r["lr"],
             fixed(r["hours"], 2), r["hardware"], r["parent"][:6] or "-",
             "yes" if r["checkpoint"] else "-",

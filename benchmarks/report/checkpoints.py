@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.curves import MODELS
 from models import checkpoint
+from models.presets import STUDIED
 from training.inheritance import RUN, ancestors
 
 CHECKPOINT_COLUMNS = (
@@ -23,7 +23,7 @@ def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
         found = {**metadata, **metadata["provenance"]}
         found["megabytes"] = f"{path.stat().st_size / 1e6:.1f}"
         rows.append({name: str(found.get(name) or "") for name in CHECKPOINT_COLUMNS})
-    return sorted(rows, key=lambda r: (MODELS.index(r["model"]), float(r["lmbda"])))
+    return sorted(rows, key=lambda r: (STUDIED.index(r["model"]), float(r["lmbda"])))
 
 
 def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.complexity import BATCH, KODAK
-from benchmarks.report.tables import SHORT, markdown, rows_of
+from benchmarks.report.tables import markdown, rows_of
+from models.presets import short
 
 # Part 4 of the original report, as printed: README_CN.md at commit 069d72f (first pair) and
 # README.md at commit c3df350 (second pair) of github.com/Ganlin-Yang/Coding-Summer-Seminar.
@@ -39,7 +40,7 @@ def printed() -> str:
         macs = giga(batch["thop_macs"]), giga(r["thop_macs"])
         old_params, old_macs, new_params, new_macs = PRINTED[r["model"]]
         rows.append([
-            SHORT[r["model"]], ours, f"{macs[0]}G", old_params, old_macs,
+            short(r["model"]), ours, f"{macs[0]}G", old_params, old_macs,
             f"{macs[1]}G", new_params, new_macs,
         ])  # fmt: skip
     header = [
@@ -54,7 +55,7 @@ def corrected() -> str:
     """All parameters and true MACs for one Kodak image, by stage."""
     rows = [
         [
-            SHORT[r["model"]], f"{r['N']}, {r['M']}", f"{int(r['parameters']):,}",
+            short(r["model"]), f"{r['N']}, {r['M']}", f"{int(r['parameters']):,}",
             *(giga(r[f"{stage}_macs"]) for stage in ("transforms", "gdn", "hyperprior", "context")),
             giga(r["total_macs"]), f"{float(r['total_macs']) / (512 * 768) / 1e3:.1f}",
             giga(r["thop_macs"]), f"{float(r['thop_macs']) / float(r['total_macs']):.2f}",

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from benchmarks.report.tables import SHORT, STATISTICS, markdown, rows_of
+from benchmarks.report.tables import STATISTICS, markdown, rows_of
 from evaluation.curves import (
-    COUNTERPARTS,
-    MODELS,
     PAIRS,
     Curve,
     compare,
@@ -17,8 +15,9 @@ from evaluation.curves import (
 )
 from evaluation.metrics import bd_psnr
 from models.errors import DataError
+from models.presets import CATALOGUE, STUDIED, short
 
-JOINT, CHECKERBOARD = MODELS[2:]
+JOINT, CHECKERBOARD = STUDIED[2:]
 
 
 def rate_at(curve: Curve, psnr: float) -> float:
@@ -47,15 +46,16 @@ def curves() -> str:
     names = ("JPEG", "JPEG2000", "BPG444")
     before = dict(PAIRS)
     rows = []
-    for model in MODELS:
+    for model in STUDIED:
         try:
             curve = original_curve(model, STATISTICS)
-            others = [reference_curve(name, STATISTICS) for name in (*names, COUNTERPARTS[model])]
-            row = [SHORT[model], *(_bd(curve, other) for other in others)]
+            published = CATALOGUE[model].published
+            others = [reference_curve(name, STATISTICS) for name in (*names, published)]
+            row = [short(model), *(_bd(curve, other) for other in others)]
             row += [_bd_psnr(curve, others[-1])]
             if model in before:
                 other = original_curve(before[model], STATISTICS)
-                row += [f"{_bd(curve, other)} ({SHORT[before[model]]})"]
+                row += [f"{_bd(curve, other)} ({short(before[model])})"]
             else:
                 row += ["-"]
         except DataError:

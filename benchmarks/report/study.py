@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.report import original
-from benchmarks.report.tables import SHORT, fixed, markdown, rows_of
-from evaluation.curves import MODELS, PAIRS
+from benchmarks.report.tables import fixed, markdown, rows_of
+from evaluation.curves import PAIRS
 from models.coding.orders import checkerboard, raster, wavefront
-from models.presets import OPERATING_POINTS
+from models.presets import OPERATING_POINTS, STUDIED, short
 
 IMAGES = Path("Image4md")
 STUDY_STEPS = 20_000  # of the shortest stage of train_study.sh; fewer is a trial
@@ -35,11 +35,11 @@ def _list(pairs: list[tuple[str, str]], nothing: str) -> str:
 
 
 def _against_original() -> list[tuple[str, str]]:
-    return [(SHORT[m], bd_rate(m, f"{m} (original study)")) for m in MODELS]
+    return [(short(m), bd_rate(m, f"{m} (original study)")) for m in STUDIED]
 
 
 def _among_ours() -> list[tuple[str, str]]:
-    return [(f"{SHORT[m]} / {SHORT[other]}", bd_rate(m, other)) for m, other in PAIRS]
+    return [(f"{short(m)} / {short(other)}", bd_rate(m, other)) for m, other in PAIRS]
 
 
 def _seconds(model: str) -> str:
@@ -51,8 +51,8 @@ def _facts() -> dict[str, str]:
     """The numbers that the sentences of both languages are made of."""
     trained = [r for r in rows_of("checkpoints") if r["steps"]]
     runs = rows_of("training_runs")
-    tested = {m: rows_of(m) for m in MODELS}
-    images = [r["image"] for m in MODELS for r in rows_of(f"per_image/{m}")]
+    tested = {m: rows_of(m) for m in STUDIED}
+    images = [r["image"] for m in STUDIED for r in rows_of(f"per_image/{m}")]
     seconds = original.decoding_seconds() or [0.0]
     ratios = [rate / joint for _, joint, rate, _ in original.ratios()] or [0.0]
     return {
@@ -67,7 +67,7 @@ def _facts() -> dict[str, str]:
         "hours": f"{sum(float(r['hours'] or 0) for r in runs):.1f}",
         "hardware": "; ".join(sorted({r["hardware"] for r in runs if r["hardware"]})) or "-",
         "study": f"{STUDY_STEPS:,}",
-        "seconds": _seconds(MODELS[2]),
+        "seconds": _seconds(STUDIED[2]),
         "slowest": f"{min(seconds):.0f}-{max(seconds):.0f} s",
         "ratios": f"{min(ratios):.2f}-{max(ratios):.2f}",
         "raster": f"{len(raster(*KODAK_LATENT)):,}",
@@ -80,7 +80,7 @@ def missing() -> list[str]:
     """Operating points without a checkpoint, 'Joint 0.0067' and so on."""
     have = {(r["model"], float(r["lmbda"])) for r in rows_of("checkpoints")}
     return [
-        f"{SHORT[p.model]} {p.lmbda:g}" for p in OPERATING_POINTS if (p.model, p.lmbda) not in have
+        f"{short(p.model)} {p.lmbda:g}" for p in OPERATING_POINTS if (p.model, p.lmbda) not in have
     ]
 
 
@@ -178,7 +178,7 @@ def learned_cn() -> str:
 def gap() -> str:
     """Real files against the estimate of `forward`, means over images."""
     rows = []
-    for model in MODELS:
+    for model in STUDIED:
         found = rows_of(f"per_image/{model}")
         for lmbda in dict.fromkeys(r["lmbda"] for r in found):
             at = [r for r in found if r["lmbda"] == lmbda]
@@ -188,7 +188,7 @@ def gap() -> str:
                 float(r["estimate_bpp"]) * area for r, area in zip(at, areas, strict=True)
             ) / len(at)
             rows.append([
-                SHORT[model], lmbda, f"{bits / 8:.1f}", f"{estimate / 8:.1f}",
+                short(model), lmbda, f"{bits / 8:.1f}", f"{estimate / 8:.1f}",
                 f"{(bits - estimate) / 8:+.1f}", f"{100 * (bits / estimate - 1):+.2f} %",
             ])  # fmt: skip
     header = ["model", "lambda", "file (bytes)", "estimate (bytes)", "gap (bytes)", "gap"]

@@ -7,13 +7,6 @@ from pathlib import Path
 
 STATISTICS = Path("statistics")
 
-SHORT = {  # names for running text and wide tables
-    "Factorized": "Factorized",
-    "Hyperprior": "Hyperprior",
-    "JointAutoregressiveHierarchicalPriors": "Joint",
-    "CheckerboardAutogressive": "Checkerboard",
-}
-
 
 def rows_of(name: str) -> list[dict[str, str]]:
     """The rows of statistics/<name>.csv; none if the file does not exist."""

@@ -14,9 +14,9 @@ from typing import Any
 
 import matplotlib as mpl
 
-from benchmarks.report.tables import SHORT, rows_of
-from evaluation.curves import MODELS
+from benchmarks.report.tables import rows_of
 from evaluation.plots import STYLE, save_figure, style_of
+from models.presets import STUDIED, short
 
 FIGURES, CURVES = Path("Image4md"), Path("statistics/training")
 SHADES = (1.0, 0.75, 0.5, 0.3)  # the first is the lowest lambda's
@@ -36,14 +36,14 @@ def curves() -> dict[str, dict[float, list[dict[str, str]]]]:
 def draw_curves(figure: Any) -> None:
     """A panel for each model: loss on held-out images against steps, a line for each lambda."""
     found = curves()
-    panels = figure.subplots(1, len(MODELS), sharey=True)
-    for axes, model in zip(panels, MODELS, strict=True):
+    panels = figure.subplots(1, len(STUDIED), sharey=True)
+    for axes, model in zip(panels, STUDIED, strict=True):
         own = found.get(model, {})
         for shade, (lmbda, rows) in zip(SHADES, sorted(own.items()), strict=False):
             look = style_of(model) | {"alpha": shade, "markersize": 3, "linewidth": 1.3}
             steps = [int(row["step"]) for row in rows]
             axes.plot(steps, [float(r["val_loss"]) for r in rows], label=f"{lmbda:g}", **look)
-        axes.set(title=SHORT[model], xlabel="step", yscale="log")
+        axes.set(title=short(model), xlabel="step", yscale="log")
         if own:
             axes.legend(title="lambda")
     panels[0].set_ylabel("loss on held-out images")

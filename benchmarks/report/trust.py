@@ -6,7 +6,8 @@ hand, one row per failure that tests or reviews found, with the test that keeps 
 
 from __future__ import annotations
 
-from benchmarks.report.tables import SHORT, markdown, rows_of
+from benchmarks.report.tables import markdown, rows_of
+from models.presets import short
 
 COUNTS = ("cases", "refused", "decoded", "failures")
 HEADER = ["model", "damaged files", "refused in a sentence", "decoded", "failures left", "CPU (s)"]
@@ -16,7 +17,7 @@ HEADER_CN = ["模型", "受损文件", "以一句话拒绝", "解出图像", "�
 def _table(header: list[str], total: str) -> str:
     found = rows_of("fuzz")
     rows = [
-        [SHORT[r["model"]], *(f"{int(r[name]):,}" for name in COUNTS), r["seconds"]] for r in found
+        [short(r["model"]), *(f"{int(r[name]):,}" for name in COUNTS), r["seconds"]] for r in found
     ]
     sums = [f"{sum(int(r[name]) for r in found):,}" for name in COUNTS]
     rows.append([total, *sums, f"{sum(float(r['seconds']) for r in found):.1f}"])

@@ -26,14 +26,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.errors import StreamError
-from models.presets import CHANNELS
+from models.presets import CHANNELS, METRICS
 
 MAGIC = b"LIC"
 VERSION = 1
-METRICS = ("mse", "ms-ssim")
 CODES = {name: code for code, name in enumerate(CHANNELS, start=1)}
 NAMED = 128
-MAX_PIXELS = 1 << 27  # 134 megapixels
 # A thin image is padded to whole blocks of 64 x 64: its area alone does not bound its cost.
 MAX_SIDE = 1 << 20
 MAX_STREAMS = 16
