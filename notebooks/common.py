@@ -14,9 +14,9 @@ def start() -> None:
     """Work from the repository's root, as its commands do, and draw in the study's look."""
     import matplotlib as mpl
 
-    from evaluation.plots import STYLE
-
     os.chdir(ROOT)
+    from evaluation.plots import STYLE  # from the root: a notebook starts in its own folder
+
     mpl.rcParams.update(STYLE)
 
 
