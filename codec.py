@@ -3,6 +3,8 @@
     python codec.py compress photo.png photo.lic
     python codec.py info photo.lic
     python codec.py decompress photo.lic decoded.png
+
+A file names the tables it needs, and with them the checkpoint that decodes it.
 """
 
 from __future__ import annotations

@@ -149,11 +149,6 @@ class Codec(nn.Module):
         return self
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether coding is possible: `freeze` came after the last change of the weights."""
-        return self._frozen is not None
-
-    @property
     def frozen(self) -> Frozen:
         """The frozen integers on the model's device; RuntimeError before `freeze()`."""
         if self._frozen is None:

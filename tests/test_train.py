@@ -21,7 +21,7 @@ import models
 import train
 from models import checkpoint
 from training import feed, session
-from training.data import RandomCrops
+from training.crops import RandomCrops
 from training.run import Run
 from training.settings import resolve
 
@@ -87,7 +87,7 @@ def test_a_run_leaves_checkpoint_curve_log_and_state(run, capsys):
     path = checkpoint.path_for("Factorized", 1, 0.013, run.folder / "ckpts")
     assert list(path.parent.glob("*")) == [path]  # the intermediate one is gone
     model = checkpoint.load(path)
-    assert model.is_frozen and (model.N, model.M) == (8, 12)
+    assert model.frozen and (model.N, model.M) == (8, 12)
     told = model.metadata["provenance"]
     assert told["steps"] == STEPS and told["images_seen"] == 2 * STEPS and told["images"] == 5
     assert told["seed"] == 0 and told["parent"] is None and told["hours"] > 0

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 import models
-from training.data import CentreCrops, ImageSet, RandomCrops, held_out, open_dataset
+from training.crops import CentreCrops, RandomCrops
+from training.data import ImageSet, held_out, open_dataset
 from training.team import Team
 
 MAX_HELD_OUT = 24

@@ -30,10 +30,11 @@ def take_weights(model: Codec, path: str | Path, factor: float = 1.0) -> str:
     found = {k: v for k, v in checkpoint.load_tensors(path).items() if not k.startswith(TABLES)}
     found = rescaled(found, factor)
     own = model.state_dict()
+    usable = found
     if has_side_information(found) != has_side_information(own):  # of y in one, of z in the other
-        found = {k: v for k, v in found.items() if not k.startswith("entropy_bottleneck.")}
-    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
-    wider = {k: v for k, v in widened(model, found).items() if k not in fitting}
+        usable = {k: v for k, v in found.items() if not k.startswith("entropy_bottleneck.")}
+    fitting = {k: v for k, v in usable.items() if k in own and own[k].shape == v.shape}
+    wider = {k: v for k, v in widened(model, usable).items() if k not in fitting}
     taken = {**fitting, **wider}
     if not taken:
         raise CheckpointError(

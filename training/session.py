@@ -34,7 +34,7 @@ def train(flags: Namespace, team: Team) -> int:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     data = open_data(settings)
-    complete(settings, len(data.crops))
+    complete(settings, len(data.crops.images))
     run, state = open_run(settings, team)
     try:
         return train_in(run, state, settings, data, team)

@@ -323,10 +323,9 @@ class IntegerContext:
         return seen.view(batch * len(centres), -1)
 
 
-def mean_scale_bits(channels: int, scales_first: bool = True) -> Tensor:
+def mean_scale_bits(channels: int) -> Tensor:
     """Fraction bits of a network's output of M scales and M means, (2M,)."""
-    bits = [torch.full((channels,), FRACTION_BITS), torch.full((channels,), GRID_BITS)]
-    return torch.cat(bits if scales_first else bits[::-1])
+    return torch.tensor([FRACTION_BITS, GRID_BITS]).repeat_interleave(channels)
 
 
 def digest_parts(parts: Sequence[Tensor]) -> list[bytes]:

@@ -58,10 +58,6 @@ class Tables:
         """The frequencies of each table, (length,) int32."""
         return np.split(self.frequencies, np.cumsum(self.lengths)[:-1])
 
-    def entropy(self) -> np.ndarray:
-        """Bits per symbol of each table, (T,)."""
-        return np.array([-(p * np.log2(p)).sum() for p in (row / TOTAL for row in self.rows())])
-
     def tensors(self) -> dict[str, Tensor]:
         """The four arrays as tensors, for a checkpoint."""
         return {name: torch.from_numpy(np.array(a)) for name, a in vars(self).items()}
