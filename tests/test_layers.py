@@ -1,5 +1,7 @@
 """The building blocks against CompressAI's, closed forms and hand-drawn masks."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -118,6 +120,19 @@ def test_gdn_in_blocks_is_gdn_in_one(inverse, monkeypatch):
         results.append((y.detach(), leaf.grad, ours.beta.grad, ours.gamma.grad))
     for whole, blocks in zip(*results, strict=True):
         torch.testing.assert_close(blocks, whole)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("inverse", [False, True])
+def test_compiled_gdn_is_the_same(inverse):
+    ours, _ = gdn_pair(inverse)
+    x = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    wanted = torch.autograd.grad(ours(x).square().sum(), (x, ours.beta, ours.gamma))
+    compiled = torch.compile(ours)
+    assert torch.allclose(compiled(x), ours(x), rtol=1e-5, atol=1e-6)
+    found = torch.autograd.grad(compiled(x).square().sum(), (x, ours.beta, ours.gamma))
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_lower_bound_passes_only_the_gradient_that_helps():
