@@ -19,8 +19,8 @@ class Entry:
     published: str  # its curve in statistics/reference/kodak_rd.csv
     color: str
     marker: str  # Matplotlib's
-    architecture: str | None = None  # CompressAI's with the same weights
-    compressai_class: str | None = None  # of that architecture
+    architecture: str = ""  # CompressAI's with the same weights, if it has one
+    compressai_class: str = ""  # of that architecture
     context: bool = False  # predicts from latents that are decoded already
 
 

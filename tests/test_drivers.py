@@ -18,7 +18,7 @@ from evaluation.metrics import psnr
 from evaluation.points import TrainedPoint
 from evaluation.results import Results, Row, means
 from models import checkpoint, drivers
-from models.errors import UsageError
+from models.errors import CodecError, UsageError
 from models.images import read_image, write_image
 from tests.helpers import NAMES
 from tests.programs import (
@@ -225,6 +225,8 @@ def test_foreseen_failures_are_sentences_and_others_are_not(capsys):
     assert "disk is full" in drivers.sentence(full)
     assert "memory" in drivers.sentence(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
     assert drivers.sentence(RuntimeError("shape mismatch")) is None
+    kinds = CodecError.__subclasses__()
+    assert len(kinds) == 8 and {drivers.sentence(kind("a\n b")) for kind in kinds} == {"a b"}
     with pytest.raises(KeyError):
         drivers.guarded("program", lambda: {}["mistake"])
 
