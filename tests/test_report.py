@@ -1,4 +1,4 @@
-"""The reports: generated blocks, links, figures, anchors and commands, and what generates them."""
+"""The report: generated blocks, links, figures, anchors and commands, and what generates them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ import models
 from benchmarks import complexity
 from benchmarks.report import original, pages, study, tables, trust
 from benchmarks.report.checkpoints import training_runs
-from benchmarks.report.chinese import translated
 from evaluation.curves import Curve
 from models import checkpoint
 from models.presets import OPERATING_POINTS, STUDIED
 
 ROOT = Path(__file__).parents[1]
-REPORTS = ("report.md", "report_CN.md")
-PAGES = ("README.md", *REPORTS, *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
+FILLED = ("README.md", "report.md")
+PAGES = (*FILLED, *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
 FENCE = re.compile(r"^```.*?^```[ ]*$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`[^`\n]+`")
 
@@ -46,7 +45,7 @@ def test_blocks_are_those_of_the_csvs():
     assert not stale, f"{', '.join(stale)}: run 'make report'"
 
 
-@pytest.mark.parametrize("page", ["README.md", *REPORTS])
+@pytest.mark.parametrize("page", FILLED)
 def test_markers_are_in_pairs_and_have_a_table(page):
     text = Path(page).read_text("utf-8")
     begins, ends = (re.findall(rf"^<!-- (\w+):{side} -->$", text, re.MULTILINE)
@@ -56,21 +55,11 @@ def test_markers_are_in_pairs_and_have_a_table(page):
     assert set(begins) <= set(pages.TABLES)
 
 
-def test_both_languages_have_the_same_blocks_figures_and_equations():
-    english, chinese = (Path(page).read_text("utf-8") for page in REPORTS)
-    for pattern in (r"<!-- \w+:begin -->", r"\]\((Image4md/[^)]+)\)", r"^#+ [\d.]+ "):
-        assert re.findall(pattern, english, re.M) == re.findall(pattern, chinese, re.M)
-    equations = [re.findall(r"```math\n(.*?)```", t, re.DOTALL) for t in (english, chinese)]
-    assert len(equations[0]) == len(equations[1]) > 5
-
-
-def test_headers_are_translated_and_numbers_are_not():
-    table = "| model | hours |\n| --- | ---: |\n| Hyperprior | 1.5 |\n"
-    assert translated(table) == "| 模型 | 小时 |\n| --- | ---: |\n| Hyperprior | 1.5 |\n"
+def test_a_block_is_made_anew_between_its_markers():
     text = "a\n<!-- complexity:begin -->\nold\n<!-- complexity:end -->\nb\n"
-    english, chinese = pages.fill(text), pages.fill(text, chinese=True)
-    assert english.splitlines()[2].startswith("| model") and "old" not in english
-    assert english.splitlines()[3:] == chinese.splitlines()[3:]
+    lines = pages.fill(text).splitlines()
+    assert lines[2].startswith("| model") and "old" not in lines
+    assert lines[:2] + lines[-2:] == [text.splitlines()[k] for k in (0, 1, 3, 4)]
 
 
 # Links, anchors, equations ------------------------------------------------------------------
@@ -107,11 +96,10 @@ def test_links_and_figures_lead_somewhere(page):
     assert used <= named, f"references without an address: {used - named}"
 
 
-@pytest.mark.parametrize("page", REPORTS)
-def test_equations_are_such_as_github_renders(page):
-    text = Path(page).read_text("utf-8")
+def test_equations_are_such_as_github_renders():
+    text = Path("report.md").read_text("utf-8")
     assert r"\operatorname" not in text  # refused there
-    for line in prose(page).splitlines():
+    for line in prose("report.md").splitlines():
         assert line.count("$") % 2 == 0, f"inline mathematics goes over the end of: {line}"
     for equation in re.findall(r"```math\n(.*?)```", text, re.DOTALL):
         assert equation.count("{") == equation.count("}")
@@ -169,7 +157,7 @@ def test_commands_exist_with_their_flags(page):
             assert f'"{flag}"' in text, f"{path} has no {flag}"
 
 
-@pytest.mark.parametrize("page", ["README.md", *REPORTS])
+@pytest.mark.parametrize("page", FILLED)
 def test_flags_in_running_text_exist(page):
     names = ("train.py", "test.py", "codec.py", "tests/fuzz.py")
     programs = [Path(p).read_text("utf-8") for p in names]
@@ -269,24 +257,23 @@ def test_the_status_follows_the_checkpoints(statistics):
     statistics("training_runs", [*trained(20_000), *trained(400)[:2]])
     assert study.status().startswith("**Complete.** 16 of the 16")
     assert "18 runs" in study.status() and "9.0 hours in all, on: a CPU" in study.status()
-    assert study.status_cn().startswith("**已完成。**")
     statistics("checkpoints", trained(100))
     assert study.status().startswith("**Preliminary.**")
     assert "16 of them had fewer than 20,000 steps" in study.status()
 
 
 def test_the_sentences_take_their_numbers_from_the_csvs(statistics):
-    assert "none yet" in study.learned() and "尚无" in study.learned_cn()
+    assert "none yet" in study.learned()
     pair = {"metric": "psnr", "curve": STUDIED[1]}
     statistics("bd_rate", [
         {**pair, "against": f"{STUDIED[1]} (original study)", "bd_rate_percent": "-12.345"},
         {**pair, "against": STUDIED[0], "bd_rate_percent": "-23.4"},
     ])  # fmt: skip
     statistics(STUDIED[2], [{"time(dec)": "0.904"}, {"time(dec)": "1.3"}])
-    for text in (study.learned(), study.learned_cn()):
-        assert "Hyperprior -12.3 %" in text
-        assert "Hyperprior / Factorized -23.4 %" in text
-        assert "0.90-1.30 s" in text
+    text = study.learned()
+    assert "Hyperprior -12.3 %" in text
+    assert "Hyperprior / Factorized -23.4 %" in text
+    assert "0.90-1.30 s" in text
 
 
 def test_the_gap_is_that_of_the_mean_bits(statistics):
@@ -303,13 +290,11 @@ def test_damaged_files_are_counted_and_failures_listed(statistics):
     assert trust.fuzz() == "Not measured.\n"
     counts = {"cases": 5000, "refused": 4800, "decoded": 199, "failures": 1, "seconds": "2.5"}
     statistics("fuzz", [{"model": model, **counts} for model in STUDIED])
-    lines = ["found", "NaN came out", "得到 NaN", "tests/test_a.py::test_b"]
-    columns = ("found_by", "failure", "failure_cn", "test")
-    statistics("failures_found", [dict(zip(columns, lines, strict=True))])
-    english, chinese = trust.fuzz(), trust.fuzz_cn()
-    assert "| all | 20,000 | 19,200 | 796 | 4 | 10.0 |" in english.splitlines()
-    assert "* found: NaN came out (`tests/test_a.py::test_b`)" in english.splitlines()
-    assert "* 得到 NaN (`tests/test_a.py::test_b`)" in chinese.splitlines()
+    found = {"found_by": "found", "failure": "NaN came out", "test": "tests/test_a.py::test_b"}
+    statistics("failures_found", [found])
+    lines = trust.fuzz().splitlines()
+    assert "| all | 20,000 | 19,200 | 796 | 4 | 10.0 |" in lines
+    assert "* found: NaN came out (`tests/test_a.py::test_b`)" in lines
 
 
 def test_the_tests_of_the_failures_found_are_there():

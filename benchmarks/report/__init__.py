@@ -1,1 +1,1 @@
-"""CSVs into blocks of the README and the reports, and into figures."""
+"""CSVs into blocks of the README and the report, and into figures."""

@@ -1,12 +1,11 @@
-"""Tables of the README and the reports, generated from the CSVs between markers.
+"""Tables of the README and the report, generated from the CSVs between markers.
 
     python -m benchmarks.report            # rewrite the blocks in place
     python -m benchmarks.report --check    # exit 1 if a file differs, write nothing
 
 A file holds lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; what stands between them is
-replaced by the block NAME of `pages.TABLES`, in a Chinese file by that of `CHINESE` or by the
-table with its header translated. Before the tables are made, statistics/checkpoints.csv and
-training_runs.csv are written from the metadata of the checkpoints.
+replaced by the block NAME of `pages.TABLES`. Before the tables are made,
+statistics/checkpoints.csv and training_runs.csv are written from the metadata of the checkpoints.
 """
 
 from __future__ import annotations

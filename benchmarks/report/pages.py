@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.report import blocks, complexity, original, study, trust
-from benchmarks.report.chinese import translated
 
-FILES = ("README.md", "report.md", "report_CN.md")
+FILES = ("README.md", "report.md")
 MARKERS = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -38,25 +37,13 @@ TABLES: dict[str, Callable[[], str]] = {
         )
     },
 }  # fmt: skip
-CHINESE = {
-    "status": study.status_cn,
-    "learned": study.learned_cn,
-    "fuzz": trust.fuzz_cn,
-}
 
 
-def fill(text: str, chinese: bool = False) -> str:
+def fill(text: str) -> str:
     """The text with every marked block made anew; KeyError for a marker without a table."""
-
-    def block(name: str) -> str:
-        if not chinese:
-            return TABLES[name]()
-        return CHINESE[name]() if name in CHINESE else translated(TABLES[name]())
-
-    return MARKERS.sub(lambda m: f"{m[1]}{block(m[2])}{m[3]}", text)
+    return MARKERS.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", text)
 
 
 def filled() -> dict[Path, str]:
-    """Every file of `FILES` that exists, as it should be."""
-    paths = [path for path in map(Path, FILES) if path.exists()]
-    return {path: fill(path.read_text("utf-8"), path.stem.endswith("_CN")) for path in paths}
+    """Every file of `FILES`, as it should be."""
+    return {path: fill(path.read_text("utf-8")) for path in map(Path, FILES)}

@@ -1,4 +1,4 @@
-"""Blocks of the reports that say where the study stands, in English and in Chinese.
+"""Blocks of the report that say where the study stands.
 
 What a sentence claims follows from the CSVs, so a block stays true when they change.
 """
@@ -48,7 +48,7 @@ def _seconds(model: str) -> str:
 
 
 def _facts() -> dict[str, str]:
-    """The numbers that the sentences of both languages are made of."""
+    """The numbers that the sentences are made of."""
     trained = [r for r in rows_of("checkpoints") if r["steps"]]
     runs = rows_of("training_runs")
     tested = {m: rows_of(m) for m in STUDIED}
@@ -113,29 +113,6 @@ def status() -> str:
     return " ".join(lines) + "\n"
 
 
-def status_cn() -> str:
-    facts, absent = _facts(), missing()
-    preliminary = bool(absent) or facts["short"] != "0"
-    lines = [
-        f"**{'初步结果。' if preliminary else '已完成。'}**{facts['points']} 个工作点中 "
-        f"{facts['trained']} 个有检查点，{facts['tested']} 个已测试"
-        f"{_on(facts, '（每个 {images} 幅图像）')}。"
-    ]
-    if absent:
-        lines.append(f"尚未训练：{'、'.join(absent)}。")
-    if facts["trained"] != "0":
-        lines.append(
-            f"共训练 {facts['runs']} 次，每个检查点的最后一次为 {facts['least']} 至 "
-            f"{facts['most']} 步，总计 {facts['hours']} 小时，硬件：{facts['hardware']}。"
-        )
-    if facts["short"] != "0":
-        lines.append(
-            f"其中 {facts['short']} 个少于 {facts['study']} 步（`train_study.sh` 中最短的阶段）："
-            "其损失仍在下降，不能说明该模型最终能达到的水平。"
-        )
-    return "".join(lines) + "\n"
-
-
 def learned() -> str:
     """The three sentences of the first screen."""
     facts = _facts()
@@ -154,24 +131,6 @@ def learned() -> str:
         "model's rate at the same lambda, comes from its bit stream and not from the method: it "
         "coded two full grids, each with zeros in the holes; ours codes each position once, in "
         f"{facts['two']} steps.\n"
-    )
-
-
-def learned_cn() -> str:
-    facts = _facts()
-    seconds = facts["seconds"] or "（尚未测量）"
-    return (
-        "1. **率失真。** 我们的曲线相对原报告曲线的 BD-rate（PSNR，按真实文件大小，负值更好）："
-        f"{_list(_against_original(), '训练点不足，尚无')}；我们各模型之间："
-        f"{_list(_among_ours(), '尚无')}（全部数值见 [3.2](#32-bd-rate)）。\n"
-        "2. **解码。** 自回归不等于逐点串行：同一波前上的位置互不依赖，一幅 Kodak 图像只需 "
-        f"{facts['wavefront']} 步，而不是 {facts['raster']} 步；熵参数用整数计算，"
-        "所得符号与顺序、线程数、批大小无关；"
-        f"我们的 Joint 解码一幅图像需 {seconds}，原报告为 {facts['slowest']}。\n"
-        "3. **棋盘格。** 原报告的棋盘格模型在相同 lambda 下码率是其 Joint 模型的 "
-        f"{facts['ratios']} 倍，"
-        "原因在码流而不在方法：它编码了两个完整网格，空位各填零；"
-        f"我们每个位置只编码一次，共 {facts['two']} 步。\n"
     )
 
 
