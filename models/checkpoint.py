@@ -213,24 +213,36 @@ def find(
     epoch: int | None = None,
     lmbda: float | None = None,
 ) -> list[Path]:
-    """Checkpoints of a model, lowest lambda first; of each lambda the newest epoch, or `epoch`.
+    """Checkpoints of a model, lowest lambda first; of each lambda the last epoch, or `epoch`.
 
-    CheckpointError that names the folder and what to do when there are none.
+    One that a demonstration left (a run without a data set) counts only where there is no other,
+    or where its epoch or lambda is asked for. CheckpointError that names the folder and what to do
+    when there are none.
     """
     folder = Path(root) / models.canonical_name(model_name)
-    newest: dict[float, tuple[int, Path]] = {}
+    found: list[tuple[float, int, Path]] = []
     for path in folder.glob("epoch_*_lmbda_*.safetensors"):
         match = re.fullmatch(r"epoch_(\d+)_lmbda_(\d+(?:\.\d+)?(?:e-?\d+)?)", path.stem)
         if not match or epoch not in (None, int(match[1])):
             continue
         value = float(match[2])
         if lmbda is None or abs(value - lmbda) < 1e-9:
-            newest[value] = max(newest.get(value, (-1, path)), (int(match[1]), path))
-    if not newest:
+            found.append((value, int(match[1]), path))
+    if not found:
         wanted = "" if epoch is None else f" of epoch {epoch}"
         wanted += "" if lmbda is None else f" with lambda {lmbda:g}"
         raise CheckpointError(
             f"{folder} holds no checkpoint{wanted}; train one with "
             f"`python train.py --model_name {models.canonical_name(model_name)}`."
         )
-    return [path for _, (_, path) in sorted(newest.items())]
+    trained = [entry for entry in found if not _is_demonstration(entry[2])]
+    last = {value: path for value, _, path in sorted(trained or found)}
+    return list(last.values())
+
+
+def _is_demonstration(path: Path) -> bool:
+    """Whether a run without a data set left the file; what cannot be read is told when loaded."""
+    try:
+        return bool(read_metadata(path)["provenance"].get("demonstration"))
+    except CheckpointError:
+        return False

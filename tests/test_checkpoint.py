@@ -368,6 +368,24 @@ def test_find(tmp_path):
         checkpoint.find("Factorized", tmp_path)
 
 
+def test_what_a_demonstration_left_does_not_stand_for_what_was_trained(tmp_path):
+    def save(epoch: int, lmbda: float, demonstration: bool) -> None:
+        path = checkpoint.path_for("Factorized", epoch, lmbda, tmp_path)
+        told = {"demonstration": demonstration}
+        checkpoint.save(path, make("Factorized"), config={}, provenance=told)
+
+    def names(**options):
+        return [p.stem for p in checkpoint.find("Factorized", tmp_path, **options)]
+
+    save(999, 0.013, True)
+    assert names() == ["epoch_999_lmbda_0.013"]  # there is nothing else
+    save(199, 0.013, False)
+    save(2, 0.0483, True)
+    assert names() == names(lmbda=0.013) == ["epoch_199_lmbda_0.013"]
+    assert names(epoch=999) == ["epoch_999_lmbda_0.013"]
+    assert names(lmbda=0.0483) == ["epoch_2_lmbda_0.0483"]
+
+
 def test_paths(tmp_path):
     path = checkpoint.path_for("checkerboard", 12, 0.0067, tmp_path)
     assert path == tmp_path / "CheckerboardAutogressive" / "epoch_12_lmbda_0.0067.safetensors"
