@@ -94,7 +94,7 @@ def photograph(height: int, width: int) -> Tensor:
 
 def compressai_twin(model: Codec) -> torch.nn.Module:
     """CompressAI's model with the weights of ours and its tables made."""
-    from benchmarks.reference import import_compressai
+    from evaluation.reference import import_compressai
     from models.interchange import to_compressai
 
     name = TWINS[type(model).__name__].compressai_class

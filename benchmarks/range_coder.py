@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import alternate, number, print_table, spread, write_csv
-from benchmarks.reference import import_compressai
+from evaluation.reference import import_compressai
 from models.coding.orders import wavefront
 from models.coding.range_coder import CodingTables, Reader, Writer
 from models.entropy.gaussian import SCALE_LEVELS

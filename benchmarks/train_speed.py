@@ -32,7 +32,7 @@ from benchmarks.common import (
     spread,
     write_csv,
 )
-from benchmarks.reference import import_compressai
+from evaluation.reference import import_compressai
 from models.drivers import choose_device
 from models.presets import TWINS
 from training.loss import RateDistortion

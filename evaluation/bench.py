@@ -12,7 +12,8 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,68 @@ import numpy as np
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph
 from evaluation.points import PixelCodec, Point
-from evaluation.results import Row
-from models.drivers import sentence
+from evaluation.results import Results, Row
+from models.drivers import Progress, sentence
 from models.errors import UsageError
-from models.files import write_bytes
+from models.files import locked, write_bytes
 from models.images import read_image, write_image
 
 SUFFIX = ".lic"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the test of a model gave: rows of this run, and `stored` with those of former runs.
+
+    <folder>/lmbda_<lambda> holds the files and decoded images of an operating point.
+    """
+
+    name: str
+    folder: Path
+    rows: list[Row]
+    stored: list[Row]
+
+
+def measure_points(
+    name: str,
+    points: Sequence[Point],
+    photographs: list[Photograph],
+    folder: Path,
+    results: Results,
+) -> Measured:
+    """Evaluate a model's operating points, say which, and merge their rows into the results.
+
+    UsageError, CheckpointError or ImageError for what goes wrong; points before it are stored.
+    """
+    rows: list[Row] = []
+    stored = results.check({(p.name, p.width, p.height) for p in photographs})
+    for point in points:
+        label = f"lambda {point.lmbda:g}"
+        print(f"{name}, {label}: {point.source}", flush=True)
+        place = point_folder(folder, point.lmbda)
+        with _held(place), Progress(label, len(photographs), "image") as progress:
+            new = evaluate(point, photographs, place, progress.step)
+        stored = results.merge(new)  # now: what is measured stays, whatever comes next
+        rows += new
+    return Measured(name, folder, rows, stored)
+
+
+def point_folder(folder: Path, lmbda: float) -> Path:
+    """Files and decoded images of one operating point."""
+    return folder / f"lmbda_{lmbda:g}"
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep a point's folder to this process. UsageError if another one is testing into it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is testing into {folder}: choose another --outdir."
+            ) from None
+        yield
 
 
 class DecoderProcess:
@@ -113,12 +169,12 @@ def evaluate(
     point: Point,
     photographs: list[Photograph],
     folder: Path,
-    progress: Callable[[Photograph], None] = lambda _: None,
+    progress: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """One row per image: real bytes, metrics of the decoded 8-bit image, seconds.
 
-    Writes <folder>/<stem>.lic and, by the decoder, <folder>/<stem>.png. `progress` is told
-    each image that is done. UsageError, CheckpointError or ImageError for what goes wrong.
+    Writes <folder>/<stem>.lic and, by the decoder, <folder>/<stem>.png. `progress` is
+    called after each image. UsageError, CheckpointError or ImageError for what goes wrong.
     """
     codec = point.load()
     rows = []
@@ -127,7 +183,7 @@ def evaluate(
         decoder.wait_until_ready()
         for photograph in photographs:
             rows.append(_measure(point, codec, decoder, photograph, folder))
-            progress(photograph)
+            progress()
     return rows
 
 

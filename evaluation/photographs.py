@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 
 from models.images import list_images, read_image, sample_photographs
 from models.presets import MAX_PIXELS
+
+KODAK = Path(__file__).parents[1] / "statistics" / "kodak.sha256"
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,19 @@ def open_photographs(place: str | Path | None, max_pixels: int = MAX_PIXELS) -> 
         stem = path.stem if stems.count(path.stem) == 1 else path.name
         found.append(Photograph(path.name, stem, width, height, path, None))
     return found
+
+
+def is_kodak(photographs: Sequence[Photograph]) -> bool:
+    """Whether these are the study's images: the 24 files with the digests of kodak.sha256."""
+    listed = {line.split()[0] for line in KODAK.read_text("utf-8").splitlines()}
+    paths = [photograph.path for photograph in photographs]
+    if len(paths) != len(listed) or None in paths:
+        return False
+    return {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path} == listed
+
+
+def dataset_name(place: Path | None) -> str:
+    """What a data set is called in tables and folders: the last part of its path."""
+    if place is None:
+        return "built-in photographs"
+    return place.stem if place.is_file() else place.resolve().name

@@ -39,6 +39,17 @@ IMAGE_COLUMNS: dict[str, tuple[str, type, int | None]] = {
 }
 
 
+STATISTICS = Path("statistics")  # the study's results, which the report is made of
+OUTPUTS = Path("outputs")
+
+
+def result_folder(asked: Path | None, study: bool, other: Path = OUTPUTS) -> Path:
+    """Where results go: the folder that was asked for; if none was, those of the study, on its
+    own data and weights, to statistics/, and all others, which must not replace them, to `other`.
+    """
+    return asked or (STATISTICS if study else other)
+
+
 @dataclass(frozen=True)
 class Row:
     """One image at one operating point; ms_ssim is nan for an image too small for it."""
@@ -194,18 +205,17 @@ def _short(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def table(found: Sequence[Mean]) -> str:
-    """The means as an aligned table for a reader; MS-SSIM also in dB."""
-    lines = [
-        ("lambda", "bytes", "bpp", "estimate", "PSNR (dB)", "MS-SSIM", "(dB)", "enc (s)", "dec (s)")
-    ]
-    for m in found:
+def table(found: Sequence[tuple[str, Mean]]) -> str:
+    """The means of named models as an aligned table for a reader; MS-SSIM also in dB."""
+    header = "model,lambda,bytes,bpp,estimate,PSNR (dB),MS-SSIM,(dB),enc (s),dec (s)"
+    lines = [tuple(header.split(","))]
+    for name, m in found:
         similarity = ("-", "-")
         if not math.isnan(m.ms_ssim):
             similarity = (f"{m.ms_ssim:.5f}", f"{ms_ssim_db(m.ms_ssim):.3f}")
-        numbers = (f"{m.lmbda:g}", f"{m.bits / 8:.0f}", f"{m.bpp:.4f}", f"{m.estimate_bpp:.4f}")
+        rates = (f"{m.bits / 8:.0f}", f"{m.bpp:.4f}", f"{m.estimate_bpp:.4f}")
         times = (f"{m.encoding:.3f}", f"{m.decoding:.3f}")
-        lines.append((*numbers, f"{m.psnr:.3f}", *similarity, *times))
+        lines.append((name, f"{m.lmbda:g}", *rates, f"{m.psnr:.3f}", *similarity, *times))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import reference, zoo
-from evaluation import bench, results
+from evaluation import bench, reference, results, zoo
 from evaluation.metrics import psnr
 from evaluation.points import ImportedPoint
 from evaluation.results import Row, means

@@ -1,5 +1,6 @@
 """test.py: from checkpoints and images to real files, tables and figures; what it refuses."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import results
+from evaluation import choice, results
+from evaluation import photographs as photographs_of
 from evaluation.bench import DecoderProcess
 from evaluation.metrics import psnr
 from evaluation.points import TrainedPoint
@@ -30,6 +32,7 @@ from tests.programs import (
     one_line,
     read_csv,
     result_row,
+    save_checkpoints,
 )
 
 driver = load_test_program()
@@ -139,24 +142,54 @@ def test_a_checkpoint_in_the_wrong_folder_is_refused(ckpts, tmp_path, capsys):
     one_line(capsys, "holds a Factorized")
 
 
-def test_results_go_to_statistics_only_for_a_data_set(monkeypatch, tmp_path, ckpts):
+def test_results_go_to_statistics_only_for_the_study(monkeypatch, tmp_path, ckpts):
     class Chosen(Exception):
         pass
 
     def results_in(folder, name):
         raise Chosen(str(folder))
 
+    kodak, mine = tmp_path / "kodak", tmp_path / "mine"
+    for grey, folder in enumerate((kodak, mine)):
+        write_image(folder / "a.png", np.full((8, 8, 3), grey, np.uint8))
+    digest = hashlib.sha256((kodak / "a.png").read_bytes()).hexdigest()
+    (tmp_path / "list").write_text(f"{digest}  a.png\n")
+    monkeypatch.setattr(photographs_of, "KODAK", tmp_path / "list")
+    monkeypatch.setattr(choice, "CHECKPOINTS", ckpts)
     monkeypatch.setattr(driver, "Results", results_in)
-    write_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
-    common = ["--model_name", "Checkerboard", "--ckpt_dir", str(ckpts)]
+    name, others = "CheckerboardAutogressive", save_checkpoints(tmp_path / "others", NAMES[-1:])
+    demonstration = checkpoint.path_for(name, 1, 0.5, ckpts)
+    model = checkpoint.load(checkpoint.find(name, ckpts)[0])
+    checkpoint.save(demonstration, model, config={}, provenance={"demonstration": True})
+    one = str(checkpoint.find(name, ckpts)[0])
     for arguments, expected in (
-        (["--dataset_path", str(tmp_path)], "statistics"),
-        ([], "outputs/CheckerboardAutogressive"),
+        ([kodak], "statistics"),
+        ([kodak, "--lmbda", "0.5"], f"outputs/{name}/kodak"),  # a demonstration's
+        ([kodak, "--checkpoint", one], f"outputs/{name}/kodak"),
+        ([kodak, "--ckpt_dir", others], f"outputs/{name}/kodak"),
+        ([mine], f"outputs/{name}/mine"),
+        ([mine / "a.png"], f"outputs/{name}/a"),
+        ([], f"outputs/{name}"),
         (["--outdir", "x"], "x"),
         (["--resultdir", "y"], "y"),
     ):
+        words = ["--model_name", "Checkerboard", "--ckpt_dir", ckpts]
+        words += ["--dataset_path"] if isinstance((arguments or [""])[0], Path) else []
         with pytest.raises(Chosen, match=f"^{expected}$"):
-            driver.main(common + arguments)
+            driver.main(list(map(str, words + arguments)))
+    demonstration.unlink()
+
+
+def test_other_images_than_the_studys_are_no_obstacle(monkeypatch, tmp_path, ckpts, photographs):
+    """Their results lie apart from the committed ones, which stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    Results(results.STATISTICS, "Factorized").merge([result_row(0.0067, "kodim01.png")])
+    before = (tmp_path / "statistics/Factorized.csv").read_text()
+    words = ["--ckpt_dir", ckpts, "--dataset_path", photographs, "--lmbda", LAMBDAS[0]]
+    assert driver.main(list(map(str, words))) == 0
+    assert (tmp_path / "statistics/Factorized.csv").read_text() == before
+    folder = tmp_path / "outputs/Factorized" / photographs.name
+    assert {"Factorized.csv", "contact_sheet.png"} <= set(files_in(folder))
 
 
 def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):

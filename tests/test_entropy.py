@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from benchmarks.reference import import_compressai
+from evaluation.reference import import_compressai
 from models.entropy.density import LIKELIHOOD_BOUND, TAIL_MASS, NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood, scale_levels, standard_cumulative
 from models.entropy.tables import (

@@ -22,9 +22,9 @@ FLOORS = (
     ("models.checkpoint",),
     ("models.convert",),
     ("training", "evaluation"),
-    ("train", "codec"),
+    ("train", "test", "codec"),
     ("benchmarks",),
-    ("test", "notebooks"),  # test.py measures CompressAI's models too, by benchmarks.zoo
+    ("notebooks",),
     ("tests",),
 )  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from benchmarks.reference import import_compressai
+from evaluation.reference import import_compressai
 from models import checkpoint
 from models.interchange import rename_keys, to_compressai
 from models.presets import TWINS

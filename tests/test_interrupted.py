@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import codec
+from evaluation import bench
 from evaluation.points import TrainedPoint
 from evaluation.results import Results
 from models import checkpoint
@@ -132,10 +133,9 @@ def test_the_decoder_does_not_outlive_a_killed_test(ckpts, photographs, tmp_path
 
 
 def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, monkeypatch):
-    for drawing in ("draw_curves", "draw_sheet"):
-        monkeypatch.setattr(driver, drawing, lambda *_: None)
+    monkeypatch.setattr(driver, "draw", lambda *_: None)
     monkeypatch.setattr(
-        driver,
+        bench,
         "evaluate",
         lambda point, images, *_: [result_row(point.lmbda, i.name) for i in images],
     )

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import reference
+from evaluation import reference
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import train
-from benchmarks.reference import import_compressai
+from evaluation.reference import import_compressai
 from models import checkpoint
 from models.errors import TrainingError
 from models.presets import TWINS, OperatingPoint

@@ -21,7 +21,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import reference, zoo
+from evaluation import reference, zoo
+from evaluation.choice import Wanted, choose
 from evaluation.metrics import psnr
 from evaluation.photographs import open_photographs
 from evaluation.points import ImportedPoint, ModelCodec
@@ -32,7 +33,7 @@ from models.images import to_uint8, write_image
 from models.interchange import to_compressai
 from models.presets import TWINS, ZOO_LAMBDAS, OperatingPoint
 from tests.helpers import N, image, make
-from tests.programs import ROOT, load_test_program, one_line
+from tests.programs import ROOT, one_line
 
 PSNR_TOLERANCE, RATE_TOLERANCE = 0.01, 0.005  # dB, relative
 ZOO, KODAK = os.environ.get("COMPRESSAI_ZOO"), os.environ.get("KODAK_DIR")
@@ -178,9 +179,7 @@ def test_an_imported_file_becomes_a_checkpoint_that_codes(standins, tmp_path, ca
     assert model.digest in capsys.readouterr().out
     assert (model.point.lmbda, model.N, model.M) == (0.0067, N, M)
     assert model.metadata["provenance"] == {"imported_from": path.name}
-    driver = load_test_program()
-    words = ["--model_name", "Hyperprior", "--checkpoint", str(target)]
-    _, (point,) = driver.choose_points(driver.parser().parse_args(words))
+    (point,) = choose(Wanted("Hyperprior", checkpoint=target)).points
     pixels = to_uint8(image(64, 64))
     assert point.lmbda == 0.0067
     assert point.load().decode(point.load().encode(pixels)).shape == pixels.shape

@@ -1,9 +1,9 @@
 """CompressAI as the outside reference of tests and benchmarks.
 
-    from benchmarks.reference import import_compressai
+    from evaluation.reference import import_compressai
     compressai = import_compressai()        # then compressai.zoo, compressai.models, ...
 
-    python -m benchmarks.reference compressai.utils.plot --help
+    python -m evaluation.reference compressai.utils.plot --help
 
 CompressAI imports torchvision. Where torch is a CPU build and torchvision is the package
 index's CUDA build of the same version, torchvision's compiled operators cannot be loaded and
@@ -73,7 +73,7 @@ def _forget(package: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run a CompressAI module as `python -m` would, after `import_compressai`."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reference",
+        prog="python -m evaluation.reference",
         description="Run a CompressAI command where torchvision's operators do not load.",
     )
     parser.add_argument("module", help="for example compressai.utils.plot")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.reference import import_compressai
 from evaluation.points import likelihood_bits
+from evaluation.reference import import_compressai
 from models.base import pad
 from models.coding.container import Header, pack, unpack
 from models.drivers import choose_device
@@ -78,7 +79,7 @@ class ZooPoint:
 
 
 def points(
-    arch: str, qualities: list[int] | None, metric: str, checkpoint: Path | None, device: str
+    arch: str, qualities: Sequence[int], metric: str, checkpoint: Path | None, device: str
 ) -> list[ZooPoint]:
     """One point per quality, checked before anything is loaded. UsageError."""
     if arch not in ARCHITECTURES:

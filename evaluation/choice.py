@@ -1,0 +1,128 @@
+"""Which operating points are tested: checkpoints, imported weights, CompressAI's models."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import models
+from evaluation.points import ImportedPoint, Point, TrainedPoint
+from models import checkpoint
+from models.errors import UsageError
+from models.presets import MAX_PIXELS, zoo_point
+
+PREFIX = "compressai:"
+CHECKPOINTS = Path("ckpts")  # the study's
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, by the flags of test.py of these names."""
+
+    model_name: str
+    lmbda: Sequence[float] = ()
+    epoch_num: int | None = None
+    quality: Sequence[int] = ()
+    checkpoint: Path | None = None
+    ckpt_dir: Path = CHECKPOINTS
+    metric: str = "mse"
+    import_module: Sequence[str] = ()
+    device: str = "cpu"
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def zoo(self) -> bool:
+        """Whether it is a model of CompressAI's."""
+        return self.model_name.lower().startswith(PREFIX)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The name under which results are filed, and the operating points, lowest lambda first.
+
+    `study`: the weights are the study's or CompressAI's, not somebody's own or a demonstration's.
+    """
+
+    name: str
+    points: Sequence[Point]
+    study: bool
+
+
+def choose(wanted: Wanted) -> Choice:
+    """The points of a model. UsageError or CheckpointError for what there is not."""
+    _check(wanted)
+    suffix = "" if wanted.metric == "mse" else f"-{wanted.metric}"
+    if wanted.zoo:
+        from evaluation import zoo  # CompressAI is a reference: most runs do without it
+
+        arch = wanted.model_name[len(PREFIX) :].lower()
+        args = (arch, wanted.quality, wanted.metric, wanted.checkpoint, wanted.device)
+        return Choice(f"compressai-{arch}{suffix}", zoo.points(*args), wanted.checkpoint is None)
+    for module in wanted.import_module:
+        importlib.import_module(module)
+    try:
+        name = models.canonical_name(wanted.model_name)
+        lambdas = [zoo_point(name, q, wanted.metric).lmbda for q in wanted.quality] or wanted.lmbda
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if wanted.checkpoint is None:
+        found, study = _trained(wanted, name, lambdas)
+        return Choice(f"{name}{suffix}", found, study)
+    return Choice(f"{name}{suffix}", [_from_file(wanted, name, wanted.checkpoint)], False)
+
+
+def _check(wanted: Wanted) -> None:
+    """UsageError for flags that exclude each other, instead of ignoring one of them."""
+    if wanted.lmbda and wanted.quality:
+        raise UsageError("--quality already means a lambda: drop one of the two flags.")
+    if wanted.zoo and (wanted.lmbda or wanted.epoch_num is not None):
+        raise UsageError("CompressAI's models go by --quality, not by --lmbda or --epoch_num.")
+    if wanted.checkpoint and (wanted.lmbda or wanted.epoch_num is not None):
+        raise UsageError("--checkpoint is one operating point: drop --lmbda and --epoch_num.")
+    if wanted.checkpoint and len(wanted.quality) > 1:
+        raise UsageError("One --checkpoint belongs to one --quality.")
+
+
+def _trained(
+    wanted: Wanted, name: str, lambdas: Sequence[float]
+) -> tuple[Sequence[TrainedPoint], bool]:
+    """Those in the folder of checkpoints, and whether they are the study's."""
+    found = {}
+    asked: Sequence[float | None] = lambdas or [None]
+    for lmbda in asked:
+        for path in checkpoint.find(name, wanted.ckpt_dir, wanted.epoch_num, lmbda):
+            found[path] = checkpoint.read_metadata(path)
+    for path, metadata in found.items():
+        if metadata["model"] != name:
+            raise UsageError(f"{path} holds a {metadata['model']}, not a {name}: move it away.")
+    chosen = {path: m for path, m in found.items() if m["metric"] == wanted.metric}
+    if not chosen:
+        trained = sorted({metadata["metric"] for metadata in found.values()})
+        raise UsageError(
+            f"The checkpoints of {name} were trained for {', '.join(trained)}: "
+            f"pass --metric {trained[0]}."
+        )
+    points = [_trained_point(wanted, path, metadata) for path, metadata in chosen.items()]
+    own = wanted.import_module or wanted.ckpt_dir != CHECKPOINTS
+    own = own or any(m["provenance"].get("demonstration") for m in chosen.values())
+    return sorted(points, key=lambda point: point.lmbda), not own
+
+
+def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
+    if wanted.quality:
+        checkpoint.load_tensors(path)  # says now what is wrong with it
+        args = (path, name, wanted.quality[0], wanted.metric, wanted.device, wanted.max_pixels)
+        return ImportedPoint(*args)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path} is not one of ours; for CompressAI's weights add --quality.")
+    metadata = checkpoint.read_metadata(path)
+    if metadata["model"] != name:
+        raise UsageError(f"{path} holds a {metadata['model']}: pass --model_name with that.")
+    return _trained_point(wanted, path, metadata)
+
+
+def _trained_point(wanted: Wanted, path: Path, metadata: dict) -> TrainedPoint:
+    modules = tuple(wanted.import_module)
+    return TrainedPoint(path, metadata["lmbda"], wanted.device, modules, wanted.max_pixels)

@@ -1,0 +1,77 @@
+"""What a test shows: the curves of rate and distortion, and a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evaluation.bench import Measured, output_paths, point_folder
+from evaluation.curves import original_curve, reference_curve
+from evaluation.photographs import KODAK, Photograph, is_kodak
+from evaluation.plots import Curve, contact_sheet, rd_figure, style_of
+from evaluation.results import means
+from models.errors import DataError
+from models.images import read_image
+from models.presets import CATALOGUE, short
+
+SHEET_IMAGES, SHEET_SIDE = 6, 384
+
+
+def draw(tested: Sequence[Measured], photographs: list[Photograph], folder: Path) -> None:
+    """rd_psnr.png, rd_ms_ssim.png and contact_sheet.png of the tested models."""
+    kodak = is_kodak(photographs)
+    for metric in ("psnr", "ms_ssim"):
+        curves: list[Curve] = []
+        for one in tested:
+            found = means(one.stored)
+            style = style_of(one.name.removeprefix("compressai-"))
+            values = [getattr(mean, metric) for mean in found]
+            curves.append((f"{one.name} (measured)", [m.bpp for m in found], values, style))
+            if kodak:
+                curves += published_curves(one.name, metric)
+        title = tested[0].name if len(tested) == 1 else ""
+        try:
+            rd_figure(curves, metric, folder / f"rd_{metric}.png", title=title)
+        except ValueError:  # no point with a finite quality: images too small for MS-SSIM
+            continue
+    draw_sheet(tested, photographs, folder / "contact_sheet.png")
+
+
+def published_curves(name: str, metric: str) -> list[Curve]:
+    """The original study's and CompressAI's curves of a model, where there are any."""
+    curves: list[Curve] = []
+    zoo = CATALOGUE[name].published if name in CATALOGUE else name.removeprefix("compressai-")
+    for source, read, codec in (
+        ("original", original_curve, name),
+        ("zoo", reference_curve, zoo),
+    ):
+        try:
+            curve = read(codec, KODAK.parent)
+        except DataError:
+            continue
+        label = curve.name if source == "original" else f"{curve.name} (published)"
+        curves.append((label, curve.bpp, getattr(curve, metric), style_of(codec, source)))
+    return curves
+
+
+def draw_sheet(tested: Sequence[Measured], photographs: list[Photograph], path: Path) -> None:
+    """The middle of some originals beside their reconstructions."""
+    step = max(1, len(photographs) // SHEET_IMAGES)
+    sheet = []
+    for photograph in photographs[::step][:SHEET_IMAGES]:
+        line = [(f"{photograph.stem}\noriginal", _middle(photograph.read()))]
+        for one in tested:
+            for row in (row for row in one.rows if row.image == photograph.name):
+                _, image = output_paths(point_folder(one.folder, row.lmbda), photograph)
+                title = f"{short(one.name)}, lambda {row.lmbda:g}\n"
+                title += f"{row.bpp:.3f} bpp, {row.psnr:.2f} dB"
+                line.append((title, _middle(read_image(image, row.width * row.height))))
+        sheet.append(line)
+    contact_sheet(sheet, path)
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (side - SHEET_SIDE) // 2) for side in pixels.shape[:2])
+    return pixels[top : top + SHEET_SIDE, left : left + SHEET_SIDE]
