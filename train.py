@@ -18,6 +18,8 @@ from training.schedules import SCHEDULERS
 from training.session import train
 from training.team import Team, launch
 
+GO_ON = "--resume goes on from the last saved state"  # what an interruption leaves
+
 
 def parser() -> argparse.ArgumentParser:
     """All the knobs. A default of None is filled in by training/settings.py."""
@@ -101,13 +103,13 @@ def work(flags: argparse.Namespace, team: Team) -> int:
             importlib.import_module(flags.import_module)
         return train(flags, team)
 
-    return guarded("train.py", run, "--resume goes on from the last saved state")
+    return guarded("train.py", run, GO_ON)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
     flags = parser().parse_args(arguments)
-    return guarded("train.py", lambda: launch(partial(work, flags), flags.gpu_id))
+    return guarded("train.py", lambda: launch(partial(work, flags), flags.gpu_id), GO_ON)
 
 
 if __name__ == "__main__":

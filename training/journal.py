@@ -111,7 +111,7 @@ class Journal:
         except ImportError:
             self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
             return None
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=start)
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=start + 1)
 
 
 def describe(row: dict) -> str:

@@ -159,7 +159,10 @@ class Trainer:
         torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
         try:
             loss, bpp, mse, norm, signalled, late = self.gradients(x)
-        except RuntimeError as error:  # no weight has changed yet
+        except TrainingError:  # no weight has changed yet
+            self.save_state()
+            raise
+        except RuntimeError as error:
             if self.team.size == 1 and not isinstance(error, torch.OutOfMemoryError):
                 raise
             self.save_state()

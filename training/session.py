@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from argparse import Namespace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP
 from training.loss import RateDistortion
 from training.run import Run, code_revision, hardware
 from training.settings import complete, config, differences, resolve
-from training.team import Team
+from training.team import Signals, Team
 
 EXIT = {FINISHED: 0, TIME_IS_UP: 0, SIGNALLED: 130, NOT_FINITE: 1, NOT_SAVED: 1}
 
@@ -33,7 +32,7 @@ def train(flags: Namespace, team: Team) -> int:
     RateDistortion(settings.lmbda, settings.metric)  # missing packages are told before the work
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    data = open_data(settings)
+    data = team.together(lambda: open_data(settings))
     complete(settings, len(data.crops.images))
     run, state = open_run(settings, team)
     try:
@@ -51,7 +50,7 @@ def train_in(
     announce(settings, journal, run, team, data, state)
     model = new_model(settings, journal, fresh=state is None)
     store = Store(settings, run, journal, team, data)
-    with Prefetch(data.crops, settings, team) as batches, Signals() as signals:
+    with Prefetch(data.crops, settings, team) as batches, Signals(team.size > 1) as signals:
         trainer = Trainer(
             settings, model, batches, data.held_out, journal, team,
             save=store.state, checkpoint=store.checkpoint, stop_asked=signals.received,
@@ -63,37 +62,11 @@ def train_in(
             trainer.notes["ancestors"] = ancestors(settings.init_ckpt)
         try:
             reason = trainer.train()
-            if reason == FINISHED and team.is_first:
-                store.finish(trainer)
+            team.together(lambda: reason == FINISHED and team.is_first and store.finish(trainer))
             last_words(reason, trainer, store, journal)
         finally:
             journal.close()
     return signals.exit_code if reason == SIGNALLED and signals.exit_code else EXIT[reason]
-
-
-class Signals:
-    """Ctrl-C and SIGTERM ask for a stop after the present step; a second Ctrl-C interrupts."""
-
-    def __init__(self):
-        self.exit_code = 0
-
-    def received(self) -> bool:
-        """Whether one has come."""
-        return self.exit_code != 0
-
-    def _note(self, number: int, frame) -> None:
-        if self.exit_code and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.exit_code = 128 + number
-
-    def __enter__(self) -> Signals:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def open_run(settings: Namespace, team: Team) -> tuple[Run | None, dict | None]:
@@ -101,17 +74,18 @@ def open_run(settings: Namespace, team: Team) -> tuple[Run | None, dict | None]:
 
     TrainingError in the first process; the others then leave without a word.
     """
-    run = state = problem = None
-    if team.is_first:
+
+    def first_opens() -> tuple[Run | None, dict | None]:
+        if not team.is_first:
+            return None, None
+        run = Run.open(settings)
         try:
-            run = Run.open(settings)
-            state = load_state(run, settings)
-        except (TrainingError, OSError) as error:
-            problem = error
-            if run is not None:
-                run.close()
-    if team.share(problem is not None):
-        raise problem or SystemExit(1)
+            return run, load_state(run, settings)
+        except TrainingError:
+            run.close()
+            raise
+
+    run, state = team.together(first_opens)
     return run, team.share(state)
 
 

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from models.errors import TrainingError
+from models.errors import CodecError, TrainingError
 
 GRACE_SECONDS = 60  # for the others to stop when one process has failed
 TIMEOUT = timedelta(hours=1)  # the others wait while the first one validates
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Team:
-    """One process's view: its rank of `size`, and the device it trains on."""
+    """One process's view: its rank of `size`, and the device it trains on.
+
+    What asks the others raises TrainingError when they do not answer.
+    """
 
     rank: int = 0
     size: int = 1
@@ -36,17 +45,42 @@ class Team:
     def mean(self, values: Tensor) -> list[float]:
         """The mean over the processes of a vector (n,); the same list on all of them."""
         if self.size > 1:
-            dist.all_reduce(values)
+            with _others_answer():
+                dist.all_reduce(values)
             values = values / self.size
         return values.tolist()
 
-    def share(self, value):
+    def share(self, value: Result) -> Result:
         """The first process's object, on all of them."""
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with _others_answer():
+            dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def together(self, action: Callable[[], Result]) -> Result:
+        """What `action` returns in this process, if it fails in none; all wait for all.
+
+        Otherwise the first that failed raises its error, and the others leave without a word.
+        """
+        problem = None
+        try:
+            result = action()
+        except (CodecError, OSError) as error:
+            problem = error
+        failed = [problem is not None] * self.size
+        if self.size > 1:
+            with _others_answer():
+                dist.all_gather_object(failed, problem is not None)
+            # A second time, so that nobody has left while another still reads the first answer.
+            with suppress(RuntimeError):
+                dist.all_gather_object(list(failed), True)
+        if problem is not None and failed.index(True) == self.rank:
+            raise problem
+        if any(failed):
+            raise SystemExit(1)
+        return result
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with gradients averaged over the processes."""
@@ -54,8 +88,49 @@ class Team:
             return model
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False
+            model, device_ids=devices, forward_sync_buffers=False
         )
+
+
+@contextmanager
+def _others_answer() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainingError(f"Another process does not answer: {str(error).splitlines()[0]}") from (
+            error
+        )
+
+
+class Signals:
+    """Ctrl-C and SIGTERM ask for a stop after the present step; a second Ctrl-C interrupts.
+
+    In one of several processes (`member`) it does not, since the process that started them then
+    ends them, and the handlers stay until the process leaves.
+    """
+
+    def __init__(self, member: bool = False):
+        self.member = member
+        self.exit_code = 0
+
+    def received(self) -> bool:
+        """Whether one has come."""
+        return self.exit_code != 0
+
+    def _note(self, number: int, frame) -> None:
+        if self.exit_code and number == signal.SIGINT and not self.member:
+            raise KeyboardInterrupt
+        self.exit_code = 128 + number
+
+    def __enter__(self) -> Signals:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if not self.member:
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
 
 
 def devices(gpu_id: str) -> list[torch.device]:
@@ -89,18 +164,45 @@ def launch(work: Callable[[Team], int], gpu_id: str) -> int:
     picklable (a function of a module, or a partial of one).
     """
     if "WORLD_SIZE" in os.environ:
-        return _join_torchrun(work, gpu_id)
+        _member(work, _torchrun_team(gpu_id), "env://")
     chosen = devices(gpu_id)
     if len(chosen) == 1:
         _use(chosen[0])
         return work(Team(device=chosen[0]))
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (work, chosen, f"file://{folder}/meeting")
-        context = mp.start_processes(_spawned, arguments, len(chosen), join=False, daemon=False)
-        return _wait(context.processes)
+        # Ctrl-C in the terminal reaches all processes: while they start they ignore it.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            arguments = (work, chosen, f"file://{folder}/meeting")
+            context = mp.start_processes(_started, arguments, len(chosen), join=False)
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        return _wait(context)
 
 
-def _join_torchrun(work: Callable[[Team], int], gpu_id: str) -> int:
+def _wait(context: mp.ProcessContext) -> int:
+    """The exit code of the processes: that of the first to fail, which stops the others."""
+    asked = False
+    with Signals() as signals:
+        try:
+            while not context.join(0.2, GRACE_SECONDS):
+                if signals.received() and not asked:
+                    asked = True
+                    for process in context.processes:
+                        process.terminate()  # stops after the present step, see Signals
+            return 0
+        except mp.ProcessExitedException as error:
+            if not signals.received():
+                return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
+            if error.exit_code == -signal.SIGTERM:  # it had not begun, and says nothing
+                raise KeyboardInterrupt from None
+        finally:
+            for process in context.processes:
+                process.kill()
+    return signals.exit_code
+
+
+def _torchrun_team(gpu_id: str) -> Team:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", rank))
     if gpu_id == "" and torch.cuda.is_available():
@@ -108,45 +210,38 @@ def _join_torchrun(work: Callable[[Team], int], gpu_id: str) -> int:
     chosen = devices(gpu_id)
     if chosen[0].type == "cuda" and local >= len(chosen):
         raise TrainingError(f"torchrun starts more processes than the {len(chosen)} GPUs here.")
-    return _work_together(work, Team(rank, size, chosen[local % len(chosen)]), "env://")
+    return Team(rank, size, chosen[local % len(chosen)])
 
 
-def _spawned(rank: int, work: Callable[[Team], int], chosen: list, meeting: str) -> None:
-    raise SystemExit(_work_together(work, Team(rank, len(chosen), chosen[rank]), meeting))
+def _started(rank: int, work: Callable[[Team], int], chosen: list, meeting: str) -> None:
+    _member(work, Team(rank, len(chosen), chosen[rank]), meeting)
 
 
-def _work_together(work: Callable[[Team], int], team: Team, meeting: str) -> int:
-    _use(team.device)
-    if team.size > 1:
-        backend = "nccl" if team.device.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend, init_method=meeting, rank=team.rank, world_size=team.size, timeout=TIMEOUT
-        )
-    code = work(team)
-    # After a failure the others may not answer any more: leave without asking them.
-    if team.size > 1 and code == 0:
-        dist.destroy_process_group()
-    return code
+def _member(work: Callable[[Team], int], team: Team, meeting: str) -> NoReturn:
+    """Work as one of several processes, and end this one.
+
+    It ends at once, since Python's usual way out destroys the process group while its threads
+    still run, which aborts; and after a failure the others may not answer to end it together.
+    """
+    code = 1
+    try:
+        _use(team.device)
+        if team.size > 1:
+            backend = "nccl" if team.device.type == "cuda" else "gloo"
+            dist.init_process_group(
+                backend, init_method=meeting, rank=team.rank, world_size=team.size, timeout=TIMEOUT
+            )
+        code = work(team)
+        if team.size > 1 and code == 0:
+            dist.destroy_process_group()
+    except Exception:  # a mistake in the code
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _use(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
-
-
-def _wait(processes: list) -> int:
-    """The exit code of the processes started here; stops the others when one has failed."""
-    deadline = None
-    while any(process.is_alive() for process in processes):
-        try:
-            for process in processes:
-                process.join(0.2)
-        except KeyboardInterrupt:  # they got the signal too, and save their state
-            continue
-        if deadline is None and any(process.exitcode for process in processes):
-            deadline = time.monotonic() + GRACE_SECONDS
-        if deadline is not None and time.monotonic() > deadline:
-            for process in processes:
-                process.kill()
-    codes = [process.exitcode for process in processes if process.exitcode]
-    return max((code if code > 0 else 128 - code for code in codes), default=0)
