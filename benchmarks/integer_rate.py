@@ -27,12 +27,10 @@ from benchmarks.calibration import calibrated
 from benchmarks.common import photograph, print_table, write_csv
 from models import MODELS, checkpoint
 from models.base import Codec, pad
-from models.checkerboard import anchors
 from models.coding.range_coder import Writer, escape_bits
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import TOTAL, Tables
 from models.images import list_images, read_image, sample_photographs, to_tensor
-from models.layers import checkerboard_mask
 
 
 class Counter:
@@ -65,10 +63,7 @@ def float_bits(model: Codec, y_hat: Tensor, z_hat: Tensor | None) -> float:
     psi = model.h_s(z_hat)
     if not hasattr(model, "context_prediction"):
         return bits + _bits(gaussian_likelihood(y_hat, psi))
-    context = model.context_prediction(y_hat)
-    if torch.equal(model.context_prediction.mask.cpu(), checkerboard_mask()):
-        context = context * ~anchors(y_hat)
-    scales, means = model.entropy_parameters(torch.cat([psi, context], 1)).chunk(2, 1)
+    scales, means = model.parameters_given(psi, y_hat)
     return bits + _bits(gaussian_likelihood(y_hat, scales, means))
 
 

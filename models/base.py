@@ -2,74 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.coding.container import Header, check_pixels, pack, unpack
-from models.coding.integer import digest_parts
+from models.coding.frozen import Frozen, Networks
+from models.coding.integer import FRACTION_BITS, GRID_BITS, IntegerNetwork
 from models.coding.loop import Coder
-from models.coding.range_coder import CodingTables, Reader, Writer
+from models.coding.priors import code_factorized, to_grid
+from models.coding.range_coder import Reader, Writer
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import SCALE_LEVELS
-from models.entropy.tables import Tables
+from models.entropy.tables import Tables, density_tables, gaussian_tables
 from models.errors import FreezeError, StreamError
-from models.layers.tiles import Progress, synthesise
+from models.layers.tiles import Progress, analyse, synthesise
 from models.presets import MAX_PIXELS, OperatingPoint
 
-Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
 LATENT_LIMIT = 2.0**52  # escaped symbols are exact in float64 up to 2**53
 
 
-class Frozen:
-    """The integers that coding needs: tables per latent, networks by name, their digest."""
-
-    def __init__(self, name: str, tables: dict[str, Tables], networks: Networks):
-        self.tables = tables
-        self.networks = networks
-        self.offsets = {k: torch.from_numpy(t.offsets).double() for k, t in tables.items()}
-        self.device = torch.device("cpu")
-        hashed = hashlib.sha256(name.encode())
-        for latent in sorted(tables):
-            for part in digest_parts(list(tables[latent].tensors().values())):
-                hashed.update(part)
-        for network in sorted(networks):
-            for part in digest_parts(networks[network].integers()):
-                hashed.update(part)
-        self.digest = hashed.hexdigest()[:16]
-
-    @cached_property
-    def coding(self) -> dict[str, CodingTables]:
-        """The tables in the range coder's form; made on first use, training needs none."""
-        return {latent: CodingTables(t) for latent, t in self.tables.items()}
-
-    def __getstate__(self) -> dict:
-        """For copies and pickles: without the library's objects, which allow neither."""
-        return {name: value for name, value in vars(self).items() if name != "coding"}
-
-    def to(self, device: torch.device) -> Frozen:
-        if device != self.device:
-            for network in self.networks.values():
-                network.to(device)
-            self.offsets = {k: t.to(device) for k, t in self.offsets.items()}
-            self.device = device
-        return self
-
-
 class Codec(nn.Module):
-    """Base of all codecs. A model defines its towers, `forward`, `analysis`, `code`.
+    """Base of all codecs. A model defines its towers, `estimate`, `code`, `frozen_tables`.
 
     N and M: channels of the inner layers and of the latent y. `downsampling`: pixels per
     latent position of the coarsest latent; images are padded to its multiples.
     """
 
-    streams: ClassVar[tuple[str, ...]] = ("z", "y")  # the latents, in coding order
-    downsampling: ClassVar[int] = 64
+    streams: ClassVar[tuple[str, ...]] = ("y",)  # the latents, in coding order
+    downsampling: ClassVar[int] = 16
 
     def __init__(self, N: int, M: int):
         super().__init__()
@@ -79,10 +43,25 @@ class Codec(nn.Module):
         self.progress: Progress = iter  # wraps the tiles of a large image, such as tqdm
         self._frozen: Frozen | None = None
 
+    def forward(self, x: Tensor, quantization: str | None = None) -> dict:
+        """`estimate` of an image (B, 3, H, W) in [0, 1], H and W multiples of `downsampling`."""
+        return self.estimate(self.analysis(x), quantization)
+
+    def quantization(self, mode: str | None) -> str:
+        """The mode of `estimate`: as asked, else noise in training and rounding otherwise."""
+        return mode or ("noise" if self.training else "round")
+
     # What a model defines ------------------------------------------------------------
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
         """Image (B, 3, H, W) to float latents by name, each (B, C, h, w)."""
+        return {"y": analyse(self.g_a, x, self.progress)}
+
+    def estimate(self, latents: dict[str, Tensor], quantization: str | None = None) -> dict:
+        """What training sees: {"x_hat": (B, 3, H, W), "likelihoods": {name: like the latent}}.
+
+        quantization: see `models.layers.Quantised`; None is noise in training, else rounding.
+        """
         raise NotImplementedError
 
     def code(
@@ -103,9 +82,8 @@ class Codec(nn.Module):
         raise NotImplementedError
 
     def table_counts(self) -> dict[str, int]:
-        """How many tables each stream has: one a channel, or, given z, one a Gaussian's scale."""
-        counts = {name: shape[1] for name, shape in self.latent_shapes(1, 64, 64).items()}
-        return counts | ({"y": SCALE_LEVELS} if "z" in self.streams else {})
+        """How many tables each stream has: one a channel."""
+        return {name: shape[1] for name, shape in self.latent_shapes(1, 64, 64).items()}
 
     def frozen_networks(self) -> Networks:
         """The networks that feed the coder, in integers."""
@@ -113,10 +91,7 @@ class Codec(nn.Module):
 
     def latent_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple]:
         """(B, C, h, w) of each stream's latent for a padded image."""
-        shapes = {"y": (batch, self.M, height // 16, width // 16)}
-        if "z" in self.streams:
-            shapes["z"] = (batch, self.N, height // 64, width // 64)
-        return shapes
+        return {"y": (batch, self.M, height // 16, width // 16)}
 
     # Freezing -------------------------------------------------------------------------
 
@@ -168,10 +143,6 @@ class Codec(nn.Module):
     def load_state_dict(self, *args, **kwargs):
         self._frozen = None
         return super().load_state_dict(*args, **kwargs)
-
-    def quantization(self, mode: str | None) -> str:
-        """The mode of `forward`: as asked, else noise in training and rounding otherwise."""
-        return mode or ("noise" if self.training else "round")
 
     # Images to files and back ------------------------------------------------------------
 
@@ -252,6 +223,59 @@ class Codec(nn.Module):
         if len(header.lengths) != len(self.streams):
             raise StreamError(f"{name} has {len(self.streams)} streams, not {len(header.lengths)}.")
         check_pixels(header, max_pixels)
+
+
+class HierarchicalCodec(Codec):
+    """Base of codecs with side information z = h_a(y) (B, N, H/64, W/64), coded before y.
+
+    A model defines its towers, h_a, h_s and `entropy_bottleneck` (the density of z) among them,
+    and what z_hat tells of y, twice: in floats, `estimate_y`, and in integers, `code_y`.
+    """
+
+    streams = ("z", "y")
+    downsampling = 64
+
+    def analysis(self, x: Tensor) -> dict[str, Tensor]:
+        latents = super().analysis(x)
+        return latents | {"z": self.h_a(latents["y"])}
+
+    def estimate(self, latents: dict[str, Tensor], quantization: str | None = None) -> dict:
+        mode = self.quantization(quantization)
+        z_hat, z_likelihoods = self.entropy_bottleneck(latents["z"], mode)
+        y_hat, y_likelihoods = self.estimate_y(latents["y"], z_hat, mode)
+        return {
+            "x_hat": self.g_s(y_hat),
+            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
+        }
+
+    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+        """y_hat and the likelihoods of y, each like y (B, M, H/16, W/16)."""
+        raise NotImplementedError
+
+    def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
+        offsets = self.frozen.offsets["z"]
+        z_hat = code_factorized(coders["z"], latents.get("z"), shapes["z"], offsets)
+        return self.code_y(coders["y"], latents.get("y"), shapes["y"], to_grid(z_hat))
+
+    def code_y(self, coder: Coder, y: Tensor | None, shape: tuple, z_hat: Tensor) -> Tensor:
+        """Code y (B, M, H/16, W/16), or read it where None; returns y_hat.
+
+        z_hat (B, N, H/64, W/64): integers in units of 1/64, the input of integer networks.
+        """
+        raise NotImplementedError
+
+    def frozen_tables(self) -> dict[str, Tables]:
+        return {"z": density_tables(self.entropy_bottleneck), "y": gaussian_tables()}
+
+    def table_counts(self) -> dict[str, int]:
+        return super().table_counts() | {"y": SCALE_LEVELS}
+
+    def frozen_networks(self) -> Networks:
+        return {"h_s": IntegerNetwork(self.h_s, GRID_BITS, FRACTION_BITS)}
+
+    def latent_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple]:
+        z = (batch, self.N, height // 64, width // 64)
+        return super().latent_shapes(batch, height, width) | {"z": z}
 
 
 def pad(x: Tensor, multiple: int) -> Tensor:

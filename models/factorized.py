@@ -19,14 +19,10 @@ from models.coding.priors import code_factorized
 from models.entropy.density import NonParametricDensity
 from models.entropy.tables import density_tables
 from models.layers import analysis_transform, synthesis_transform
-from models.layers.tiles import analyse
 
 
 class Factorized(Codec):
     """x (B, 3, H, W) in [0, 1], H and W multiples of 16; y (B, M, H/16, W/16)."""
-
-    streams = ("y",)
-    downsampling = 16
 
     def __init__(self, N: int = 128, M: int = 192):
         super().__init__(N, M)
@@ -34,18 +30,14 @@ class Factorized(Codec):
         self.g_s = synthesis_transform(N, M)
         self.entropy_bottleneck = NonParametricDensity(M)
 
-    def forward(self, x: Tensor, quantization: str | None = None) -> dict:
-        """Estimate of training: {"x_hat": like x, "likelihoods": {"y": like y}}."""
-        y = self.analysis(x)["y"]
-        y_hat, y_likelihoods = self.entropy_bottleneck(y, self.quantization(quantization))
+    def estimate(self, latents: dict, quantization: str | None = None) -> dict:
+        mode = self.quantization(quantization)
+        y_hat, y_likelihoods = self.entropy_bottleneck(latents["y"], mode)
         return {"x_hat": self.g_s(y_hat), "likelihoods": {"y": y_likelihoods}}
-
-    def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        return {"y": analyse(self.g_a, x, self.progress)}
-
-    def frozen_tables(self) -> dict:
-        return {"y": density_tables(self.entropy_bottleneck)}
 
     def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         offsets = self.frozen.offsets["y"]
         return code_factorized(coders["y"], latents.get("y"), shapes["y"], offsets)
+
+    def frozen_tables(self) -> dict:
+        return {"y": density_tables(self.entropy_bottleneck)}

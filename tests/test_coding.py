@@ -1,4 +1,4 @@
-"""The range coder, the coding orders and the loop that both directions share."""
+"""The range coder: its size is that of the integer tables, and what is written is read."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from models.coding.loop import cells, code_latents
-from models.coding.orders import REACH, checkerboard, everywhere, raster, wavefront
 from models.coding.range_coder import CodingTables, Reader, Writer, escape_bits
 from models.entropy.tables import TOTAL, Tables, gaussian_tables, to_frequencies
 from models.errors import StreamError
-from models.layers import causal_mask, checkerboard_mask
 from tests.helpers import uniform
-
-ORDERS = [everywhere, raster, wavefront, checkerboard]
 
 
 def tables_of(*rows, first=None):
@@ -58,9 +53,6 @@ def draw(table, first, count, seed):
     edges = np.cumsum(table) / TOTAL
     slots = np.searchsorted(edges, uniform([seed], count, low=0).numpy(), side="right")
     return first + np.minimum(slots, len(table) - 2)
-
-
-# The range coder --------------------------------------------------------------------------
 
 
 def test_bits_equal_the_entropy_of_the_tables(gaussians, coding):
@@ -230,113 +222,3 @@ def test_damaged_streams_are_one_kind_of_error(coding):
         read(coding, [stream + stream], indexes)
     with pytest.raises(StreamError, match="left over"):
         read(coding, [stream], indexes[:100])
-
-
-# Orders -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (3, 5), (8, 12)])
-def test_every_position_once(order, size):
-    steps = order(*size)
-    assert all(len(step) for step in steps)
-    assert torch.cat(steps).sort().values.tolist() == list(range(size[0] * size[1]))
-
-
-def times(steps, height, width):
-    time = torch.empty(height * width, dtype=torch.long)
-    for k, step in enumerate(steps):
-        time[step] = k
-    return time.view(height, width)
-
-
-def test_orders_of_a_small_grid_by_hand():
-    assert times(everywhere(2, 3), 2, 3).tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert times(raster(2, 3), 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert times(checkerboard(3, 4), 3, 4).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
-    assert times(wavefront(3, 5), 3, 5).tolist() == [
-        [0, 1, 2, 3, 4],
-        [3, 4, 5, 6, 7],
-        [6, 7, 8, 9, 10],
-    ]
-    # A grid of one column: no position of a step in between, and no empty step.
-    assert times(wavefront(3, 1), 3, 1).tolist() == [[0], [1], [2]]
-
-
-@pytest.mark.parametrize("size,steps", [((32, 48), 141), ((48, 32), 173), ((1, 7), 7), ((4, 1), 4)])
-def test_number_of_wavefront_steps(size, steps):
-    assert len(wavefront(*size)) == steps
-
-
-@pytest.mark.parametrize("size", [(6, 9), (9, 6), (1, 5), (7, 2)])
-@pytest.mark.parametrize("order", [raster, wavefront])
-def test_causal_dependencies_are_coded_in_earlier_steps(order, size):
-    check_dependencies(times(order(*size), *size), causal_mask(), lambda row, column: True)
-
-
-@pytest.mark.parametrize("size", [(6, 9), (1, 5), (7, 2)])
-def test_non_anchors_depend_on_anchors_only(size):
-    time = times(checkerboard(*size), *size)
-    check_dependencies(time, checkerboard_mask(), lambda row, column: (row + column) % 2 == 1)
-
-
-def check_dependencies(time, mask, depends):
-    height, width = time.shape
-    for row in range(height):
-        for column in range(width):
-            if not depends(row, column):
-                continue
-            for down, right in (mask.nonzero() - 2).tolist():
-                r, c = row + down, column + right
-                if 0 <= r < height and 0 <= c < width:
-                    assert time[r, c] < time[row, column]
-
-
-# The loop ---------------------------------------------------------------------------------
-
-
-def test_cells_are_positions_of_the_padded_grid():
-    padded = torch.zeros(3 + 2 * REACH, 5 + 2 * REACH)
-    padded[REACH:-REACH, REACH:-REACH] = 1
-    assert cells(torch.arange(15), 5).tolist() == padded.flatten().nonzero().flatten().tolist()
-
-
-class Echo:
-    """A coder that remembers, then answers from memory: the loop without a range coder."""
-
-    def __init__(self, recorded=None):
-        self.recorded = [] if recorded is None else recorded
-        self.at = 0
-
-    def code(self, symbols, indexes):
-        if symbols is not None:
-            self.recorded.append(symbols)
-            return symbols
-        self.at += 1
-        assert self.recorded[self.at - 1].shape == indexes.shape
-        return self.recorded[self.at - 1]
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_loop_gives_both_directions_the_same_latents(order):
-    shape = (2, 3, 4, 5)
-    y = uniform([5], *shape, low=-50, high=50).float()
-    seen = []
-
-    def params_at(y_hat, positions, step):
-        # A mean that depends on everything so far: any drift between directions would show.
-        total = y_hat.abs().sum((1, 2)) % 97
-        seen.append((step, tuple(positions.tolist())))
-        means = (total[:, None, None] + positions[None, :, None]).expand(2, -1, 3)
-        return means, torch.zeros(2, len(positions), 3, dtype=torch.long)
-
-    steps = order(4, 5)
-    writer = Echo()
-    written = code_latents(writer, y, shape, steps, params_at)
-    halfway, seen = seen, []
-    assert torch.equal(code_latents(Echo(writer.recorded), None, shape, steps, params_at), written)
-    assert seen == halfway == [(k, tuple(step.tolist())) for k, step in enumerate(steps)]
-    assert written.dtype == torch.float32 and written.shape == shape
-    assert ((written - y).abs() <= 0.5 + 1e-4).all()
-    assert torch.equal(written * 64, (written * 64).round())
-    assert all(torch.equal(part, part.round()) for part in writer.recorded)

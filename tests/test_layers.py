@@ -6,20 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from evaluation.reference import import_compressai
+from benchmarks.reference import import_compressai
 from models.layers import (
     GDN,
     MaskedConv2d,
-    add_noise,
+    Quantised,
     causal_mask,
     checkerboard_mask,
     conv,
     deconv,
     gdn,
     lower_bound,
-    quantise,
-    round_offset,
-    round_ste,
+    parity,
 )
 from models.layers.gdn import _Normalise
 
@@ -148,6 +146,8 @@ def test_masks_are_those_of_the_papers():
     assert causal_mask(5).tolist() == CAUSAL
     assert checkerboard_mask(5).tolist() == CHECKERBOARD
     assert causal_mask(3).tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert checkerboard_mask(3).tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
+    assert parity(2, 3).tolist() == [[0, 1, 0], [1, 0, 1]]
 
 
 @pytest.mark.parametrize("mask", [CAUSAL, CHECKERBOARD])
@@ -194,41 +194,47 @@ def test_convolutions_divide_and_multiply_sizes_by_their_stride(kernel, stride):
     assert deconv(3, 2, kernel, stride)(down).shape == x.shape
 
 
-def test_quantisation_modes():
-    x = (torch.randn(1000) * 5).requires_grad_()
-    offset = torch.rand(1000)
-    seen, measured = quantise(x, "round", offset)
-    assert seen is measured
-    steps = (seen - offset).detach()
+def test_rounding_is_around_the_mean():
+    x, means = torch.randn(1000) * 5, torch.rand(1000)
+    quantised = Quantised(x, "round")
+    x_hat = quantised.hat(means)
+    steps = x_hat - means
     torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-5)
-    assert ((seen - x).abs() <= 0.5 + 1e-5).all()
-    torch.testing.assert_close(seen, round_offset(x, offset))
-
-    seen, measured = quantise(x, "noise", offset)
-    assert seen is measured
-    noise = (seen - x).detach()
-    assert noise.abs().max() <= 0.5 and noise.abs().max() > 0.45 and abs(noise.mean()) < 0.05
-
-    seen, measured = quantise(x, "ste", offset)
-    torch.testing.assert_close(seen, round_offset(x, offset))
-    assert (measured - x).abs().max() <= 0.5 and not torch.equal(seen, measured)
-    (seen * 3).sum().backward()
-    assert (x.grad == 3).all()
-
-    with pytest.raises(ValueError, match="noise, round or ste"):
-        quantise(x, "floor")
+    assert ((x_hat - x).abs() <= 0.5 + 1e-5).all()
+    assert torch.equal(quantised.measured(means), x_hat)
+    assert torch.equal(quantised.hat(), x.round())
 
 
-def test_noise_is_independent_of_the_value():
+def test_noise_is_uniform_drawn_once_and_needs_no_mean():
     x = torch.linspace(-3, 3, 20001)
-    noise = add_noise(x) - x
+    quantised = Quantised(x, "noise")
+    assert torch.equal(quantised.hat(), quantised.measured(torch.rand(20001)))
+    noise = quantised.hat() - x
+    assert 0.49 < noise.abs().max() <= 0.5
+    assert abs(noise.mean()) < 0.01 and abs(noise.var() - 1 / 12) < 0.002
     assert abs(torch.corrcoef(torch.stack([x, noise]))[0, 1]) < 0.03
-    assert abs(noise.var() - 1 / 12) < 0.002
 
 
-def test_straight_through_rounding_takes_any_offset():
-    x = torch.tensor([0.2, 0.7], requires_grad=True)
-    y = round_ste(x, torch.tensor([0.5, 0.5]))
-    torch.testing.assert_close(y, torch.tensor([0.5, 0.5]))
-    y.sum().backward()
-    assert x.grad.tolist() == [1, 1]
+def test_straight_through_rounds_for_the_networks_and_adds_noise_for_the_rate():
+    x = (torch.randn(1000) * 5).requires_grad_()
+    means = torch.rand(1000, requires_grad=True)
+    quantised = Quantised(x, "ste")
+    expected = Quantised(x, "round").hat(means)
+    torch.testing.assert_close(quantised.hat(means), expected)
+    noise = quantised.measured(means) - x
+    assert 0.45 < noise.abs().max() <= 0.5 and abs(noise.mean()) < 0.05
+    (quantised.hat(means) * 3).sum().backward()
+    assert (x.grad == 3).all() and means.grad is None
+
+
+def test_quantisation_is_in_single_precision():
+    """At 50, bfloat16 has steps of 1/4: neither noise nor half a step would survive."""
+    x = torch.full((1000,), 50.25).bfloat16()
+    for mode in ("noise", "round", "ste"):
+        assert Quantised(x, mode).hat(0.3).dtype == torch.float32
+    assert len((Quantised(x, "noise").hat() - 50.25).unique()) > 900
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="noise, round or ste"):
+        Quantised(torch.zeros(3), "floor")

@@ -14,6 +14,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from models.layers import parity
+
 REACH = 2  # of the 5x5 context kernels
 
 
@@ -39,11 +41,8 @@ def wavefront(height: int, width: int) -> list[Tensor]:
 
 
 def checkerboard(height: int, width: int) -> list[Tensor]:
-    """Anchors (row + column even), then non-anchors, (n,) each.
-
-    Source: He et al. 2021, section 3.2.
-    """
-    return _by_step((torch.arange(width)[None, :] + torch.arange(height)[:, None]) % 2)
+    """Anchors (row + column even), then non-anchors, (n,) each."""
+    return _by_step(parity(height, width))
 
 
 def _by_step(time: Tensor) -> list[Tensor]:

@@ -1,13 +1,20 @@
-"""Where the loop gets its means and table indexes from: the two kinds of prior."""
+"""Where the loop gets its means and table indexes from: the three kinds of prior.
+
+code_factorized      one table per channel                            z; y of Factorized
+code_gaussian        scales (and means) from z, all at once           Hyperprior
+code_with_context    scales and means from z and from y_hat so far    Joint, Checkerboard
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from models.coding.integer import FRACTION_BITS
-from models.coding.loop import Coder, code_latents
-from models.coding.orders import everywhere
+from models.coding.integer import FRACTION_BITS, IntegerContext
+from models.coding.loop import Coder, cells, code_latents
+from models.coding.orders import REACH, everywhere
 from models.entropy.tables import GRID, scale_thresholds
 
 
@@ -22,6 +29,52 @@ def code_factorized(
     order = everywhere(*shape[2:])
     params = (offsets, index)
     return code_latents(coder, latents, shape, order, lambda *_: params, offsets.device)
+
+
+def code_gaussian(
+    coder: Coder,
+    latents: Tensor | None,
+    shape: tuple[int, ...],
+    scales: Tensor,
+    means: Tensor | None = None,
+) -> Tensor:
+    """Code latents (B, C, h, w) under Gaussians that are known beforehand; returns y_hat.
+
+    scales and means (B, C, h, w): outputs of an integer network, in units of 2**-12 and of
+    1/64. No means: all are zero.
+    """
+    index = ScaleIndex(scales.device)(scales).flatten(2).mT  # (B, positions, C)
+    mean = scales.new_zeros(()) if means is None else means.flatten(2).mT
+    order = everywhere(*shape[2:])
+    return code_latents(coder, latents, shape, order, lambda *_: (mean, index), scales.device)
+
+
+def code_with_context(
+    coder: Coder,
+    latents: Tensor | None,
+    shape: tuple[int, ...],
+    context: IntegerContext,
+    prepared: Tensor,
+    order: Callable[[int, int], list[Tensor]],
+    blind: int = 0,
+) -> Tensor:
+    """Code latents (B, C, h, w) under Gaussians predicted from the steps before; returns y_hat.
+
+    prepared: what `context.prepare` made of the hyperprior's features psi. order: one of
+    `models.coding.orders`. The first `blind` steps see psi only, their context features are zero.
+    """
+    height, width = shape[2:]
+    scale_index = ScaleIndex(prepared.device)
+
+    def params_at(y_hat: Tensor, positions: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        seen = None if step < blind else y_hat
+        centres = cells(positions, width)
+        params = context.at(prepared, seen, positions, centres, width + 2 * REACH)
+        scales, means = params.chunk(2, 2)
+        return means, scale_index(scales)
+
+    steps = order(height, width)
+    return code_latents(coder, latents, shape, steps, params_at, prepared.device)
 
 
 def to_grid(latents: Tensor) -> Tensor:

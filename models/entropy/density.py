@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import lower_bound, quantise
+from models.layers import Quantised, lower_bound
 
 LIKELIHOOD_BOUND = 1e-9
 TAIL_MASS = 1e-9
@@ -69,9 +69,9 @@ class NonParametricDensity(nn.Module):
         return self.quantiles[:, 0, 1].detach().view(1, -1, 1, 1)
 
     def forward(self, v: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-        """v (B, C, H, W) -> (v as the next networks see it, likelihoods); see `quantise`."""
-        v_hat, measured = quantise(v, mode, self.medians())
-        return v_hat, self.likelihood(measured)
+        """v (B, C, H, W) -> (v_hat for the next networks, likelihoods); modes of `Quantised`."""
+        quantised, medians = Quantised(v, mode), self.medians()
+        return quantised.hat(medians), self.likelihood(quantised.measured(medians))
 
     @torch.no_grad()
     def solve_quantile(self, probability: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pure `nn` building blocks: bounds, quantisation, GDN, convolutions."""
+"""Pure `nn` building blocks: bounds, quantisation, GDN, convolutions, and the networks of them."""
 
 from models.layers.bounds import lower_bound
 from models.layers.convolutions import (
@@ -7,23 +7,33 @@ from models.layers.convolutions import (
     checkerboard_mask,
     conv,
     deconv,
+    parity,
 )
 from models.layers.gdn import GDN
-from models.layers.quantisation import add_noise, quantise, round_offset, round_ste
-from models.layers.transforms import analysis_transform, synthesis_transform
+from models.layers.quantisation import Quantised
+from models.layers.transforms import (
+    analysis_transform,
+    feature_synthesis,
+    hyper_analysis,
+    parameter_network,
+    scale_synthesis,
+    synthesis_transform,
+)
 
 __all__ = [
     "GDN",
     "MaskedConv2d",
-    "add_noise",
+    "Quantised",
     "analysis_transform",
     "causal_mask",
     "checkerboard_mask",
     "conv",
     "deconv",
+    "feature_synthesis",
+    "hyper_analysis",
     "lower_bound",
-    "quantise",
-    "round_offset",
-    "round_ste",
+    "parameter_network",
+    "parity",
+    "scale_synthesis",
     "synthesis_transform",
 ]

@@ -34,20 +34,26 @@ def causal_mask(kernel: int = 5) -> Tensor:
     return (torch.arange(kernel * kernel) < centre).float().view(kernel, kernel)
 
 
-def checkerboard_mask(kernel: int = 5) -> Tensor:
-    """1 where row + column is odd as seen from the centre; (kernel, kernel).
+def parity(height: int, width: int) -> Tensor:
+    """(row + column) mod 2 of a grid, (height, width): 0 for anchors, 1 for non-anchors.
 
-        0 1 0 1 0
-        1 0 1 0 1
-        0 1 0 1 0
-        1 0 1 0 1
-        0 1 0 1 0
-
-    A non-anchor (odd row + column) then sees anchors only. Source: He et al. 2021,
-    section 3.2, figure 3.
+    Source: He et al. 2021, section 3.2.
     """
-    offsets = torch.arange(kernel) - kernel // 2
-    return ((offsets[:, None] + offsets[None, :]) % 2).abs().float()
+    return (torch.arange(height)[:, None] + torch.arange(width)) % 2
+
+
+def checkerboard_mask(kernel: int = 5) -> Tensor:
+    """1 for every second tap, 0 for the centre; (kernel, kernel).
+
+        0 1 0 1 0
+        1 0 1 0 1
+        0 1 0 1 0
+        1 0 1 0 1
+        0 1 0 1 0
+
+    A non-anchor then sees anchors only. Source: He et al. 2021, figure 3.
+    """
+    return parity(kernel, kernel).float()
 
 
 class MaskedConv2d(nn.Conv2d):

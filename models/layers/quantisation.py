@@ -5,44 +5,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MODES = ("noise", "round", "ste")
 
-def add_noise(x: Tensor) -> Tensor:
-    """x + u with u ~ U(-1/2, 1/2), any shape: the training proxy of rounding.
 
-    Source: Balle et al. 2017, section 3 (equation 11 of the arXiv version).
+class Quantised:
+    """Latents x of any shape, quantised in one of three modes.
+
+    'noise': x + u with u ~ U(-1/2, 1/2), the training proxy of rounding (Balle et al. 2017,
+    section 3). 'round': as coded. 'ste': for the networks that follow, rounded with the
+    gradient of the identity (Theis et al. 2017, section 2.1); for the rate, which would have
+    no useful gradient then, x + u (Minnen and Singh 2020, section 3).
+
+    Noise is drawn once: all that is asked of one object goes with the same u. ValueError for
+    any other mode.
     """
-    return x + torch.rand_like(x) - 0.5
 
+    def __init__(self, x: Tensor, mode: str):
+        if mode not in MODES:
+            raise ValueError(f"Unknown quantization {mode!r}; choose noise, round or ste.")
+        if x.dtype in (torch.bfloat16, torch.float16):
+            x = x.float()  # at |x| = 50 bf16 has steps of 1/4: noise and rounding need more
+        self.x, self.mode = x, mode
+        self.noisy = None if mode == "round" else x + torch.rand_like(x) - 0.5
 
-def round_offset(x: Tensor, offset: Tensor | float = 0.0) -> Tensor:
-    """round(x - offset) + offset, any broadcastable shapes: what is coded and read back."""
-    return torch.round(x - offset) + offset
+    def hat(self, means: Tensor | float = 0.0) -> Tensor:
+        """What the following networks see, like x: rounded around `means`, unless noisy.
 
+        means: any shape that broadcasts to x's.
+        """
+        if self.mode == "noise":
+            return self.noisy
+        rounded = torch.round(self.x - means) + means
+        return rounded if self.mode == "round" else self.x + (rounded - self.x).detach()
 
-def round_ste(x: Tensor, offset: Tensor | float = 0.0) -> Tensor:
-    """`round_offset` forwards, the identity backwards (straight-through estimator); any shape.
-
-    Source: Theis et al. 2017, section 2.1; used for the synthesis side as in Minnen and
-    Singh 2020, section 3.
-    """
-    return x + (round_offset(x, offset) - x).detach()
-
-
-def quantise(x: Tensor, mode: str, offset: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
-    """(what the following networks see, what the rate is measured on), each like x.
-
-    'noise': both x + u; 'round': both rounded around `offset`, as coded; 'ste': rounded
-    with a straight-through gradient for the networks, noise for the rate, which would have
-    no useful gradient otherwise. ValueError for any other mode.
-    """
-    if x.dtype in (torch.bfloat16, torch.float16):
-        x = x.float()  # at |x| = 50 bf16 has steps of 1/4: noise and rounding need more
-    if mode == "noise":
-        noisy = add_noise(x)
-        return noisy, noisy
-    if mode == "round":
-        rounded = round_offset(x, offset)
-        return rounded, rounded
-    if mode == "ste":
-        return round_ste(x, offset), add_noise(x)
-    raise ValueError(f"Unknown quantization {mode!r}; choose noise, round or ste.")
+    def measured(self, means: Tensor | float = 0.0) -> Tensor:
+        """What the rate is measured on, like x; `means` as in `hat`."""
+        return self.hat(means) if self.noisy is None else self.noisy

@@ -1,0 +1,50 @@
+"""What freezing makes of a codec's weights."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from models.coding.integer import digest_parts
+from models.coding.range_coder import CodingTables
+from models.entropy.tables import Tables
+
+Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
+
+
+class Frozen:
+    """The integers that coding needs: tables per latent, networks by name, their digest."""
+
+    def __init__(self, name: str, tables: dict[str, Tables], networks: Networks):
+        self.tables = tables
+        self.networks = networks
+        self.offsets = {k: torch.from_numpy(t.offsets).double() for k, t in tables.items()}
+        self.device = torch.device("cpu")
+        hashed = hashlib.sha256(name.encode())
+        for latent in sorted(tables):
+            for part in digest_parts(list(tables[latent].tensors().values())):
+                hashed.update(part)
+        for network in sorted(networks):
+            for part in digest_parts(networks[network].integers()):
+                hashed.update(part)
+        self.digest = hashed.hexdigest()[:16]
+
+    @cached_property
+    def coding(self) -> dict[str, CodingTables]:
+        """The tables in the range coder's form; made on first use, training needs none."""
+        return {latent: CodingTables(t) for latent, t in self.tables.items()}
+
+    def __getstate__(self) -> dict:
+        """For copies and pickles: without the library's objects, which allow neither."""
+        return {name: value for name, value in vars(self).items() if name != "coding"}
+
+    def to(self, device: torch.device) -> Frozen:
+        if device != self.device:
+            for network in self.networks.values():
+                network.to(device)
+            self.offsets = {k: t.to(device) for k, t in self.offsets.items()}
+            self.device = device
+        return self

@@ -1,0 +1,128 @@
+"""What training sees of all codecs: `forward`, `estimate`, their modes and gradients."""
+
+import pytest
+import torch
+
+import models
+from tests.helpers import NAMES, image, latents_of, make
+
+JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
+
+each_model = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.mark.parametrize(
+    "name,channels,count",
+    [
+        ("Factorized", (128, 192), 2_998_147),
+        ("Hyperprior", (128, 192), 5_075_843),
+        (JOINT, (192, 192), 14_130_467),
+        (CHECKERBOARD, (192, 192), 14_130_467),
+    ],
+)
+def test_parameter_counts_are_the_papers(name, channels, count):
+    made = models.build(name, *channels)
+    assert sum(p.numel() for p in made.parameters()) == count
+
+
+@each_model
+@pytest.mark.parametrize("mode", ["noise", "round", "ste"])
+def test_forward_shapes_and_gradients(name, mode):
+    made = make(name)
+    x = image(64, 128, batch=2)
+    out = made(x, mode)
+    assert out["x_hat"].shape == x.shape
+    expected = made.latent_shapes(2, 64, 128)
+    assert {k: tuple(v.shape) for k, v in out["likelihoods"].items()} == expected
+    for values in out["likelihoods"].values():
+        assert (values >= 0.99e-9).all() and (values <= 1 + 1e-6).all()
+    rate = sum(-v.log2().sum() for v in out["likelihoods"].values())
+    (rate / x.numel() + (out["x_hat"] - x).square().mean()).backward()
+    for parameter_name, parameter in made.named_parameters():
+        if parameter.requires_grad and mode == "ste":
+            assert parameter.grad is not None, parameter_name
+            assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@each_model
+def test_modes_of_quantisation(name):
+    made = make(name)
+    x = image(64, 64)
+    assert torch.equal(made.eval()(x)["x_hat"], made(x, "round")["x_hat"])
+    torch.manual_seed(3)
+    noisy = made.train()(x)["x_hat"]
+    torch.manual_seed(3)
+    assert torch.equal(noisy, made(x, "noise")["x_hat"])
+    with pytest.raises(ValueError, match="noise, round or ste"):
+        made(x, "ceil")
+
+
+@each_model
+@pytest.mark.parametrize("mode", ["noise", "round", "ste"])
+def test_forward_is_the_estimate_of_the_latents(name, mode):
+    made, x = make(name), image(64, 128)
+    torch.manual_seed(3)
+    expected = made(x, mode)
+    torch.manual_seed(3)
+    found = made.estimate(made.analysis(x), mode)
+    assert torch.equal(found["x_hat"], expected["x_hat"])
+    assert found["likelihoods"].keys() == expected["likelihoods"].keys() == set(made.streams)
+    for key, values in expected["likelihoods"].items():
+        assert torch.equal(found["likelihoods"][key], values)
+
+
+@each_model
+def test_estimate_can_be_descended_in_the_latents_alone(name):
+    """Rate and distortion move all latents, and no image or weight takes part."""
+    made = make(name).requires_grad_(False)
+    latents = {k: v.requires_grad_() for k, v in latents_of(made, 64, 128).items()}
+    out = made.estimate(latents, "ste")
+    rate = sum(-v.log2().sum() for v in out["likelihoods"].values())
+    for term in (rate, out["x_hat"].square().mean()):
+        gradients = torch.autograd.grad(
+            term, list(latents.values()), retain_graph=True, allow_unused=True
+        )
+        for key, gradient in zip(latents, gradients, strict=True):
+            if term is rate or key == "y":  # z changes the rate only
+                assert torch.isfinite(gradient).all() and gradient.any(), key
+
+
+@pytest.mark.parametrize(
+    "name,mode,distance,share",
+    [
+        ("Factorized", "round", 1 / 64, 0.98),
+        ("Hyperprior", "round", 0, 1),
+        ("Hyperprior", "ste", 0, 1),
+        (CHECKERBOARD, "round", 1 / 32, 0.95),
+        (CHECKERBOARD, "ste", 1 / 32, 0.95),
+        (JOINT, "ste", 0.1, 0.85),  # the second pass of many that would be needed
+    ],
+)
+def test_rounded_latents_are_those_that_coding_arrives_at(name, mode, distance, share):
+    """Up to integer means, which now and then round a latent to the other side."""
+    made = make(name).freeze()
+    latents = {k: v.clamp(-20, 20) for k, v in latents_of(made, 128, 192).items()}
+    coded = made.decode(made.encode(latents), 128, 192)
+    made.g_s = torch.nn.Identity()
+    with torch.no_grad():
+        y_hat = made.estimate(latents, mode)["x_hat"]
+    near = (y_hat - coded).abs() <= distance + 1e-4
+    assert near.float().mean() >= share
+
+
+def test_checkerboard_anchors_do_not_see_their_neighbours():
+    """Parameters of anchors come from z alone; those of non-anchors from z and anchors."""
+    made = make(CHECKERBOARD)
+    latents = latents_of(made, 64, 64)
+    y, probe = latents["y"], torch.randn_like(latents["y"]) * 30  # only y changes
+    even = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 0
+
+    def likelihoods(y):
+        with torch.no_grad():
+            return made.estimate(latents | {"y": y}, "round")["likelihoods"]["y"]
+
+    before = likelihoods(y)
+    after = likelihoods(torch.where(even, y, probe))  # non-anchors changed
+    assert torch.equal(after[..., even], before[..., even])
+    after = likelihoods(torch.where(even, probe, y))  # anchors changed
+    assert not torch.equal(after[..., ~even], before[..., ~even])
