@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.reference import import_compressai
+from evaluation.reference import import_compressai
 from models.layers import (
     GDN,
     MaskedConv2d,
