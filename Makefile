@@ -12,7 +12,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup eval test lint types format figures report gallery fuzz bench study clean
+.PHONY: help setup eval kodak test lint types format figures report gallery fuzz bench study clean
 .DEFAULT_GOAL := help
 
 help:     ## list the targets
@@ -43,6 +43,18 @@ eval: $(STAMP)   ## run test.py on the built-in photographs, for every model wit
 	done; \
 	[ -n "$$found" ] || { echo "There is no checkpoint in ckpts/; train one, for example with" \
 	  "'$(PY) train.py --model_name Hyperprior --code_rate low'." >&2; exit 1; }
+
+KODAK_URL ?= http://r0k.us/graphics/kodak/kodak
+
+kodak: data/kodak  ## download the 24 Kodak test images (15 MB) to data/kodak and check them
+	cd $< && sha256sum --quiet --check $(CURDIR)/statistics/kodak.sha256
+
+# The folder gets its name when it is complete.
+data/kodak:
+	mkdir -p $@.part
+	cd $@.part && curl --fail --location --retry 3 --remote-name-all "$(KODAK_URL)/kodim[01-24].png"
+	cd $@.part && sha256sum --quiet --check $(CURDIR)/statistics/kodak.sha256
+	mv $@.part $@
 
 test: $(STAMP) lint  ## run the style check and all the tests
 	$(PY) -m pytest -q -n 2 --dist worksteal

@@ -35,7 +35,3 @@ class TrainingError(CodecError):
 
 class DataError(CodecError):
     """A CSV file is missing or cannot be understood."""
-
-
-class FetchError(CodecError):
-    """A download failed."""

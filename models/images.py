@@ -1,11 +1,7 @@
 """Pixels in and out: image files to 8-bit RGB arrays, arrays to tensors, and back.
 
 An image is a uint8 array (H, W, 3) of sRGB samples as they are stored. What each kind of file
-becomes is stated at `read_image`. The built-in photographs come from scikit-image, and
-
-    python -m models.images fetch-kodak data/kodak
-
-downloads the 24 Kodak test images (`models/fetch.py`).
+becomes is stated at `read_image`. The built-in photographs come from scikit-image.
 """
 
 from __future__ import annotations
@@ -276,11 +272,3 @@ def sample_photographs() -> list[tuple[str, np.ndarray]]:
             "folder of images."
         ) from None
     return [(name, np.array(getattr(data, name)())) for name in SAMPLES]
-
-
-if __name__ == "__main__":
-    import sys
-
-    from models.fetch import main
-
-    sys.exit(main())

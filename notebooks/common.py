@@ -44,7 +44,7 @@ def show(path: Path) -> None:
 def photograph(kodak: str, built_in: str) -> tuple[str, Any]:
     """(name, uint8 (H, W, 3)): the Kodak image in the folder KODAK_DIR, or a built-in photograph.
 
-    `python -m models.images fetch-kodak DIR` gets the Kodak images and checks their SHA-256.
+    `make kodak` gets the Kodak images and checks their SHA-256.
     """
     from models.images import read_image, sample_photographs
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # modules but those that are rooms themselves; `models` is the registry.
 FLOORS = (
     ("models.errors", "models.files", "models.presets", "models.layers"),
-    ("models.entropy", "models.drivers", "models.fetch"),
+    ("models.entropy", "models.drivers"),
     ("models.coding", "models.images"),
     ("models.base",),
     ("models.factorized", "models.hyperprior", "models.joint_autoregressive", "models.checkerboard",
