@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.coding.container import Header, check_pixels, pack, unpack
+from models.coding.container import Header, check_pixels, pack, padded, unpack
 from models.coding.frozen import Frozen, Networks
 from models.coding.integer import FRACTION_BITS, GRID_BITS, IntegerNetwork
 from models.coding.loop import Coder
@@ -44,7 +45,14 @@ class Codec(nn.Module):
         self._frozen: Frozen | None = None
 
     def forward(self, x: Tensor, quantization: str | None = None) -> dict:
-        """`estimate` of an image (B, 3, H, W) in [0, 1], H and W multiples of `downsampling`."""
+        """`estimate` of images (B, 3, H, W) in [0, 1]; ValueError unless H and W are multiples
+        of `downsampling`."""
+        height, width = x.shape[-2:]
+        if (height, width) != padded(height, width, self.downsampling):
+            raise ValueError(
+                f"Training and estimates take sides that are multiples of {self.downsampling}, "
+                f"not {height} x {width}; `models.base.pad` pads, `compress` takes any size."
+            )
         return self.estimate(self.analysis(x), quantization)
 
     def quantization(self, mode: str | None) -> str:
@@ -127,7 +135,10 @@ class Codec(nn.Module):
     def frozen(self) -> Frozen:
         """The frozen integers on the model's device; RuntimeError before `freeze()`."""
         if self._frozen is None:
-            raise RuntimeError("The model is not frozen: call freeze() before coding with it.")
+            raise RuntimeError(
+                "The model is not frozen, or not any more since train() or load_state_dict(): "
+                "call freeze() before coding with it."
+            )
         return self._frozen.to(next(self.parameters()).device)
 
     @property
@@ -148,7 +159,11 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def compress(self, x: Tensor) -> list[bytes]:
-        """Images (B, 3, H, W) in [0, 1], any H, W >= 1, to one complete file each."""
+        """Images (B, 3, H, W) in [0, 1], float32, any B, H, W >= 1, to one complete file each.
+
+        ValueError for any other tensor, and as `encode`.
+        """
+        _check_images(x)
         height, width = x.shape[-2:]
         latents = self.analysis(pad(x, self.downsampling))  # the padded image is not kept
         streams = self.encode(latents)
@@ -191,8 +206,8 @@ class Codec(nn.Module):
     def decompress(self, files: Sequence[bytes], max_pixels: int = MAX_PIXELS) -> Tensor:
         """Files of images of one size to (B, 3, H, W) in [0, 1]. StreamError if that fails.
 
-        `max_pixels`: of one image; a larger claim is refused before any work. Below it, memory
-        and time grow with the claimed pixels, whatever the length of the file.
+        `max_pixels`: of one image as it is padded; a larger claim is refused before any work.
+        Below it, memory and time grow with these pixels, whatever the length of the file.
         """
         if not files:
             raise StreamError("There is no file to decompress.")
@@ -202,10 +217,8 @@ class Codec(nn.Module):
             self._check(other, max_pixels)
             if (other.height, other.width) != (header.height, header.width):
                 raise StreamError("The files of a batch must hold images of one size.")
-        step = self.downsampling
-        height, width = (-(-n // step) * step for n in (header.height, header.width))
         streams = list(zip(*(parts for _, parts in unpacked), strict=True))
-        y_hat = self.decode(streams, height, width)
+        y_hat = self.decode(streams, *padded(header.height, header.width, self.downsampling))
         x_hat = self.synthesis(y_hat)[:, :, : header.height, : header.width].clamp_(0, 1)
         if x_hat.isnan().any():  # latents so large that inverse GDN leaves the floats
             raise StreamError("The streams are damaged: they describe no image.")
@@ -222,7 +235,7 @@ class Codec(nn.Module):
             )
         if len(header.lengths) != len(self.streams):
             raise StreamError(f"{name} has {len(self.streams)} streams, not {len(header.lengths)}.")
-        check_pixels(header, max_pixels)
+        check_pixels(header, max_pixels, self.downsampling)
 
 
 class HierarchicalCodec(Codec):
@@ -276,6 +289,20 @@ class HierarchicalCodec(Codec):
     def latent_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple]:
         z = (batch, self.N, height // 64, width // 64)
         return super().latent_shapes(batch, height, width) | {"z": z}
+
+
+def _check_images(x: Tensor) -> None:
+    """ValueError unless x can be compressed."""
+    expected = "compress takes images (B, 3, H, W) of float32 in [0, 1]"
+    if x.ndim != 4 or x.shape[1] != 3 or not x.numel() or x.dtype != torch.float32:
+        raise ValueError(f"{expected}, B, H, W >= 1, not {tuple(x.shape)} of {x.dtype}.")
+    low, high = (v.item() for v in x.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the least and the greatest
+        raise ValueError(f"{expected}; these hold pixels that are not finite.")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{expected}, not from {low:g} to {high:g}: divide by 255, or clamp to that range."
+        )
 
 
 def pad(x: Tensor, multiple: int) -> Tensor:

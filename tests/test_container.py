@@ -118,6 +118,10 @@ def test_pixels_are_limited_before_anything_is_spent():
     check_pixels(HEADER, 512 * 768)
     with pytest.raises(StreamError, match=r"512 x 768 pixels.*max_pixels"):
         check_pixels(HEADER, 512 * 768 - 1)
+    thin = replace(HEADER, height=1, width=65)
+    check_pixels(thin, 64 * 128, multiple=64)
+    with pytest.raises(StreamError, match="1 x 65 pixels, padded to 64 x 128, more"):
+        check_pixels(thin, 64 * 128 - 1, multiple=64)
     assert len(pack(replace(HEADER, height=65535, width=65535), [])) < 60
 
 

@@ -72,6 +72,15 @@ def test_forward_is_the_estimate_of_the_latents(name, mode):
 
 
 @each_model
+def test_forward_names_the_multiple_that_sides_must_have(name):
+    made = make(name)
+    step = made.downsampling
+    assert made(image(step, 2 * step), "round")["x_hat"].shape == (1, 3, step, 2 * step)
+    with pytest.raises(ValueError, match=f"multiples of {step}, not 100 x 64;.*any size"):
+        made(image(100, 64))
+
+
+@each_model
 def test_estimate_can_be_descended_in_the_latents_alone(name):
     """Rate and distortion move all latents, and no image or weight takes part."""
     made = make(name).requires_grad_(False)

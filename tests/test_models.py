@@ -241,7 +241,7 @@ def test_coding_needs_a_frozen_model(name):
 
     def check_refusal() -> None:
         for use in (lambda: made.digest, lambda: made.compress(image(64, 64))):
-            with pytest.raises(RuntimeError, match="freeze"):
+            with pytest.raises(RuntimeError, match=r"train\(\).*call freeze\(\)"):
                 use()
 
     check_refusal()
@@ -249,7 +249,7 @@ def test_coding_needs_a_frozen_model(name):
     digest = made.digest
     made.eval()
     assert made.digest == digest
-    made.train()
+    made.train().eval()
     check_refusal()
     assert made.freeze().digest == digest
     made.load_state_dict(made.state_dict())
@@ -284,6 +284,26 @@ def test_images_that_are_not_finite_are_refused(name, value):
     x[0, 0, 5, 5] = value
     with pytest.raises(ValueError, match="not finite"):
         codec(name).compress(x)
+
+
+@each_model
+@pytest.mark.parametrize(
+    "change,found",
+    [
+        (lambda x: x[:0], "not (0, 3, 64, 64)"),
+        (lambda x: x[0], "not (3, 64, 64)"),
+        (lambda x: x[:, :, :0], "not (1, 3, 0, 64)"),
+        (lambda x: torch.cat([x, x[:, :1]], 1), "not (1, 4, 64, 64)"),
+        (lambda x: x.double(), "torch.float64"),
+        (lambda x: (x * 255).byte(), "torch.uint8"),
+        (lambda x: x * 255, "divide by 255"),
+        (lambda x: x - 0.5, "clamp"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(name, change, found):
+    with pytest.raises(ValueError, match=r"images \(B, 3, H, W\) of float32 in \[0, 1\]") as caught:
+        codec(name).compress(change(image(64, 64)))
+    assert found in str(caught.value) and "\n" not in str(caught.value)
 
 
 @each_model

@@ -98,12 +98,24 @@ def read_header(data: bytes) -> Header:
     return _parse(data)[0]
 
 
-def check_pixels(header: Header, max_pixels: int) -> None:
-    """Refuse a claim of more pixels than allowed, before any memory is spent on it."""
-    if header.height * header.width > max_pixels:
+def padded(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """Height and width, each rounded up to a multiple."""
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def check_pixels(header: Header, max_pixels: int, multiple: int = 1) -> None:
+    """Refuse a claim of more pixels than allowed, before any memory is spent on it.
+
+    `multiple`: the image is coded padded to its multiples, and what is padded costs as much.
+    """
+    height, width = padded(header.height, header.width, multiple)
+    if height * width > max_pixels:
+        claim = f"{header.height} x {header.width} pixels"
+        if (height, width) != (header.height, header.width):
+            claim += f", padded to {height} x {width}"
         raise StreamError(
-            f"The file claims {header.height} x {header.width} pixels, more than the limit of "
-            f"{max_pixels}; raise --max_pixels if that is right."
+            f"The file claims {claim}, more than the limit of {max_pixels}; "
+            "raise --max_pixels if that is right."
         )
 
 
