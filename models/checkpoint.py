@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 import models
 from models.base import Codec
 from models.entropy.tables import Tables
 from models.errors import CheckpointError, FreezeError
-from models.files import atomic_write
+from models.files import write_bytes
 from models.interchange import rename_keys
 from models.presets import CHANNELS, METRICS, OperatingPoint, zoo_point
 
@@ -36,7 +36,7 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
     Weights of convolutions and GDN become fp16; everything small stays fp32. The tables and
     the digest belong to the weights as rounded, so what is read back codes as what was
     written. The model itself keeps its weights. Errors: CheckpointError for weights that are not
-    finite in fp16 and for a full disk, OSError of the file system.
+    finite in fp16, OSError of the file system.
     """
     rounded = {name: _rounded(name, value) for name, value in model.state_dict().items()}
     twin = models.build(type(model).__name__, model.N, model.M)
@@ -63,11 +63,8 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
         "provenance": provenance,
     }
     tensors = {name: value.contiguous() for name, value in rounded.items()}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, {"metadata": json.dumps(metadata, sort_keys=True)})
-        except SafetensorError as error:  # not an OSError, also where the disk is full
-            raise CheckpointError(f"The checkpoint {path} cannot be written: {error}.") from error
+    # Not the library's save_file: it makes a temporary file of its own, which kill -9 leaves.
+    write_bytes(path, serialised(tensors, {"metadata": json.dumps(metadata, sort_keys=True)}))
 
 
 def _rounded(name: str, value: Tensor) -> Tensor:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import io
 import os
-import tempfile
+import re
+import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 @contextmanager
@@ -17,25 +26,62 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` if the block succeeds.
 
     The temporary file is flushed to the disk before the rename, so that a crash at any
-    moment leaves either the old file or the new one. On an exception nothing remains.
+    moment leaves either the old file or the new one. On an exception nothing remains, and what
+    killed processes left in the folder is removed. A file that is replaced keeps its mode; of a
+    link the target is replaced. A device or a pipe is not replaced: `path` itself is yielded.
+
+    The block writes into the file that it finds: another in its place would not be locked, and
+    the lock tells other processes that its writer lives.
 
     Errors: `OSError` of the file system (a full disk, a missing permission).
     """
-    path = Path(path)
+    path, mode = Path(path), None
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+    if mode is not None and not stat.S_ISREG(mode):
+        yield path
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
+    _sweep_once(path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:  # around the creation too: Ctrl-C may come at any moment
+        with _create(temporary) as file:
+            yield temporary
             os.fsync(file.fileno())
-        umask = os.umask(0)  # mkstemp makes private files; give the usual permissions
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+            if mode is not None:
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> io.FileIO:
+    """A new file, open and locked."""
+    while True:
+        file = io.FileIO(path, "x")
+        with suppress(OSError):  # a file system without locks: nothing is swept on it
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # swept before it was locked
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files of `atomic_write` that no living writer holds a lock on."""
+    for entry in os.scandir(folder):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            # It may be gone by now, locked, or another user's.
+            with suppress(OSError), io.FileIO(entry.path, "r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+
+
+@cache
+def _sweep_once(folder: Path) -> None:
+    """`sweep` before the first file that this process writes into a folder: it may hold many."""
+    with suppress(PermissionError):  # one may write into it, but not list it
+        sweep(folder)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -60,15 +106,18 @@ def csv_text(rows: Iterable[Mapping], columns: Iterable[str]) -> str:
 
 @contextmanager
 def locked(folder: str | Path, wait: bool = True) -> Iterator[None]:
-    """Hold a folder's lock, made if needed; it ends with the process at the latest.
+    """Hold a folder's lock, both made if needed; it ends with the process at the latest.
 
-    Errors: `BlockingIOError` if another process holds it and `wait` is False.
+    Errors: `BlockingIOError` if another holds it and `wait` is False.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    lock = FileLock(folder / LOCK, timeout=-1 if wait else 0)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(errno.EAGAIN, "Another process uses the folder", folder) from None
+    try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
