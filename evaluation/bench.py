@@ -25,7 +25,7 @@ from evaluation.points import PixelCodec, Point
 from evaluation.results import Results, Row
 from models.drivers import Progress, sentence
 from models.errors import UsageError
-from models.files import locked, write_bytes
+from models.files import locked, sweep, write_bytes
 from models.images import read_image, write_image
 
 SUFFIX = ".lic"
@@ -178,12 +178,15 @@ def evaluate(
     """
     codec = point.load()
     rows = []
-    with DecoderProcess(point) as decoder:
-        warm_up(codec)
-        decoder.wait_until_ready()
-        for photograph in photographs:
-            rows.append(_measure(point, codec, decoder, photograph, folder))
-            progress()
+    try:
+        with DecoderProcess(point) as decoder:
+            warm_up(codec)
+            decoder.wait_until_ready()
+            for photograph in photographs:
+                rows.append(_measure(point, codec, decoder, photograph, folder))
+                progress()
+    finally:
+        sweep(folder)  # a decoder that is killed while it writes leaves a temporary file
     return rows
 
 

@@ -69,19 +69,16 @@ def _create(path: Path) -> io.FileIO:
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files of `atomic_write` that no living writer holds a lock on."""
-    for entry in os.scandir(folder):
-        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-            # It may be gone by now, locked, or another user's.
-            with suppress(OSError), io.FileIO(entry.path, "r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
+    with suppress(OSError), os.scandir(folder) as entries:  # there is none, or it is not listed
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                # It may be gone by now, locked, or another user's.
+                with suppress(OSError), io.FileIO(entry.path, "r+") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(entry.path)
 
 
-@cache
-def _sweep_once(folder: Path) -> None:
-    """`sweep` before the first file that this process writes into a folder: it may hold many."""
-    with suppress(PermissionError):  # one may write into it, but not list it
-        sweep(folder)
+_sweep_once = cache(sweep)  # before the first file that a process writes: a folder may hold many
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
