@@ -32,17 +32,8 @@ $(STAMP): requirements.txt
 	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements.txt
 	@touch $@
 
-# Results go to outputs/, so that the committed ones of the Kodak images stay as they are.
-eval: $(STAMP)   ## run test.py on the built-in photographs, for every model with checkpoints
-	@found=; for folder in ckpts/*/; do \
-	  ls $$folder*.safetensors >/dev/null 2>&1 || continue; \
-	  found=yes; model=$$(basename $$folder); \
-	  echo; echo "== $$model"; \
-	  $(PY) test.py --model_name $$model \
-	    --outdir outputs/eval/$$model --resultdir outputs/eval || exit 1; \
-	done; \
-	[ -n "$$found" ] || { echo "There is no checkpoint in ckpts/; train one, for example with" \
-	  "'$(PY) train.py --model_name Hyperprior --code_rate low'." >&2; exit 1; }
+eval: $(STAMP)   ## show every trained model on two photographs (a minute); ALL=1: all of them, all lambdas
+	@$(PY) -m evaluation $(if $(ALL),--all)
 
 KODAK_URL ?= http://r0k.us/graphics/kodak/kodak
 

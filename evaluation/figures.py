@@ -28,7 +28,8 @@ def draw(tested: Sequence[Measured], photographs: list[Photograph], folder: Path
             found = means(one.stored)
             style = style_of(one.name.removeprefix("compressai-"))
             values = [getattr(mean, metric) for mean in found]
-            curves.append((f"{one.name} (measured)", [m.bpp for m in found], values, style))
+            label = f"{short(one.name)} (measured)"
+            curves.append((label, [mean.bpp for mean in found], values, style))
             if kodak:
                 curves += published_curves(one.name, metric)
         title = tested[0].name if len(tested) == 1 else ""

@@ -142,7 +142,7 @@ def rd_figure(
             axes.set_xlim(0, max_bpp)
             axes.set_ylim(min(inside) - margin, max(inside) + margin)
         else:
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, 1.05 * max(rate for _, bpp, _, _ in lines for rate in bpp))
         figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.2)
         save_figure(figure, path)
 

@@ -55,10 +55,12 @@ class ZooPoint:
 
     @property
     def lmbda(self) -> float:
+        """That of the zoo for the quality and metric."""
         return ZOO_LAMBDAS[self.metric][self.quality - 1]
 
     @property
     def source(self) -> str:
+        """Where the weights come from, for the reader."""
         if self.checkpoint:
             return str(self.checkpoint)
         return f"CompressAI's pretrained {self.arch}, quality {self.quality}"

@@ -16,10 +16,10 @@ from evaluation.results import Row, means
 from models import checkpoint
 from models.coding.container import read_header
 from models.errors import UsageError
-from models.images import to_uint8, write_image
+from models.images import to_uint8
 from models.interchange import to_compressai
 from tests.helpers import M, N, image, make
-from tests.programs import files_in, load_test_program, read_csv
+from tests.programs import SecondCodec, files_in, load_test_program, read_csv
 
 driver = load_test_program()
 
@@ -59,26 +59,6 @@ def test_every_architecture_of_compressai_codes_real_files(arch, twins):
     assert len(data) > sum(len(string[0]) for string in coded["strings"])
     assert np.abs(decoded.astype(int) - to_uint8(expected[:, :, :37, :70])).max() <= 1
     assert np.isfinite(writer.estimate(pixels))
-
-
-class SecondCodec:
-    """Stands in for the decoder process, whose imports take long: a codec loaded again."""
-
-    def __init__(self, point):
-        self.codec = point.load()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def wait_until_ready(self):
-        pass
-
-    def decode(self, source, target):
-        write_image(target, self.codec.decode(source.read_bytes()))
-        return 0.1
 
 
 def test_compressai_through_the_test_program(twins, photographs, tmp_path, capsys, monkeypatch):
