@@ -16,6 +16,7 @@ from models.presets import METRICS
 from training.optimizers import OPTIMIZERS
 from training.schedules import SCHEDULERS
 from training.session import train
+from training.settings import Settings, resolve
 from training.team import Team, launch
 
 GO_ON = "--resume goes on from the last saved state"  # what an interruption leaves
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     group = made.add_argument_group("optimisation (defaults are the report's)")
     add = group.add_argument
     add("--epoch", type=int, help="epochs (200, context models 250; demonstration 5)")
-    add("--steps_per_epoch", type=int, help="steps of an epoch (one pass over the images)")
+    add("--steps_per_epoch", type=int, help="steps of an epoch (0: one pass over the images)")
     add("--optimizer", choices=OPTIMIZERS, help="(adam; demonstration muon)")
     add("--lr", type=float, help="peak learning rate (adam 1e-4, muon 1e-3, soap 2e-3)")
     add("--rest_lr", type=float, help="Adam's rate on what Muon and SOAP leave (2 lr, lr)")
@@ -65,7 +66,6 @@ def parser() -> argparse.ArgumentParser:
     add("--clip", type=float, default=1.0, help="largest norm of the gradient; 0: no limit")
     add("--ema", type=float, help="decay of the averaged weights, which are saved (0: off)")
     add("--ste_fraction", type=float, default=0.0, help="last part of the steps: real rounding")
-    add("--ste_steps", type=int, help="the same as a number of steps")
     add("--quantization", choices=("noise", "round", "ste"), default="noise",
         help="of the steps before those")  # fmt: skip
     add("--max_skips", type=int, default=10, help="stop after so many non-finite steps in a row")
@@ -91,25 +91,26 @@ def parser() -> argparse.ArgumentParser:
     add("--record", action="store_true", help="copy the curve to statistics/training/ at the end")
     add("--overwrite", action="store_true", help="replace a checkpoint of another run")
     add("--runs", default="runs", metavar="DIR", help="folder of all runs")
-    add("--ckpts", default="ckpts", metavar="DIR", help="folder of all checkpoints")
+    add("--ckpts", metavar="DIR", help="folder of the checkpoints; none: ckpts/ in the run's")
     return made
 
 
-def work(flags: argparse.Namespace, team: Team) -> int:
+def work(settings: Settings, team: Team) -> int:
     """Train in this process, one of those that train together."""
-
-    def run() -> int:
-        if flags.import_module:
-            importlib.import_module(flags.import_module)
-        return train(flags, team)
-
-    return guarded("train.py", run, GO_ON)
+    return guarded("train.py", lambda: train(settings, team), GO_ON)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
     flags = parser().parse_args(arguments)
-    return guarded("train.py", lambda: launch(partial(work, flags), flags.gpu_id), GO_ON)
+
+    def run() -> int:
+        if flags.import_module:
+            importlib.import_module(flags.import_module)
+        settings = resolve(flags)
+        return launch(partial(work, settings), settings.gpu_id)
+
+    return guarded("train.py", run, GO_ON)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Codec
+from models.drivers import processor
 from models.files import csv_text, write_text
 from models.images import sample_photographs, to_tensor
 from models.presets import TWINS
@@ -37,12 +37,8 @@ def cpu_flags() -> list[str]:
 
 def machine(device: str = "cpu") -> str:
     """The machine and the libraries that decide about speed, in one line."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        models = [li for li in info.read_text().splitlines() if li.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
-    parts = [name, f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads", *cpu_flags()]
+    cores, threads = f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"
+    parts = [processor(), cores, threads, *cpu_flags()]
     if device.startswith("cuda"):
         parts.append(torch.cuda.get_device_name(device))
     parts.append(f"torch {torch.__version__}")

@@ -8,7 +8,7 @@ from models import checkpoint
 from models.errors import TrainingError
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, latents_of, make
-from training.inheritance import hold, latent_factor, rescaled, take_weights, widened
+from training.inheritance import fix, latent_factor, rescaled, take_weights, widened
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_density_of_z_is_not_taken_for_y(tmp_path):
     assert "Left at random: entropy_bottleneck.biases.0" in told
 
 
-def test_hold_excludes_parts_from_training(narrow):
-    hold(narrow, ["g_a", "g_s"])
+def test_fix_excludes_parts_from_training(narrow):
+    fix(narrow, ["g_a", "g_s"])
     trained = {name for name, value in narrow.named_parameters() if value.requires_grad}
     assert "h_a.0.weight" in trained and not any(name.startswith("g_") for name in trained)
 
@@ -136,7 +136,7 @@ def test_hold_excludes_parts_from_training(narrow):
 @pytest.mark.parametrize(
     ("names", "why"), [(["g_b"], "has g_a, g_s, h_a"), (None, "nothing is left to train")]
 )
-def test_hold_refuses(narrow, names, why):
+def test_fix_refuses(narrow, names, why):
     names = names or [name for name, _ in narrow.named_children()]
     with pytest.raises(TrainingError, match=why):
-        hold(narrow, names)
+        fix(narrow, names)

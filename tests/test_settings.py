@@ -15,7 +15,7 @@ from models.presets import TWINS, OperatingPoint
 from tests.helpers import make
 from training import journal
 from training.loss import RateDistortion
-from training.settings import complete, resolve
+from training.settings import resolve
 from training.team import devices
 
 
@@ -41,12 +41,12 @@ def test_defaults_are_those_of_the_report():
 
 
 def test_steps_follow_from_the_data_or_the_flag():
-    s = resolve(parse("--dataset", "somewhere", "--ste_fraction", "0.25"))
-    complete(s, images=640)
-    assert (s.steps_per_epoch, s.total, s.ste_steps) == (10, 2000, 500)
-    s = resolve(parse("--dataset", "x", "--epoch", "3", "--steps_per_epoch", "7"), processes=2)
-    complete(s, images=640)
-    assert s.total == 21
+    s = resolve(parse("--dataset", "somewhere", "--ste_fraction", "0.25")).completed(640, 1)
+    assert (s.steps_per_epoch, s.total, s.ste_start) == (10, 2000, 1500)
+    s = resolve(parse("--dataset", "somewhere")).completed(640, processes=2)
+    assert (s.processes, s.steps_per_epoch, s.ste_start) == (2, 5, s.total)
+    s = resolve(parse("--dataset", "x", "--epoch", "3", "--steps_per_epoch", "7"))
+    assert s.completed(640, 2).total == 21
 
 
 def test_operating_points():
@@ -92,7 +92,7 @@ def test_ms_ssim_goes_on_from_an_mse_checkpoint_at_a_low_rate(tmp_path):
     assert train.main(words.split()) == 0
     made = checkpoint.load(checkpoint.path_for("Factorized", 0, 8.73, tmp_path))
     assert (made.point.metric, made.point.lmbda) == ("ms-ssim", 8.73)
-    assert made.metadata["provenance"]["parent"] == f"Factorized/{parent.name}"
+    assert made.metadata["provenance"]["parent"] == parent.name
     assert made.metadata["config"]["lr"] == 1e-5
     # Adam's first step is its learning rate for every weight.
     moved = made.g_a[0].bias - checkpoint.load(parent).g_a[0].bias
@@ -111,6 +111,8 @@ def test_ms_ssim_goes_on_from_an_mse_checkpoint_at_a_low_rate(tmp_path):
         ("--lmbda -1", "must be positive"),
         ("--model_name hyperprior --patch_size 100", "multiple of 64"),
         ("--batch_size 0", "--batch_size must be at least 1"),
+        ("--log_every 0", "--log_every must be at least 1"),
+        ("--num_workers -1", "--num_workers must be at least 0"),
         ("--ema 1", "--ema"),
     ],
 )

@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import models
 import train
 from models import checkpoint
-from training import feed, session
+from tests.programs import load_test_program, read_csv
+from training import feed
 from training.crops import RandomCrops
 from training.run import Run
 from training.settings import resolve
@@ -131,6 +133,18 @@ def test_without_data_it_is_a_demonstration(tmp_path, capsys):
     assert checkpoint.read_metadata(path)["provenance"]["demonstration"]
 
 
+def test_checkpoints_lie_with_the_run_and_the_command_that_tests_them_is_told(run, capsys):
+    words = [word for word in run.flags if word not in ("--ckpts", f"{run.folder}/ckpts")]
+    assert train.main([*words, "--exp_version", "a"]) == 0
+    (path,) = checkpoint.find("Factorized", run.folder / "runs/Factorized/a/ckpts")
+    told = capsys.readouterr().out.splitlines()[-1]
+    command = shlex.split(told.partition("To test it: python test.py ")[2])
+    assert str(path) in command
+    images = ["--dataset_path", words[words.index("--dataset") + 1], "--device", "cpu"]
+    assert load_test_program().main([*command, *images, "--outdir", str(run.folder)]) == 0
+    assert read_csv(run.folder / "Factorized.csv")[0]["lmbda"] == "0.013"
+
+
 def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     assert run("--exp_version", "parent") == 0
     (parent,) = checkpoint.find("Factorized", run.folder / "ckpts")
@@ -143,7 +157,7 @@ def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     weight = checkpoint.load(parent).state_dict()["g_a.0.weight"]
     assert torch.allclose(child.state_dict()["g_a.0.weight"], weight, atol=1e-6)
     told = child.metadata["provenance"]
-    assert told["parent"] == f"Factorized/{parent.name}"
+    assert told["parent"] == child.metadata["config"]["init_ckpt"] == parent.name
     assert str(run.folder) not in str(child.metadata)  # nothing of the machine's folders
     (before,) = told["ancestors"]
     assert before["run_id"] == checkpoint.read_metadata(parent)["provenance"]["run_id"]
@@ -208,18 +222,18 @@ def test_checkpoint_of_another_run_is_kept_unless_told(run, capsys):
     first = path.read_bytes()
     assert run("--exp_version", "b", "--seed", "1") == 0
     assert path.read_bytes() == first
-    assert "holds the checkpoint of another run" in capsys.readouterr().out
-    beside = run.folder / "runs/Factorized/b" / path.name
+    assert "holds that of another run" in capsys.readouterr().out
+    (beside,) = checkpoint.find("Factorized", run.folder / "runs/Factorized/b/ckpts")
     assert checkpoint.read_metadata(beside)["provenance"]["seed"] == 1
     assert run("--exp_version", "c", "--seed", "2", "--overwrite") == 0
     assert checkpoint.read_metadata(path)["provenance"]["seed"] == 2
 
 
 def test_a_folder_in_use_is_refused(run, capsys):
-    held = Run(run.folder / "runs/Factorized/a")
-    assert run("--exp_version", "a", "--resume") == 1
+    with Run(run.folder / "runs/Factorized/a"):
+        assert run("--exp_version", "a", "--resume") == 1
     assert "Another process is training" in capsys.readouterr().err
-    del held
+    assert run("--exp_version", "a", "--resume") == 0
 
 
 # Interrupted runs ---------------------------------------------------------------------------------
@@ -350,14 +364,28 @@ def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
         assert run("--exp_version", "a", "--resume", "--time_limit", "1e-9") == 1
         out = capsys.readouterr().out
         assert "No space left on device" in out and "make room" in out
+        assert "The state of step 1 is saved" in out
     assert state(run.folder, "a")["step"] == 1
     with monkeypatch.context() as patch:
-        patch.setattr(session.checkpoint, "save", no_room)
+        patch.setattr(checkpoint, "save", no_room)
         assert run("--exp_version", "a", "--resume") == 1
-        assert "repeat the command with --resume" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert f"The state of step {STEPS} is saved; put it right and repeat" in error
     assert state(run.folder, "a")["step"] == STEPS
     assert run("--exp_version", "a", "--resume") == 0
     assert len(checkpoint.find("Factorized", run.folder / "ckpts")) == 1
+
+
+def test_on_a_full_disk_nothing_is_said_to_be_saved(run, monkeypatch, capsys):
+    def no_room(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", no_room)
+    monkeypatch.setattr(checkpoint, "save", no_room)
+    assert run("--exp_version", "a") == 1
+    said = capsys.readouterr()
+    assert "No state is saved" in said.out and "No state is saved" in said.err
+    assert " is saved" not in (said.out + said.err).replace("No state is saved", "")
 
 
 def test_a_damaged_state_is_refused(run, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 import models
 from training.crops import CentreCrops, RandomCrops
 from training.data import ImageSet, held_out, open_dataset
+from training.settings import Settings
 from training.team import Team
 
 MAX_HELD_OUT = 24
@@ -28,7 +28,7 @@ class Data:
     provenance: dict
 
 
-def open_data(settings: Namespace) -> Data:
+def open_data(settings: Settings) -> Data:
     """The data of a run. ImageError, with what to do, when there is none.
 
     Validation takes `--test_dataset`, else the test/ folder beside train/, else images held out
@@ -77,7 +77,7 @@ class Prefetch:
     makes a batch, and when, does not matter: a batch depends on its step only.
     """
 
-    def __init__(self, crops: RandomCrops, settings: Namespace, team: Team):
+    def __init__(self, crops: RandomCrops, settings: Settings, team: Team):
         self.crops, self.team = crops, team
         self.batch_size = settings.batch_size * team.size
         self.last, self.workers = settings.total, settings.num_workers

@@ -149,7 +149,7 @@ def ancestors(path: str | Path) -> list[dict]:
     return [{name: told.get(name) for name in RUN}, *told.get("ancestors", [])]
 
 
-def hold(model: Codec, names: list[str]) -> None:
+def fix(model: Codec, names: list[str]) -> None:
     """Exclude the parts `names`, such as "g_a", from training. TrainingError for others."""
     parts = dict(model.named_children())
     for name in names:

@@ -7,10 +7,14 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
 from models.files import write_text
+
+if TYPE_CHECKING:
+    from training.loop import Trainer
 
 COLUMNS = (
     "step", "epoch", "images", "seconds", "lr", "loss", "bpp", "psnr", "val_loss", "val_bpp",
@@ -18,23 +22,50 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Journal:
-    """Writes for the first process; with `folder` None (the other processes) does nothing.
-
-    `start`: the step that the run goes on from; rows of the curve after it are dropped, since
-    their steps will be done again.
-    """
-
-    def __init__(self, folder: Path | None, *, tensorboard: bool = False):
-        self.folder = folder
-        self.bar = self.board = None
-        self.log = (folder / "train.log").open("a", encoding="utf-8") if folder else None
-        self._wants_board = tensorboard
+class Silence:
+    """What a process does with what its training tells: nothing, in all but the first one."""
 
     def begin(self, start: int, total: int) -> None:
         """Open the curve and the progress bar; steps are counted from `start` to `total`."""
-        if self.folder is None:
-            return
+
+    def say(self, text: str) -> None:
+        """One line for the reader and for train.log."""
+
+    def advance(self, step: int, text: str) -> None:
+        """A step is done; `text` is its figures."""
+
+    def record(self, row: dict) -> None:
+        """A row of the curve (missing columns stay empty), and a plain line of it."""
+
+    def save(self, trainer: Trainer) -> bool:
+        """Keep the state to resume from; False if that failed, which is said."""
+        return True
+
+    def checkpoint(self, trainer: Trainer, epoch: int) -> None:
+        """Keep the weights of an epoch."""
+
+    def finish(self, trainer: Trainer, reason: str) -> None:
+        """Keep what a run leaves behind, and say why it ended and what to do next."""
+
+    def close(self) -> None:
+        """Close all files; nothing more can be told."""
+
+
+class Journal(Silence):
+    """Writes train.log, curve.csv and tensorboard/ into `folder`, and talks to the terminal.
+
+    Rows of the curve after the step that the run goes on from are dropped, since their steps
+    will be done again.
+    """
+
+    def __init__(self, folder: Path, *, tensorboard: bool = False):
+        self.folder = folder
+        self.log = (folder / "train.log").open("a", encoding="utf-8")
+        self.curve: TextIO | None = None
+        self.bar = self.board = None
+        self._wants_board = tensorboard
+
+    def begin(self, start: int, total: int) -> None:
         self.start, self.total, self.began = start, total, time.monotonic()
         self._cut_curve(start)
         self.curve = (self.folder / "curve.csv").open("a", newline="", encoding="utf-8")
@@ -44,9 +75,6 @@ class Journal:
             self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
 
     def say(self, text: str) -> None:
-        """One line for the reader and for train.log."""
-        if self.folder is None:
-            return
         if self.bar is not None:
             self.bar.write(text)
         else:
@@ -54,15 +82,11 @@ class Journal:
         self._write(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def advance(self, step: int, text: str) -> None:
-        """A step is done; `text` is its figures."""
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
             self.bar.update(step - self.bar.n)
 
-    def record(self, row: dict, show: bool = True) -> None:
-        """A row of the curve (missing columns stay empty), and a plain line of it."""
-        if self.folder is None:
-            return
+    def record(self, row: dict) -> None:
         cells = [_cell(row.get(name)) for name in COLUMNS]
         self._write(self.curve, ",".join(cells) + "\n")
         if self.board is not None:
@@ -71,16 +95,14 @@ class Journal:
                     group = "validation" if name.startswith("val_") else "training"
                     self.board.add_scalar(f"{group}/{name[-4:].strip('_')}", row[name], row["step"])
         line = describe(row) + f"  left {self._left(row['step'])}"
-        if show and self.bar is None:
+        if self.bar is None:
             print(line, flush=True)
         self._write(self.log, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
 
     def close(self) -> None:
-        """Close all files; the journal says nothing more."""
-        for file in (self.bar, self.board, getattr(self, "curve", None), self.log):
+        for file in (self.bar, self.board, self.curve, self.log):
             if file is not None:
                 file.close()
-        self.folder = self.bar = self.board = None
 
     def _left(self, step: int) -> str:
         done = step - self.start

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from argparse import Namespace
 from collections.abc import Callable
 
 import torch
@@ -18,10 +17,11 @@ from torch import Tensor
 
 from models.base import Codec
 from models.errors import TrainingError
-from training.journal import Journal, figures, psnr_of
+from training.journal import Silence, figures, psnr_of
 from training.loss import RateDistortion
 from training.optimizers import build_optimizer
 from training.schedules import Schedule
+from training.settings import Settings
 from training.team import Team
 
 FINISHED, TIME_IS_UP, SIGNALLED = "finished", "time is up", "signalled"
@@ -31,28 +31,23 @@ NOT_FINITE, NOT_SAVED = "not finite", "not saved"
 class Trainer:
     """Trains `model` on `batches(step) -> (B, 3, P, P)`, from step 0 or a loaded state.
 
-    `settings`: resolved and completed flags (see `settings.resolve`). `held_out`: images for
-    validation, each (3, H, W) with H and W multiples of the model's downsampling, may be empty.
-    `save(trainer)` stores the state and returns whether it could, `checkpoint(trainer, epoch)`
-    an epoch's weights; both are called in the first process only.
+    `settings`: completed. `held_out`: images for validation, each (3, H, W) with H and W
+    multiples of the model's downsampling, may be empty. `records` takes what is told and kept.
     """
 
     def __init__(
         self,
-        settings: Namespace,
+        settings: Settings,
         model: Codec,
         batches: Callable[[int], Tensor],
         held_out: list[Tensor],
-        journal: Journal,
+        records: Silence,
         team: Team,
         *,
-        save: Callable[[Trainer], bool],
-        checkpoint: Callable[[Trainer, int], None],
         stop_asked: Callable[[], bool] = lambda: False,
     ):
-        self.settings, self.team, self.journal = settings, team, journal
-        self.batches, self.held_out = batches, held_out
-        self.save, self.checkpoint, self.stop_asked = save, checkpoint, stop_asked
+        self.settings, self.team, self.records = settings, team, records
+        self.batches, self.held_out, self.stop_asked = batches, held_out, stop_asked
         self.model = model.to(team.device, memory_format=torch.channels_last).train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.averaged = copy.deepcopy(self.model).eval() if settings.ema else self.model
@@ -112,7 +107,7 @@ class Trainer:
         settings = self.settings
         self.began = self.clock = self.saved = time.monotonic()
         self.first_step = self.step
-        self.journal.begin(self.step, settings.total)
+        self.records.begin(self.step, settings.total)
         while self.step < settings.total:
             reason = self.one_step()
             if self.step % settings.steps_per_epoch == 0:
@@ -136,14 +131,14 @@ class Trainer:
 
     def late(self) -> bool:
         """Whether --time_limit, in seconds, has passed."""
-        limit = self.settings.time_limit
-        return bool(limit) and self.session_seconds > limit
+        limit = self.settings.time_limit or math.inf
+        return self.session_seconds > limit
 
     def save_state(self) -> bool:
-        """Store the state; False if that failed, which `save` has then said."""
+        """Keep the state; False if that failed, which is then said."""
         self.seconds += self.lap()
         self.saved = time.monotonic()
-        return not self.team.is_first or self.save(self)
+        return self.records.save(self)
 
     def lap(self) -> float:
         """Seconds since the last call."""
@@ -177,13 +172,13 @@ class Trainer:
             self.window = [a + b for a, b in zip(self.window, (loss, bpp, mse, 1.0), strict=True)]
         else:
             self.skipped += 1
-            self.journal.say(
+            self.records.say(
                 f"step {self.step}: the loss ({loss:g}) or the gradient (norm {norm:g}) is not "
                 f"finite; step skipped, {self.skipped} in a row."
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.journal.advance(self.step, figures(loss, bpp, psnr_of(mse)))
+        self.records.advance(self.step, figures(loss, bpp, psnr_of(mse)))
         return SIGNALLED if signalled else TIME_IS_UP if late else None
 
     def gradients(self, x: Tensor) -> list[float]:
@@ -191,7 +186,7 @@ class Trainer:
         gradient, and whether a stop was asked for by a signal or by the time limit."""
         settings, device = self.settings, self.team.device
         mode = self.quantization()
-        if self.step == settings.total - settings.ste_steps:  # the first step of 'ste'
+        if self.step == settings.ste_start:
             self.model.solve_quantiles()
         half = settings.precision == "bf16"
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -213,9 +208,7 @@ class Trainer:
 
     def quantization(self) -> str:
         """The mode of `forward` at this step."""
-        settings = self.settings
-        ste = self.step >= settings.total - settings.ste_steps
-        return "ste" if ste else settings.quantization
+        return "ste" if self.step >= self.settings.ste_start else self.settings.quantization
 
     @torch.no_grad()
     def average(self) -> None:
@@ -245,8 +238,7 @@ class Trainer:
             if last:  # first the state: if writing the checkpoint fails, nothing is lost
                 self.save_state()
             self.seconds += self.lap()
-            if self.team.is_first:
-                self.checkpoint(self, epoch)
+            self.records.checkpoint(self, epoch)
             self.save_state()
 
     @torch.no_grad()
@@ -286,7 +278,7 @@ class Trainer:
         }
         if count:
             row |= {"loss": loss / count, "bpp": bpp / count, "psnr": psnr_of(mse / count)}
-        self.journal.record(row)
+        self.records.record(row)
 
     @property
     def images_seen(self) -> int:

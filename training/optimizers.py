@@ -7,6 +7,8 @@ and the small matrices of the entropy density keep Adam. Everything that a step 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -214,8 +216,11 @@ def _rotate(x: Tensor, bases: list[Tensor | None], back: bool) -> Tensor:
 
 def parameter_groups(model: nn.Module) -> tuple[list, list, list, list]:
     """(Conv2d weights, ConvTranspose2d weights, square matrices, the rest) that need gradients."""
-    plain, transposed, matrices, rest = [], [], [], []
-    kinds = {}
+    plain: list[nn.Parameter] = []
+    transposed: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    kinds: dict[nn.Parameter, list[nn.Parameter]] = {}
     for module in model.modules():
         if isinstance(module, nn.ConvTranspose2d):
             kinds[module.weight] = transposed
@@ -236,25 +241,31 @@ def build_optimizer(
     lr: peak rate, `DEFAULT_LR` where None. rest_lr: rate of Adam on what Muon and SOAP leave
     out, twice `lr` for Muon and `lr` for SOAP where None. ValueError for an unknown name.
     """
-    lr = DEFAULT_LR.get(name) if lr is None else lr
+    if name not in OPTIMIZERS:
+        raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(OPTIMIZERS)}.")
+    lr = DEFAULT_LR[name] if lr is None else lr
     plain, transposed, matrices, rest = parameter_groups(model)
     if name == "adam":
         return torch.optim.Adam(plain + transposed + matrices + rest, lr=lr)
     if name == "muon":
-        groups = [
-            {"params": plain, "method": "muon", "out_dim": 0},
-            {"params": transposed, "method": "muon", "out_dim": 1},
-            {
-                "params": matrices + rest,
-                "method": "adam",
-                "lr": 2 * lr if rest_lr is None else rest_lr,
-            },
-        ]
-        return Muon([group for group in groups if group["params"]], lr=lr)
-    if name == "soap":
-        groups = [
+        rest_lr = 2 * lr if rest_lr is None else rest_lr
+        return Muon(
+            _present(
+                {"params": plain, "method": "muon", "out_dim": 0},
+                {"params": transposed, "method": "muon", "out_dim": 1},
+                {"params": matrices + rest, "method": "adam", "lr": rest_lr},
+            ),
+            lr=lr,
+        )
+    rest_lr = lr if rest_lr is None else rest_lr
+    return SOAP(
+        _present(
             {"params": plain + transposed + matrices, "method": "soap"},
-            {"params": rest, "method": "adam", "lr": lr if rest_lr is None else rest_lr},
-        ]
-        return SOAP([group for group in groups if group["params"]], lr=lr)
-    raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(OPTIMIZERS)}.")
+            {"params": rest, "method": "adam", "lr": rest_lr},
+        ),
+        lr=lr,
+    )
+
+
+def _present(*groups: dict[str, Any]) -> list[dict[str, Any]]:
+    return [group for group in groups if group["params"]]

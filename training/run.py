@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import platform
-import subprocess
 import uuid
-from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
 from models import checkpoint
 from models.errors import CheckpointError, TrainingError
-from models.files import atomic_write, write_text
-from training.settings import config, differences
+from models.files import atomic_write, locked, write_text
+from training.settings import Settings
 
 STATE, SETTINGS = "state.pt", "settings.json"
 
@@ -23,18 +20,17 @@ STATE, SETTINGS = "state.pt", "settings.json"
 class Run:
     """runs/<Model>/<exp_version>/: state.pt, settings.json, train.log, curve.csv, tensorboard/.
 
-    The lock is held until the process ends, however it ends; a second process that asks for
-    the same folder gets a TrainingError. `resuming` tells whether there is a state.
+    The folder is locked until the `with` block ends, or the process, however it ends; a second
+    process that asks for it gets a TrainingError.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.version = folder.name
         self.id = uuid.uuid4().hex[:12]  # replaced by the state's when resuming
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "lock").open("a")
+        self._lock = ExitStack()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.enter_context(locked(folder, wait=False))
         except BlockingIOError:
             raise TrainingError(
                 f"Another process is training in {folder}; choose another --exp_version."
@@ -42,8 +38,14 @@ class Run:
         for left_over in folder.glob(".*.tmp"):  # of a process that was killed while writing
             left_over.unlink()
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._lock.close()
+
     @classmethod
-    def open(cls, settings: Namespace) -> Run:
+    def open(cls, settings: Settings) -> Run:
         """The folder of a new run, or of the one to resume.
 
         Without a version: a new number, or the newest run of these settings that has a state.
@@ -56,7 +58,7 @@ class Run:
         if Path(version).name != version:
             raise TrainingError(f"--exp_version is a folder's name, not {version!r}.")
         folder = root / version
-        if not resume and folder.is_dir() and any(f.name != "lock" for f in folder.iterdir()):
+        if not resume and folder.is_dir() and any(folder.iterdir()):
             raise TrainingError(
                 f"{folder} holds another run: add --resume to go on with it, choose another "
                 f"--exp_version, or leave the flag out to get a number."
@@ -64,13 +66,13 @@ class Run:
         return cls(folder)
 
     @classmethod
-    def _newest(cls, root: Path, settings: Namespace) -> Run:
+    def _newest(cls, root: Path, settings: Settings) -> Run:
         states = sorted(root.glob(f"*/{STATE}"), key=lambda path: -path.stat().st_mtime)
         if not states:
             raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
         reasons = []
         for state in states:
-            reasons.append(differences(settings, _read_settings(state.parent)))
+            reasons.append(settings.differences(_read_settings(state.parent)))
             if not reasons[-1]:
                 return cls(state.parent)
         raise TrainingError(
@@ -88,35 +90,38 @@ class Run:
             except FileExistsError:
                 number += 1
 
-    def close(self) -> None:
-        """Give the folder back."""
-        self._lock.close()
-
-    def describe(self, settings: Namespace) -> None:
+    def describe(self, settings: Settings) -> None:
         """Write the settings where a reader, and a later --resume, find them."""
-        write_text(self.folder / SETTINGS, json.dumps(config(settings), indent=2) + "\n")
-
-    @property
-    def has_state(self) -> bool:
-        """Whether the run left a state to go on from."""
-        return (self.folder / STATE).is_file()
+        write_text(self.folder / SETTINGS, json.dumps(settings.config(), indent=2) + "\n")
 
     def save(self, state: dict) -> None:
         """Write the state, all or nothing. OSError of the file system."""
         with atomic_write(self.folder / STATE) as temporary:
             torch.save({**state, "run_id": self.id}, temporary)
 
-    def load(self) -> dict:
-        """The state, on the CPU; TrainingError if it cannot be read."""
+    def load(self, settings: Settings) -> dict | None:
+        """The state to go on from, on the CPU, if there is one.
+
+        TrainingError if it cannot be read, or is of another training.
+        """
+        path = self.folder / STATE
+        if not path.is_file():
+            return None
         try:
-            state = torch.load(self.folder / STATE, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             self.id = state["run_id"]
-            return state
+            different = settings.differences(state["config"])
         except Exception as error:  # torch raises many kinds for a damaged file
             raise TrainingError(
-                f"{self.folder / STATE} cannot be read ({str(error).splitlines()[0][:150]}); "
+                f"{path} cannot be read ({str(error).splitlines()[0][:150]}); "
                 f"choose another --exp_version to start again."
             ) from error
+        if different:
+            raise TrainingError(
+                f"{self.folder} was trained with other settings: {'; '.join(different)}. Repeat "
+                f"the flags of that run, or choose another --exp_version."
+            )
+        return state
 
     def owns(self, path: Path) -> bool:
         """Whether a checkpoint was written by this run."""
@@ -125,12 +130,18 @@ class Run:
         except (CheckpointError, KeyError, AttributeError):
             return False
 
-    def checkpoint_path(self, model: str, epoch: int, lmbda: float, root, overwrite: bool) -> Path:
-        """Where a checkpoint goes: beside the run if another run's file has the usual place."""
-        path = checkpoint.path_for(model, epoch, lmbda, root)
-        if overwrite or not path.exists() or self.owns(path):
-            return path
-        return self.folder / path.name
+    def checkpoint_path(self, settings: Settings, epoch: int) -> Path:
+        """Where a checkpoint goes: with the run, unless --ckpts says otherwise; also where the
+        file there is another run's, and --overwrite is not given."""
+
+        def inside(root) -> Path:
+            return checkpoint.path_for(settings.model_name, epoch, settings.lmbda, root)
+
+        own = inside(self.folder / "ckpts")
+        if settings.ckpts is None:
+            return own
+        path = inside(settings.ckpts)
+        return path if settings.overwrite or not path.exists() or self.owns(path) else own
 
 
 def _read_settings(folder: Path) -> dict:
@@ -138,34 +149,3 @@ def _read_settings(folder: Path) -> dict:
         return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def code_revision() -> str | None:
-    """The commit of the code, with "+" for uncommitted changes; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-
-        def git(*words: str) -> str:
-            done = subprocess.run(
-                ("git", *words), cwd=here, capture_output=True, text=True, check=True, timeout=30
-            )
-            return done.stdout.strip()
-
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def hardware(device: torch.device) -> str:
-    """What the training ran on, for the provenance."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} threads"
