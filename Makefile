@@ -12,7 +12,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup eval kodak test lint types format figures report gallery fuzz bench study clean
+.PHONY: help setup eval kodak test lint format figures report gallery fuzz bench study clean
 .DEFAULT_GOAL := help
 
 help:     ## list the targets
@@ -47,13 +47,12 @@ data/kodak:
 	cd $@.part && sha256sum --quiet --check $(CURDIR)/statistics/kodak.sha256
 	mv $@.part $@
 
-test: $(STAMP) lint  ## run the style check and all the tests
+test: $(STAMP) lint  ## run lint and all the tests
 	$(PY) -m pytest -q -n 2 --dist worksteal
 
-lint: $(STAMP)   ## check style and likely mistakes
+lint: $(STAMP)   ## check style, likely mistakes, format and types
 	$(PY) -m ruff check .
-
-types: $(STAMP)  ## check the types of models/, training/ and evaluation/
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 format: $(STAMP) ## rewrite the code in the common format

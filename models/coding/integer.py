@@ -271,8 +271,10 @@ class IntegerContext:
         self.psi, self.seen = map(IntegerMatrix, first)  # the two halves of the first layer
 
     def to(self, device: torch.device | str) -> IntegerContext:
-        for layer in (self.context, *self.layers, self.psi, self.seen):
+        for layer in (self.context, *self.layers):
             layer.to(device)
+        for half in (self.psi, self.seen):
+            half.to(device)
         self.rows, self.columns = self.rows.to(device), self.columns.to(device)
         return self
 

@@ -82,6 +82,7 @@ class IntegerMatrix:
         for part in reversed(sums.view(len(rows), len(rows[0]), 2, -1).unbind()):
             here = part[:, 0].double().add_(part[:, 1], alpha=BASE)
             total = here if total is None else total.mul_(BASE).add_(here)
+        assert total is not None  # there is a part at least
         return total.mul_(self.sign)
 
     def __call__(self, rows: Tensor) -> Tensor:

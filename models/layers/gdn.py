@@ -37,7 +37,7 @@ def _normalise(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, keep: bool
     for start in range(0, len(x), size):
         part = x[start : start + size].to(gamma.dtype)
         n = torch.addmm(beta, part.square(), gamma.t())
-        if keep:
+        if norm is not None:
             norm[start : start + size] = n
         root = n.sqrt_() if inverse else n.rsqrt_()
         torch.mul(part, root, out=root)
