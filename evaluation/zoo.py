@@ -151,7 +151,7 @@ class ZooCodec:
 
     @torch.no_grad()
     def encode(self, pixels: np.ndarray) -> bytes:
-        """The complete file of an image (H, W, 3)."""
+        """The complete file of an image, uint8 (H, W, 3)."""
         strings = self.model.compress(self._padded(pixels))["strings"]
         name, _ = ARCHITECTURES[self.point.arch]
         height, width = pixels.shape[:2]
@@ -161,7 +161,7 @@ class ZooCodec:
 
     @torch.no_grad()
     def decode(self, data: bytes) -> np.ndarray:
-        """The image (H, W, 3) of a file; StreamError if it is not one of this model's."""
+        """The image, uint8 (H, W, 3), of a file; StreamError if it is not one of this model's."""
         header, strings = unpack(data)
         if header.digest != self.digest:
             raise StreamError("The file was written with other weights than these.")
@@ -172,7 +172,7 @@ class ZooCodec:
 
     @torch.no_grad()
     def estimate(self, pixels: np.ndarray) -> float:
-        """Bits by CompressAI's forward pass in eval mode, on the padded image."""
+        """Bits of an image, uint8 (H, W, 3), by CompressAI's forward pass, padded as it is coded."""
         return likelihood_bits(self.model(self._padded(pixels)))
 
     def _padded(self, pixels: np.ndarray) -> torch.Tensor:
