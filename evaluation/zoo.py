@@ -172,7 +172,7 @@ class ZooCodec:
 
     @torch.no_grad()
     def estimate(self, pixels: np.ndarray) -> float:
-        """Bits of an image, uint8 (H, W, 3), by CompressAI's forward pass, padded as it is coded."""
+        """Bits of an image, uint8 (H, W, 3), by CompressAI's forward pass, padded."""
         return likelihood_bits(self.model(self._padded(pixels)))
 
     def _padded(self, pixels: np.ndarray) -> torch.Tensor:
