@@ -27,7 +27,7 @@ LATENT_LIMIT = 2.0**52  # escaped symbols are exact in float64 up to 2**53
 
 
 class Codec(nn.Module):
-    """Base of all codecs. A model defines its towers, `estimate`, `code`, `frozen_tables`.
+    """Base of all codecs. A model defines its towers, `likelihoods`, `code`, `frozen_tables`.
 
     N and M: channels of the inner layers and of the latent y. `downsampling`: pixels per
     latent position of the coarsest latent; images are padded to its multiples.
@@ -59,16 +59,30 @@ class Codec(nn.Module):
         """The mode of `estimate`: as asked, else noise in training and rounding otherwise."""
         return mode or ("noise" if self.training else "round")
 
-    # What a model defines ------------------------------------------------------------
-
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
         """Image (B, 3, H, W) to float latents by name, each (B, C, h, w)."""
-        return {"y": analyse(self.g_a, x, self.progress)}
+        return self.latents(analyse(self.g_a, x, self.progress))
+
+    def latents(self, y: Tensor) -> dict[str, Tensor]:
+        """y (B, M, H/16, W/16) and what else is coded for it, by name, each (B, C, h, w)."""
+        return {"y": y}
 
     def estimate(self, latents: dict[str, Tensor], quantization: str | None = None) -> dict:
         """What training sees: {"x_hat": (B, 3, H, W), "likelihoods": {name: like the latent}}.
 
         quantization: see `models.layers.Quantised`; None is noise in training, else rounding.
+        """
+        y_hat, likelihoods = self.likelihoods(latents, self.quantization(quantization))
+        return {"x_hat": self.g_s(y_hat), "likelihoods": likelihoods}
+
+    # What a model defines ------------------------------------------------------------
+
+    def likelihoods(
+        self, latents: dict[str, Tensor], mode: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """y_hat (B, M, H/16, W/16), and the likelihoods of each latent, like it, by its name.
+
+        mode: of `models.layers.Quantised`.
         """
         raise NotImplementedError
 
@@ -248,18 +262,15 @@ class HierarchicalCodec(Codec):
     streams = ("z", "y")
     downsampling = 64
 
-    def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        latents = super().analysis(x)
-        return latents | {"z": self.h_a(latents["y"])}
+    def latents(self, y: Tensor) -> dict[str, Tensor]:
+        return {"y": y, "z": self.h_a(y)}
 
-    def estimate(self, latents: dict[str, Tensor], quantization: str | None = None) -> dict:
-        mode = self.quantization(quantization)
+    def likelihoods(
+        self, latents: dict[str, Tensor], mode: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         z_hat, z_likelihoods = self.entropy_bottleneck(latents["z"], mode)
         y_hat, y_likelihoods = self.estimate_y(latents["y"], z_hat, mode)
-        return {
-            "x_hat": self.g_s(y_hat),
-            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
-        }
+        return y_hat, {"y": y_likelihoods, "z": z_likelihoods}
 
     def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
         """y_hat and the likelihoods of y, each like y (B, M, H/16, W/16)."""

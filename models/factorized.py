@@ -30,10 +30,9 @@ class Factorized(Codec):
         self.g_s = synthesis_transform(N, M)
         self.entropy_bottleneck = NonParametricDensity(M)
 
-    def estimate(self, latents: dict, quantization: str | None = None) -> dict:
-        mode = self.quantization(quantization)
+    def likelihoods(self, latents: dict, mode: str) -> tuple[Tensor, dict]:
         y_hat, y_likelihoods = self.entropy_bottleneck(latents["y"], mode)
-        return {"x_hat": self.g_s(y_hat), "likelihoods": {"y": y_likelihoods}}
+        return y_hat, {"y": y_likelihoods}
 
     def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         offsets = self.frozen.offsets["y"]

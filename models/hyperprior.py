@@ -32,7 +32,6 @@ from models.layers import (
     scale_synthesis,
     synthesis_transform,
 )
-from models.layers.tiles import analyse
 
 
 class Hyperprior(HierarchicalCodec):
@@ -49,8 +48,7 @@ class Hyperprior(HierarchicalCodec):
         self.h_s = scale_synthesis(N, M)
         self.entropy_bottleneck = NonParametricDensity(N)
 
-    def analysis(self, x: Tensor) -> dict[str, Tensor]:
-        y = analyse(self.g_a, x, self.progress)
+    def latents(self, y: Tensor) -> dict[str, Tensor]:
         return {"y": y, "z": self.h_a(y.abs())}
 
     def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
