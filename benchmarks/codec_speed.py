@@ -9,13 +9,12 @@ times that the original study printed. `encode` is image to bytes, `decode` byte
 Checkerboard has no counterpart in CompressAI. Weights are random with the statistics of
 trained ones (`benchmarks.calibration`), the same in both libraries.
 
-Writes codec_speed.csv, codec_stages.csv (where our time goes) and machine.json to statistics/.
+Writes codec_speed.csv, codec_stages.csv (where our time goes) and machine.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import tempfile
 import time
@@ -27,24 +26,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.calibration import calibrated
-from benchmarks.common import (
-    alternate,
-    compressai_twin,
-    number,
-    photograph,
-    print_table,
-    ratio,
-    run_worker,
-    spread,
-    write_csv,
-)
+from benchmarks.records import add_outdir, number, outdir, print_table, write_csv
+from benchmarks.timing import alternate, compressai_twin, photograph, ratio, run_worker, spread
+from evaluation.curves import read_rows
+from evaluation.results import STATISTICS
 from models import MODELS, canonical_name, checkpoint
 from models.base import Codec, pad
 from models.drivers import choose_device
 from models.images import read_image, to_tensor, to_uint8
 from models.presets import TWINS, points
 
-STATISTICS = Path("statistics")
 DIRECTIONS = {"encode": "compress", "decode": "decompress"}
 STAGES = ("g_a", "h_a", "h_s", "g_s")
 
@@ -114,13 +105,8 @@ def original_seconds(model: str, N: int, M: int, folder: Path) -> dict[str, str]
     """The original study's mean seconds at the operating points of this size, "" if none."""
     lambdas = [p.lmbda for p in points(model) if (p.N, p.M) == (N, M)]
     path = folder / "reference" / "seminar_2022_results.csv"
-    rows = []
-    if lambdas and path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [
-                r for r in csv.DictReader(file)
-                if r["model"] == model and float(r["lmbda"]) in lambdas
-            ]  # fmt: skip
+    found = read_rows(path) if lambdas and path.is_file() else []
+    rows = [r for r in found if r["model"] == model and float(r["lmbda"]) in lambdas]
     if not rows:
         return dict.fromkeys(DIRECTIONS, "")
     return {d: number(statistics.mean(float(r[f"{d}_s"]) for r in rows)) for d in DIRECTIONS}
@@ -209,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--image", type=Path, help="default: a built-in photograph, 768x512")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--outdir", type=Path, default=STATISTICS)
+    add_outdir(parser)
     parser.add_argument(
         "--no-memory",
         dest="memory",
@@ -218,6 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
     options = parser.parse_args(arguments)
+    folder = outdir(parser, options, free=["rounds"])
     device = str(choose_device(options.device))
     if options.quick:
         options.rounds, options.sizes = 1, [(8, 12)]
@@ -234,8 +221,8 @@ def main(arguments: list[str] | None = None) -> None:
     print_table(rows)
     print()
     print_table(stages)
-    write_csv(options.outdir / "codec_speed.csv", rows, device)
-    write_csv(options.outdir / "codec_stages.csv", stages, device)
+    write_csv(folder / "codec_speed.csv", rows, device)
+    write_csv(folder / "codec_stages.csv", stages, device)
 
 
 if __name__ == "__main__":

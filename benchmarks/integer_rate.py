@@ -9,7 +9,7 @@ coder and the cost of integers. Without --checkpoints: all in ckpts/, or, if the
 random codec of each model with the statistics of a trained one; without --images the
 built-in photographs.
 
-Writes statistics/integer_rate.csv.
+Writes integer_rate.csv.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.calibration import calibrated
-from benchmarks.common import photograph, print_table, write_csv
+from benchmarks.records import add_outdir, outdir, print_table, write_csv
+from benchmarks.timing import photograph
 from models import MODELS, checkpoint
 from models.base import Codec, pad
 from models.coding.range_coder import Writer, escape_bits
@@ -130,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoints", nargs="*", type=Path)
     parser.add_argument("--images", type=Path, help="a folder (default: built-in photographs)")
-    parser.add_argument("--outdir", type=Path, default=Path("statistics"))
+    add_outdir(parser)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
     options = parser.parse_args(arguments)
     paths = options.checkpoints
@@ -148,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
         x = photograph(64, 128) if options.quick else photograph(512, 768)
         rows = [row_of("random", calibrated(name, N, M, x), images) for name in MODELS]
     print_table(rows)
-    write_csv(options.outdir / "integer_rate.csv", rows)
+    write_csv(outdir(parser, options) / "integer_rate.csv", rows)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
 """Adam, SOAP and Muon on the same short training run: loss on held-out images against steps.
 
-    python -m benchmarks.optimizers --dataset data/train [--steps 600] [--precision bf16]
+    python -m benchmarks.optimizers --dataset data/train
 
 Every run is one of `train.py` with the same model, crops, noise and cosine schedule; only the
 optimiser and its peak rate differ. Adam has the report's rate and a tenfold one, the others
-their defaults. Writes statistics/optimizers.csv: a row for each validation, of the averaged
-weights; `seconds` includes the validations.
+their defaults. Writes optimizers.csv: a row for each validation, of the averaged weights;
+`seconds` includes the validations. The study's file, in statistics/, is that of the photographs
+that its checkpoints were trained on.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 from pathlib import Path
 
 import train
-from benchmarks.common import print_table, write_csv
+from benchmarks.records import add_outdir, outdir, print_table, write_csv
+from evaluation.choice import CHECKPOINTS
+from evaluation.curves import read_rows
+from models import checkpoint
 from models.errors import UsageError
 from training.optimizers import DEFAULT_LR
 
@@ -49,12 +52,17 @@ def run(optimizer: str, lr: float, options: argparse.Namespace, folder: Path) ->
     if train.main(list(map(str, words))):
         raise UsageError(f"train.py failed with {optimizer}; its message is above.")
     (curve,) = (folder / "runs").glob("*/run/curve.csv")
-    with curve.open(newline="", encoding="utf-8") as file:
-        found = [row for row in csv.DictReader(file) if row["val_loss"]]
+    found = [row for row in read_rows(curve) if row["val_loss"]]
     return [
         {"optimizer": optimizer, "lr": f"{lr:g}", **{name: row[name] for name in COLUMNS}}
         for row in found
     ]
+
+
+def data_of(ckpts: Path) -> set[str]:
+    """The fingerprints of the data sets that the checkpoints in a folder were trained on."""
+    paths = ckpts.glob("*/*.safetensors")
+    return {checkpoint.read_metadata(p)["provenance"].get("data_fingerprint") for p in paths}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,26 +76,29 @@ def main(arguments: list[str] | None = None) -> int:
     add("--dataset", help="training images; none: the built-in photographs")
     add("--model_name", default="Hyperprior")
     add("--lmbda", type=float, default=0.013)
-    add("--steps", type=int, default=600)
+    add("--steps", type=int, default=300)
     add("--batch_size", type=int, default=8)
     add("--patch_size", type=int, default=128)
-    add("--precision", choices=("fp32", "bf16"), default="fp32")
+    add("--precision", choices=("fp32", "bf16"), default="bf16")
     add("--gpu_id", default="cpu")
     add("--threads", type=int)
     add("--N", type=int)
     add("--M", type=int)
-    add("--outdir", type=Path, default=Path("statistics"))
+    add_outdir(parser)
     options = parser.parse_args(arguments)
-    rows = []
+    rows, data = [], set()
     for optimizer, lr in RUNS:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as place:
             try:
-                rows += run(optimizer, lr, options, Path(folder))
+                rows += run(optimizer, lr, options, Path(place))
             except UsageError as error:
                 print(error, file=sys.stderr)
                 return 1
+            data |= data_of(Path(place, "ckpts"))
     print_table(rows)
-    write_csv(options.outdir / "optimizers.csv", rows)
+    study = data <= data_of(CHECKPOINTS)
+    folder = outdir(parser, options, free=["dataset", "threads"], study=study)
+    write_csv(folder / "optimizers.csv", rows)
     return 0
 
 

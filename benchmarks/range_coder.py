@@ -7,18 +7,18 @@ symbols at once, as the hyperprior codes them, and the wavefront's 141 calls. Sy
 drawn from our tables themselves, scales vary over channels and positions. Times include
 what each library needs to get from arrays to bytes and back: CompressAI takes Python lists.
 
-Writes statistics/range_coder.csv.
+Writes range_coder.csv.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.common import alternate, number, print_table, spread, write_csv
+from benchmarks.records import add_outdir, number, outdir, print_table, write_csv
+from benchmarks.timing import alternate, spread
 from evaluation.reference import import_compressai
 from models.coding.orders import wavefront
 from models.coding.range_coder import CodingTables, Reader, Writer
@@ -137,13 +137,13 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--outdir", type=Path, default=Path("statistics"))
+    add_outdir(parser)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
     options = parser.parse_args(arguments)
     shape = (4, 6, 12, 1) if options.quick else (32, 48, 192, options.rounds)
     rows = measure(*shape)
     print_table(rows)
-    write_csv(options.outdir / "range_coder.csv", rows)
+    write_csv(outdir(parser, options, free=["rounds"]) / "range_coder.csv", rows)
 
 
 if __name__ == "__main__":

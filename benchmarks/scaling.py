@@ -7,25 +7,28 @@ study's wide models (N, M = 192, 320; random with the statistics of trained ones
 is a built-in photograph, enlarged twice and continued by mirror images. Cost per pixel should
 be flat; memory must stay below `LIMIT_MB`.
 
-Writes statistics/scaling.csv, where models and sizes that are not measured stay, and draws
-Image4md/scaling.svg; `--draw` only draws.
+Writes scaling.csv, where models and sizes that are not measured stay, and draws scaling.svg;
+`--draw` only draws.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.calibration import calibrated
-from benchmarks.common import number, photograph, print_table, run_worker, write_csv
-from evaluation.plots import save_figure, style_of
+from benchmarks.records import add_outdir, number, outdir, print_table, write_csv
+from benchmarks.timing import photograph, run_worker
+from evaluation.curves import read_rows
+from evaluation.plots import IMAGES, drawing, style_of
+from evaluation.results import STATISTICS
 from models import MODELS, canonical_name, checkpoint
 from models.images import to_uint8
+from models.presets import short
 
 SIZES = ((512, 768), (1152, 1728), (2304, 3456), (4000, 6000))  # rows, columns
 LIMIT_MB = 4000
@@ -57,28 +60,21 @@ def measure(name: str, channels: tuple[int, int], sizes: list[tuple[int, int]]) 
                 row["seconds"] = number(found["seconds"], 3)
                 row["seconds_per_megapixel"] = number(found["seconds"] / megapixels, 3)
                 row["peak_mb"] = f"{found['peak_mb']:.0f}"
-                print(
-                    name,
-                    direction,
-                    f"{height}x{width}:",
-                    row["seconds"],
-                    "s,",
-                    row["peak_mb"],
-                    "MB",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                measured = f"{row['seconds']} s, {row['peak_mb']} MB"
+                print(f"{name} {direction} {height}x{width}: {measured}", flush=True)
                 rows.append(row)
     return rows
 
 
 def draw(rows: list[dict], path: Path) -> None:
-    """Seconds per megapixel and peak memory against megapixels, log-log; one line a model."""
-    from matplotlib.figure import Figure
+    """Seconds per megapixel and peak memory against megapixels on a logarithmic axis."""
+    with drawing(path, (9, 3.6)) as figure:
+        _panels(rows, figure.subplots(1, 3))
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained", facecolor="white")
-    panels = figure.subplots(1, 3)
+
+def _panels(rows: list[dict], panels: Any) -> None:
     titles = ("compress", "decompress", "memory, the larger of both")
+    panels[2].axhline(LIMIT_MB, color="black", linewidth=0.8, linestyle=":")
     for axes, title in zip(panels, titles, strict=True):
         for model in dict.fromkeys(row["model"] for row in rows):
             own = [row for row in rows if row["model"] == model]
@@ -91,14 +87,11 @@ def draw(rows: list[dict], path: Path) -> None:
                     (float(s), max(float(r["peak_mb"]) for r in own if r["megapixels"] == s))
                     for s in sizes
                 ]
-            axes.plot(*zip(*points, strict=True), label=model, **style_of(model))
+            axes.plot(*zip(*points, strict=True), label=short(model), **style_of(model))
         axes.set(title=title, xlabel="megapixels", xscale="log")
         axes.set_ylabel("peak memory (MB)" if axes is panels[2] else "seconds per megapixel")
         axes.set_ylim(bottom=0)
-        axes.grid(True, alpha=0.3)
-    panels[2].axhline(LIMIT_MB, color="black", linewidth=0.8, linestyle=":")
-    panels[0].legend(fontsize=6)
-    save_figure(figure, path)
+    panels[0].legend(fontsize=8)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -112,10 +105,7 @@ def merged(path: Path, rows: list[dict]) -> list[dict]:
     if not path.exists():
         return rows
     measured = {(r["model"], str(r["height"]), str(r["width"])) for r in rows}
-    with path.open(newline="", encoding="utf-8") as file:
-        kept = [
-            r for r in csv.DictReader(file) if (r["model"], r["height"], r["width"]) not in measured
-        ]
+    kept = [r for r in read_rows(path) if (r["model"], r["height"], r["width"]) not in measured]
     place = list(MODELS).index
     return sorted(kept + rows, key=lambda r: (place(r["model"]), int(r["height"])))
 
@@ -129,21 +119,23 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--models", nargs="+", type=canonical_name, default=list(MODELS))
     parser.add_argument("--sizes", nargs="+", type=size, default=list(SIZES), metavar="HxW")
-    parser.add_argument("--outdir", type=Path, default=Path("statistics"))
-    parser.add_argument("--figure", type=Path, default=Path("Image4md/scaling.svg"))
+    add_outdir(parser)
+    parser.add_argument("--figure", type=Path, help="default: Image4md/scaling.svg for the study's")
     parser.add_argument("--draw", action="store_true", help="draw the figure from the CSV")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
     options = parser.parse_args(arguments)
-    path = options.outdir / "scaling.csv"
+    path = outdir(parser, options, free=["models", "draw", "figure"]) / "scaling.csv"
+    study = path.parent == STATISTICS
+    figure = options.figure or (IMAGES if study else path.parent) / "scaling.svg"
     if options.draw:
-        draw(merged(path, []), options.figure)
+        draw(merged(path, []), figure)
         return
     channels, sizes = ((8, 12), [(64, 128)]) if options.quick else ((192, 320), options.sizes)
     rows = [row for name in options.models for row in measure(name, channels, sizes)]
     print_table(rows)
     rows = merged(path, rows)
     write_csv(path, rows)
-    draw(rows, options.figure)
+    draw(rows, figure)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ gradient clipping, exponential average of the weights. Theirs is the arithmetic 
 for the quantiles (ours are solved by bisection). Data loading is left out of both. All run
 in one process, in turn. A CPU without bf16 instructions (see machine.json) emulates bf16.
 
-Writes statistics/train_speed.csv.
+Writes train_speed.csv.
 """
 
 from __future__ import annotations
@@ -17,21 +17,13 @@ import argparse
 import copy
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 import models
-from benchmarks.common import (
-    alternate,
-    cpu_flags,
-    number,
-    print_table,
-    ratio,
-    spread,
-    write_csv,
-)
+from benchmarks.records import add_outdir, cpu_flags, number, outdir, print_table, write_csv
+from benchmarks.timing import alternate, ratio, spread
 from evaluation.reference import import_compressai
 from models.drivers import choose_device
 from models.presets import TWINS
@@ -134,11 +126,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--outdir", type=Path, default=Path("statistics"))
+    add_outdir(parser)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: a test of the program")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.models if name not in TWINS]:
         parser.error(f"CompressAI has no model like {unknown[0]}; choose from {', '.join(TWINS)}")
+    folder = outdir(parser, options, free=["rounds"])
     if options.quick:
         options.N, options.M, options.batch, options.crop, options.rounds = 8, 12, 2, 64, 1
     device = str(choose_device(options.device))
@@ -149,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
         for row in measure(name, options.N, options.M, x, options.rounds, device)
     ]
     print_table(rows)
-    write_csv(options.outdir / "train_speed.csv", rows, device)
+    write_csv(folder / "train_speed.csv", rows, device)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.common import compressai_twin
+from benchmarks.timing import compressai_twin
 from models import checkpoint
 from models.images import to_tensor, to_uint8
 

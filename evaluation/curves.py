@@ -35,7 +35,7 @@ class Curve:
         return [pair for pair in pairs if all(map(math.isfinite, pair))]
 
 
-def read_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: Iterable[str] = ()) -> list[dict[str, str]]:
     """The rows of a CSV file; `DataError` if it or one of the `columns` is missing."""
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -9,8 +9,10 @@ numbers give the same file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,9 +55,11 @@ LINES: dict[str, dict[str, Any]] = {
     "reference": {"linestyle": "--", "linewidth": 0.9, "markersize": 5},
 }
 
+IMAGES = Path("Image4md")  # the report's figures
+
 AXES = {"psnr": "PSNR (dB, RGB)", "ms_ssim": "MS-SSIM (dB, RGB)"}
 
-# Of figures with panels, in the reports and the notebooks.
+# Of all figures, also those of the notebooks.
 STYLE = {
     "figure.facecolor": "white",
     "figure.dpi": 100,
@@ -123,28 +127,20 @@ def rd_figure(
     ]
     if not inside:
         raise ValueError("There is no point to draw in the rate-distortion figure.")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure  # without pyplot: no global state, no window
-
-    with mpl.rc_context({"font.size": 11}):
-        figure = Figure(figsize=(9.6, 5.6), facecolor="white", layout="constrained")
+    with drawing(path, (9.6, 5.6), {"font.size": 11, "axes.titlesize": "large"}) as figure:
         axes = figure.subplots()
         for label, bpp, quality, style in lines:
             axes.plot(bpp, quality, label=label, **style)
         axes.set_xlabel("rate (bits per pixel)")
         axes.set_ylabel(AXES[metric])
         axes.set_title(title)
-        axes.grid(color="#DDDDDD", linewidth=0.7)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
         if max_bpp is not None:
             margin = 0.04 * (max(inside) - min(inside)) or 1
             axes.set_xlim(0, max_bpp)
             axes.set_ylim(min(inside) - margin, max(inside) + margin)
         else:
             axes.set_xlim(0, 1.05 * max(rate for _, bpp, _, _ in lines for rate in bpp))
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9, handlelength=3.2)
-        save_figure(figure, path)
+        figure.legend(loc="outside right upper", fontsize=9, handlelength=3.2)
 
 
 def _line(curve: Curve, metric: str) -> tuple[str, list[float], list[float], Style]:
@@ -155,6 +151,24 @@ def _line(curve: Curve, metric: str) -> tuple[str, list[float], list[float], Sty
         points = [(rate, ms_ssim_db(quality)) for rate, quality in points]
     points = [point for point in points if all(map(math.isfinite, point))]
     return label, [p[0] for p in points], [p[1] for p in points], style or style_of(label)
+
+
+@contextmanager
+def drawing(
+    path: str | Path, size: tuple[float, float], style: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[Any]:
+    """A Matplotlib figure of `size` inches in `STYLE`, written to `path` when the block ends.
+
+    `style` overrides it. Errors: as `save_figure`.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure  # without pyplot: no global state, no window
+
+    look: dict[Any, Any] = {**STYLE, **style}
+    with mpl.rc_context(look):
+        figure = Figure(figsize=size)
+        yield figure
+        save_figure(figure, path)
 
 
 def save_figure(figure: Any, path: str | Path) -> None:

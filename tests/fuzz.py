@@ -13,9 +13,7 @@ counts of each model are written as a CSV, such as statistics/fuzz.csv of the re
 from __future__ import annotations
 
 import argparse
-import csv
 import faulthandler
-import io
 import random
 import re
 import resource
@@ -33,7 +31,7 @@ import torch
 from models.base import Codec
 from models.coding.container import read_header, unpack
 from models.errors import StreamError
-from models.files import write_text
+from models.files import csv_text, write_text
 from tests.helpers import NAMES, codec, image, latents_of
 
 MAX_PIXELS = 1 << 13  # of a fuzzed claim: bounds the work of a case
@@ -373,12 +371,8 @@ def show(report: Report, cases: int) -> None:
 
 def table(report: Report) -> str:
     """The tallies as CSV, one row per model."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(Tally)], lineterminator="\n")
-    writer.writeheader()
-    for tally in report.tallies.values():
-        writer.writerow({**asdict(tally), "seconds": f"{tally.seconds:.1f}"})
-    return text.getvalue()
+    rows = [{**asdict(t), "seconds": f"{t.seconds:.1f}"} for t in report.tallies.values()]
+    return csv_text(rows, [field.name for field in fields(Tally)])
 
 
 def main(arguments: list[str] | None = None) -> int:

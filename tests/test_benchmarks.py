@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import argparse
 import json
 
 import numpy as np
@@ -11,11 +11,12 @@ import torch
 
 from benchmarks import (
     codec_speed,
-    common,
     integer_rate,
     optimizers,
     range_coder,
+    records,
     scaling,
+    timing,
     train_speed,
     worker,
 )
@@ -23,16 +24,12 @@ from benchmarks.calibration import calibrated
 from benchmarks.report import tables, training_curves
 from models import MODELS, checkpoint
 from models.images import read_image, to_uint8
-
-
-def rows_of(path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+from tests.programs import read_csv
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_calibrated_latents_look_trained(name):
-    x = common.photograph(128, 192)
+    x = timing.photograph(128, 192)
     model = calibrated(name, 8, 24, x)
     y = model.analysis(x)["y"]
     assert y.mean((0, 2, 3)).abs().max() < 1e-2
@@ -45,15 +42,53 @@ def test_calibrated_latents_look_trained(name):
 
 
 def test_spread_and_ratio_by_hand():
-    assert common.spread([4.0, 1.0, 3.0, 2.0, 5.0]) == (3.0, 2.0, 4.0)
-    assert common.spread([7.0]) == (7.0, 7.0, 7.0)
-    assert common.ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0
+    assert timing.spread([4.0, 1.0, 3.0, 2.0, 5.0]) == (3.0, 2.0, 4.0)
+    assert timing.spread([7.0]) == (7.0, 7.0, 7.0)
+    assert timing.ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0
+
+
+def test_only_what_the_study_measured_goes_to_statistics():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", nargs="+", default=["a", "b"])
+    parser.add_argument("--quick", action="store_true")
+    records.add_outdir(parser)
+
+    def folder(words: str, **about) -> str:
+        return str(records.outdir(parser, parser.parse_args(words.split()), **about))
+
+    assert folder("") == folder("--sizes a b") == "statistics"
+    assert folder("--rounds 3", free=["rounds"]) == "statistics"
+    assert folder("--quick") == folder("--rounds 3") == folder("--sizes a") == "outputs"
+    assert folder("", study=False) == "outputs"
+    assert folder("--quick --outdir x") == "x"
+
+
+MEASURED = {
+    codec_speed: ("codec_speed.csv", "--no-memory --models Factorized"),
+    integer_rate: ("integer_rate.csv", ""),
+    range_coder: ("range_coder.csv", ""),
+    scaling: ("scaling.csv", "--models Factorized"),
+    train_speed: ("train_speed.csv", ""),
+}
+
+
+@pytest.mark.parametrize("module", MEASURED, ids=lambda module: module.__name__)
+def test_a_trial_leaves_the_results_of_the_study(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        scaling, "run_worker", lambda *_: {"seconds": 2.0, "peak_mb": 500.0, "bytes": 1024}
+    )
+    name, words = MEASURED[module]
+    module.main(["--quick", *words.split()])
+    assert read_csv(tmp_path / "outputs" / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
 
 def test_tasks_alternate():
     calls: list[str] = []
     tasks = {name: lambda n=name: calls.append(n) for name in "ab"}
-    seconds = common.alternate(tasks, rounds=2, warmup=1)
+    seconds = timing.alternate(tasks, rounds=2, warmup=1)
     assert calls == ["a", "b"] * 3
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
 
@@ -61,7 +96,7 @@ def test_tasks_alternate():
 def test_codec_speed(tmp_path):
     names = ["Hyperprior", "Checkerboard"]
     codec_speed.main(["--quick", "--no-memory", "--models", *names, "--outdir", str(tmp_path)])
-    rows = rows_of(tmp_path / "codec_speed.csv")
+    rows = read_csv(tmp_path / "codec_speed.csv")
     assert [(r["model"], r["direction"]) for r in rows] == [
         ("Hyperprior", "encode"), ("Hyperprior", "decode"),
         ("CheckerboardAutogressive", "encode"), ("CheckerboardAutogressive", "decode"),
@@ -69,7 +104,7 @@ def test_codec_speed(tmp_path):
     assert all(r["compressai_over_ours"] for r in rows[:2])
     assert not any(r["compressai_over_ours"] for r in rows[2:])
     assert all(r["over_our_hyperprior"] for r in rows)
-    stages = rows_of(tmp_path / "codec_stages.csv")
+    stages = read_csv(tmp_path / "codec_stages.csv")
     assert [bool(r["g_a_s"]) for r in stages] == [True, False] * 2
     assert [bool(r["g_s_s"]) for r in stages] == [False, True] * 2
     assert all(r["h_s_s"] for r in stages)
@@ -91,7 +126,7 @@ def test_original_times_are_means_of_the_study(tmp_path):
 
 
 def test_stages_leave_the_model_as_it_was():
-    x = common.photograph(64, 128)
+    x = timing.photograph(64, 128)
     model = calibrated("Hyperprior", 8, 12, x)
     network = model.frozen.networks["h_s"]
     codec_speed.stage_seconds(model, x, 1)
@@ -101,7 +136,7 @@ def test_stages_leave_the_model_as_it_was():
 
 def test_range_coder(tmp_path):
     range_coder.main(["--quick", "--outdir", str(tmp_path)])
-    rows = rows_of(tmp_path / "range_coder.csv")
+    rows = read_csv(tmp_path / "range_coder.csv")
     assert [(r["coder"], r["calls"]) for r in rows] == [
         ("ours", "1"), ("compressai", "1"), ("ours", "15"), ("compressai", "15"),
     ]  # fmt: skip
@@ -116,12 +151,12 @@ def test_range_coder_is_close_to_the_entropy_of_its_tables():
 
 def test_integer_rate(tmp_path):
     integer_rate.main(["--quick", "--outdir", str(tmp_path)])
-    assert len(rows_of(tmp_path / "integer_rate.csv")) == len(MODELS)
+    assert len(read_csv(tmp_path / "integer_rate.csv")) == len(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_integer_rate_is_small(name):
-    x = common.photograph(256, 384)
+    x = timing.photograph(256, 384)
     bits = integer_rate.bits_of(calibrated(name, 8, 24, x), x)
     assert bits["tables"] <= bits["streams"] <= 1.001 * bits["tables"] + 2 * 64
     assert abs(bits["tables"] / bits["float"] - 1) < 0.01
@@ -129,7 +164,7 @@ def test_integer_rate_is_small(name):
 
 @pytest.mark.parametrize("codec", ["ours", "compressai"])
 def test_worker_reports_memory(tmp_path, capsys, codec):
-    x = common.photograph(64, 64)
+    x = timing.photograph(64, 64)
     weights, image, file = (tmp_path / n for n in ("w.safetensors", "image.npy", "file"))
     checkpoint.save(weights, calibrated("Factorized", 8, 12, x), config={}, provenance={})
     np.save(image, to_uint8(x))
@@ -154,7 +189,7 @@ def test_scaling_table_and_figure(tmp_path, monkeypatch):
     figure = tmp_path / "scaling.svg"
     scaling.main(["--quick", "--models", "Factorized", "--outdir", str(tmp_path),
                   "--figure", str(figure)])  # fmt: skip
-    compress, decompress = rows_of(tmp_path / "scaling.csv")
+    compress, decompress = read_csv(tmp_path / "scaling.csv")
     assert (compress["direction"], decompress["direction"]) == ("compress", "decompress")
     assert compress["bpp"] == "1"
     drawn = figure.read_bytes()
@@ -168,7 +203,7 @@ def test_scaling_keeps_what_is_not_measured_again(tmp_path):
         return {"model": model, "height": height, "width": 8, "seconds": seconds}
 
     first = [row("Hyperprior", 64, 1), row("Factorized", 64, 2), row("Factorized", 8, 3)]
-    common.write_csv(tmp_path / "scaling.csv", first)
+    records.write_csv(tmp_path / "scaling.csv", first)
     rows = scaling.merged(tmp_path / "scaling.csv", [row("Factorized", 64, 9)])
     found = [(r["model"], int(r["height"]), int(r["seconds"])) for r in rows]
     assert found == [("Factorized", 8, 3), ("Factorized", 64, 9), ("Hyperprior", 64, 1)]
@@ -178,7 +213,7 @@ def test_scaling_keeps_what_is_not_measured_again(tmp_path):
 def test_optimizers_share_everything_but_the_optimiser(tmp_path, monkeypatch):
     words = f"--steps 6 --batch_size 1 --patch_size 64 --N 8 --M 12 --threads 1 --outdir {tmp_path}"
     assert optimizers.main(words.split()) == 0
-    rows = rows_of(tmp_path / "optimizers.csv")
+    rows = read_csv(tmp_path / "optimizers.csv")
     keys = [(r["optimizer"], float(r["lr"])) for r in rows]
     assert list(dict.fromkeys(keys)) == list(optimizers.RUNS)
     for key in optimizers.RUNS:
@@ -188,7 +223,7 @@ def test_optimizers_share_everything_but_the_optimiser(tmp_path, monkeypatch):
     assert len(set(losses)) == len(losses)
     # The figures of what was measured, and of curves that are there.
     monkeypatch.setattr(tables, "STATISTICS", tmp_path)
-    monkeypatch.setattr(training_curves, "FIGURES", tmp_path)
+    monkeypatch.setattr(training_curves, "IMAGES", tmp_path)
     training_curves.main()
     for name in ("training_curves", "training_optimizers"):
         assert read_image(tmp_path / f"{name}.png").std() > 5
@@ -196,13 +231,13 @@ def test_optimizers_share_everything_but_the_optimiser(tmp_path, monkeypatch):
 
 def test_train_speed(tmp_path):
     train_speed.main(["--quick", "--outdir", str(tmp_path)])
-    rows = rows_of(tmp_path / "train_speed.csv")
+    rows = read_csv(tmp_path / "train_speed.csv")
     assert [r["step"] for r in rows] == ["CompressAI fp32", "ours fp32", "ours bf16"]
     assert rows[0]["times_faster"] == "1"
 
 
 def test_training_steps_of_both_libraries_learn():
-    x = common.photograph(64, 64).repeat(2, 1, 1, 1)
+    x = timing.photograph(64, 64).repeat(2, 1, 1, 1)
     for step in (
         train_speed.our_step("Hyperprior", 8, 12, x, half=False),
         train_speed.their_step("Hyperprior", 8, 12, x),

@@ -1,6 +1,6 @@
 """Classical codecs, the BD-rate table and the figures, on small images and hand-made CSVs."""
 
-import csv
+import hashlib
 import io
 import os
 import shutil
@@ -13,8 +13,11 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from benchmarks import bd_rate, classical
+from benchmarks.codecs import Classical, codecs, from_yuv420, to_yuv420
 from evaluation import curves
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
+from models.images import write_image
+from tests.programs import files_in, one_line, read_csv
 
 REFERENCE = Path(__file__).parents[1] / "statistics" / "reference"
 PILLOW_CODECS = ("JPEG", "JPEG2000", "WebP", "AVIF")
@@ -42,17 +45,12 @@ def write_model(folder, model, bpp, psnr, ms_ssim=None):
     (folder / f"{model}.csv").write_text("\n".join(lines) + "\n")
 
 
-def rows_of(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 # Codecs
 
 
 @pytest.mark.parametrize("name", PILLOW_CODECS)
 def test_files_are_real_and_complete(name):
-    codec, pixels = classical.codecs()[name], photograph()
+    codec, pixels = codecs()[name], photograph()
     quality = codec.qualities[len(codec.qualities) // 2]
     data = codec.encode(pixels, quality)
     with Image.open(io.BytesIO(data)) as image:  # any reader can open them
@@ -70,12 +68,12 @@ def test_jpeg_settings_are_those_of_the_published_points():
     for name in ("JPEG", "WebP"):
         plain = io.BytesIO()
         Image.fromarray(pixels).save(plain, format=name, quality=40)
-        assert classical.codecs()[name].encode(pixels, 40) == plain.getvalue()
+        assert codecs()[name].encode(pixels, 40) == plain.getvalue()
 
 
 def test_rows_are_means_over_the_images():
-    codec = classical.codecs()["JPEG"]
-    one = classical.Classical("JPEG", (50,), codec.encode, codec.decode, "settings")
+    codec = codecs()["JPEG"]
+    one = Classical("JPEG", (50,), codec.encode, codec.decode, "settings")
     images = [photograph(64, 80), photograph(48, 48, seed=1)]
     (row,) = classical.measure_all([one], images, "two")
     singles = [classical.measure(codec, 50, pixels) for pixels in images]
@@ -90,21 +88,21 @@ def test_rows_are_means_over_the_images():
 def test_yuv420_keeps_grey_and_smooth_colour(height, width):
     grey = np.random.default_rng(0).integers(0, 256, (height, width, 1), np.uint8).repeat(3, 2)
     for pixels in (grey, np.full((height, width, 3), (200, 30, 90), np.uint8)):
-        data, even_height, even_width = classical.to_yuv420(pixels)
+        data, even_height, even_width = to_yuv420(pixels)
         assert len(data) == 2 * even_height * even_width * 3 // 2
-        decoded = classical.from_yuv420(data, even_height, even_width)[:height, :width]
+        decoded = from_yuv420(data, even_height, even_width)[:height, :width]
         assert np.abs(decoded.astype(int) - pixels).max() <= 1
     with pytest.raises(ValueError, match="not one 4:2:0 frame"):
-        classical.from_yuv420(data[:-2], even_height, even_width)
+        from_yuv420(data[:-2], even_height, even_width)
 
 
 def test_programs_that_are_not_installed_are_skipped_with_a_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SystemExit, match="None of the chosen codecs can run here"):
-        classical.main(["--codecs", "VVC", "BPG", "--resultdir", str(tmp_path)])
-    out = capsys.readouterr().out
-    assert "Skipping VVC: vvencapp and vvdecapp not found" in out
-    assert "Skipping BPG: bpgenc and bpgdec not found" in out
+    assert classical.main(["--codecs", "VVC", "BPG", "--resultdir", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "None of the chosen codecs can run here" in said.err
+    assert "Skipping VVC: vvencapp and vvdecapp not found" in said.out
+    assert "Skipping BPG: bpgenc and bpgdec not found" in said.out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,36 +122,57 @@ def test_external_programs_get_files_and_give_files(monkeypatch, tmp_path):
     install(tmp_path, "bpgdec", copy.format(i="-", cp='cp "$1" "$out"'))
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     for name, least in (("VVC", 30), ("BPG", np.inf)):
-        codec = classical.codecs()[name]
+        codec = codecs()[name]
         assert codec.missing() == []
         values = classical.measure(codec, 32, photograph(33, 47))
         assert values["psnr"] >= least
         assert values["bits"] > 0
     install(tmp_path, "bpgenc", "echo cannot do this >&2; exit 3")
     with pytest.raises(ValueError, match="bpgenc failed with exit status 3: cannot do this"):
-        classical.measure(classical.codecs()["BPG"], 32, photograph())
+        classical.measure(codecs()["BPG"], 32, photograph())
 
 
 # Command line and comparison
 
 
-def test_rows_of_other_codecs_on_the_same_data_are_kept(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(classical, "_load", lambda path: ([photograph()], "mine"))
-    arguments = ["--resultdir", str(tmp_path), "--codecs"]
-    classical.main([*arguments, "WebP"])
-    classical.main([*arguments, "JPEG"])
-    rows = rows_of(tmp_path / "classical.csv")
+def test_rows_of_other_codecs_are_kept_and_of_other_images_not_replaced(tmp_path, capsys):
+    for name in ("mine", "others"):
+        write_image(tmp_path / name / "a.png", photograph())
+    words = ["--resultdir", str(tmp_path), "--dataset_path", str(tmp_path / "mine"), "--codecs"]
+    assert classical.main([*words, "WebP"]) == classical.main([*words, "JPEG"]) == 0
+    rows = read_csv(tmp_path / "classical.csv")
     assert [row["codec"] for row in rows] == ["JPEG"] * 19 + ["WebP"] * 19
     assert [row["quality"] for row in rows[:19]] == [str(q) for q in range(5, 100, 5)]
-    monkeypatch.setattr(classical, "_load", lambda path: ([photograph()], "another"))
-    classical.main([*arguments, "JPEG"])
-    rows = rows_of(tmp_path / "classical.csv")
-    assert {(row["codec"], row["dataset"]) for row in rows} == {("JPEG", "another")}
-    assert "19" not in capsys.readouterr().err
+    capsys.readouterr()
+    words[3] = str(tmp_path / "others")
+    assert classical.main([*words, "JPEG"]) == 1
+    one_line(capsys, "holds results on mine, not on others")
+    assert read_csv(tmp_path / "classical.csv") == rows
+
+
+def test_the_results_of_the_study_are_those_of_its_images(tmp_path, monkeypatch):
+    """Whatever else is measured lies in outputs/, and statistics/ stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    for grey, name in enumerate(("kodak", "mine")):
+        write_image(tmp_path / name / "a.png", np.full((32, 32, 3), grey, np.uint8))
+    digest = hashlib.sha256((tmp_path / "kodak/a.png").read_bytes()).hexdigest()
+    (tmp_path / "list").write_text(f"{digest}  a.png\n")
+    monkeypatch.setattr("evaluation.photographs.KODAK", tmp_path / "list")
+    for place, expected in (
+        ("kodak", "statistics/classical.csv"),
+        ("mine", "outputs/mine/classical.csv"),
+        ("mine/a.png", "outputs/a/classical.csv"),
+    ):
+        assert classical.main(["--dataset_path", place, "--codecs", "JPEG"]) == 0
+        assert len(read_csv(Path(expected))) == 19
+    assert {row["dataset"] for row in read_csv(Path("statistics/classical.csv"))} == {"kodak"}
+    assert files_in(tmp_path / "statistics") == ["classical.csv"]
 
 
 def test_agreement_of_the_published_points_with_themselves(results, capsys):
-    published = [r for r in rows_of(results / "reference" / "kodak_rd.csv") if r["codec"] == "JPEG"]
+    published = [
+        r for r in read_csv(results / "reference" / "kodak_rd.csv") if r["codec"] == "JPEG"
+    ]
     lines = ["codec,quality,bpp,psnr,ms_ssim"]
     for row in published:
         rate = float(row["bpp"]) * (1.01 if row["point"] == "3" else 1)
@@ -161,7 +180,7 @@ def test_agreement_of_the_published_points_with_themselves(results, capsys):
         lines.append(f"JPEG,{quality},{rate},{row['psnr_rgb_db']},{row['ms_ssim_rgb']}")
     (results / "classical.csv").write_text("\n".join(lines) + "\n")
     classical.main(["--compare", "--resultdir", str(results)])
-    rows = {row["codec"]: row for row in rows_of(results / "classical_agreement.csv")}
+    rows = {row["codec"]: row for row in read_csv(results / "classical_agreement.csv")}
     jpeg = rows["JPEG"]
     assert jpeg["matched_points"] == "19"
     assert_allclose(float(jpeg["max_bpp_difference_percent"]), 1, atol=1e-4)
@@ -171,9 +190,9 @@ def test_agreement_of_the_published_points_with_themselves(results, capsys):
     assert "codec,matched_points" in capsys.readouterr().out
 
 
-def test_compare_without_measurements_says_what_is_missing(tmp_path):
-    with pytest.raises(SystemExit, match="classical.csv does not exist"):
-        classical.main(["--compare", "--resultdir", str(tmp_path)])
+def test_compare_without_measurements_says_what_is_missing(tmp_path, capsys):
+    assert classical.main(["--compare", "--resultdir", str(tmp_path)]) == 1
+    one_line(capsys, "classical.csv does not exist")
 
 
 # The BD-rate table
@@ -195,7 +214,7 @@ def test_the_table_has_the_values_of_known_curves(results, capsys):
     write_model(results, "Hyperprior", [rate * 0.8 for rate in zoo.bpp], zoo.psnr)
     write_model(results, "CheckerboardAutogressive", [0.1, 0.2], [50, 51])
     bd_rate.main(["--resultdir", str(results)])
-    rows = {(r["curve"], r["against"], r["metric"]): r for r in rows_of(results / "bd_rate.csv")}
+    rows = {(r["curve"], r["against"], r["metric"]): r for r in read_csv(results / "bd_rate.csv")}
     row = rows["Factorized", "bmshj2018-factorized", "psnr"]
     assert (row["bd_rate_percent"], row["points"], row["points_against"]) == ("0.000", "8", "8")
     assert (row["range_low_db"], row["range_high_db"]) == ("26.909", f"{zoo.psnr[-1]:.3f}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import re
 import shlex
@@ -17,6 +16,7 @@ from benchmarks.report import original, pages, study, tables, trust
 from benchmarks.report.checkpoints import training_runs
 from evaluation.curves import Curve
 from models import checkpoint
+from models.files import csv_text, write_text
 from models.presets import OPERATING_POINTS, STUDIED
 
 ROOT = Path(__file__).parents[1]
@@ -215,12 +215,7 @@ def statistics(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "STATISTICS", tmp_path)
 
     def write(name: str, rows: list[dict]) -> None:
-        path = tmp_path / f"{name}.csv"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_text(tmp_path / f"{name}.csv", csv_text(rows, rows[0]))
 
     return write
 

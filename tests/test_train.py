@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
 import random
@@ -77,8 +76,7 @@ def assert_same_weights(a: dict, b: dict) -> None:
 
 
 def rows(folder: Path, version: str, model: str = "Factorized") -> list[dict]:
-    with (folder / "runs" / model / version / "curve.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / "runs" / model / version / "curve.csv")
 
 
 # A run ----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ alone). Elsewhere small random models stand in, for which CompressAI gives the f
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -33,7 +32,7 @@ from models.images import to_uint8, write_image
 from models.interchange import to_compressai
 from models.presets import TWINS, ZOO_LAMBDAS, OperatingPoint
 from tests.helpers import N, image, make
-from tests.programs import ROOT, one_line
+from tests.programs import ROOT, one_line, read_csv
 
 PSNR_TOLERANCE, RATE_TOLERANCE = 0.01, 0.005  # dB, relative
 ZOO, KODAK = os.environ.get("COMPRESSAI_ZOO"), os.environ.get("KODAK_DIR")
@@ -64,8 +63,8 @@ def measured_here(path: Path, name: str, quality: int, folder: Path) -> tuple[fl
 
 def published(name: str) -> dict[int, tuple[float, float]]:
     """CompressAI's bpp and PSNR on Kodak, by quality."""
-    with (ROOT / "statistics/reference/kodak_rd.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["codec"] == TWINS[name].architecture]
+    rows = read_csv(ROOT / "statistics/reference/kodak_rd.csv")
+    rows = [row for row in rows if row["codec"] == TWINS[name].architecture]
     return {int(row["point"]): (float(row["bpp"]), float(row["psnr_rgb_db"])) for row in rows}
 
 

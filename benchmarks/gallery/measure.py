@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import models
-from benchmarks.classical import codecs as classical_codecs
+from benchmarks.codecs import codecs as classical_codecs
 from evaluation.bench import SUFFIX
 from evaluation.bits import bits_per_position
 from evaluation.metrics import ms_ssim, ms_ssim_db, psnr

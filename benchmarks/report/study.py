@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from benchmarks.report import original
 from benchmarks.report.tables import fixed, markdown, rows_of
 from evaluation.curves import PAIRS
+from evaluation.plots import IMAGES
 from models.coding.orders import checkerboard, raster, wavefront
 from models.presets import OPERATING_POINTS, STUDIED, short
 
-IMAGES = Path("Image4md")
 STUDY_STEPS = 20_000  # of the shortest stage of train_study.sh; fewer is a trial
 KODAK_LATENT = 32, 48  # of an image of 512x768
 

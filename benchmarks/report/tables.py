@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
-STATISTICS = Path("statistics")
+from evaluation.curves import read_rows
+from evaluation.results import STATISTICS
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
     """The rows of statistics/<name>.csv; none if the file does not exist."""
     path = STATISTICS / f"{name}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path) if path.exists() else []
 
 
 def markdown(header: list[str], rows: list[list[str]], text_columns: int = 1) -> str:

@@ -9,16 +9,13 @@ Image4md/training_curves.png and Image4md/training_optimizers.png.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-from benchmarks.report.tables import rows_of
-from evaluation.plots import STYLE, save_figure, style_of
+from benchmarks.report.tables import STATISTICS, rows_of
+from evaluation.plots import IMAGES, drawing, style_of
 from models.presets import STUDIED, short
 
-FIGURES, CURVES = Path("Image4md"), Path("statistics/training")
+CURVES = STATISTICS / "training"
 SHADES = (1.0, 0.75, 0.5, 0.3)  # the first is the lowest lambda's
 DASHES = {"adam": ":", "soap": "--", "muon": "-"}
 
@@ -67,18 +64,12 @@ def draw_optimizers(figure: Any) -> None:
 
 def main() -> None:
     """Draw both figures; one without numbers is left out."""
-    from matplotlib.figure import Figure
-
-    for name, size, draw, rows in (
-        ("training_curves", (11, 3.2), draw_curves, curves()),
-        ("training_optimizers", (8, 3.2), draw_optimizers, rows_of("optimizers")),
-    ):
-        if not rows:
-            continue
-        with mpl.rc_context(STYLE):
-            figure = Figure(figsize=size)
-            draw(figure)
-            save_figure(figure, FIGURES / f"{name}.png")
+    if curves():
+        with drawing(IMAGES / "training_curves.png", (11, 3.2)) as figure:
+            draw_curves(figure)
+    if rows_of("optimizers"):
+        with drawing(IMAGES / "training_optimizers.png", (8, 3.2)) as figure:
+            draw_optimizers(figure)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+"""Classical codecs as functions from pixels to the bytes of a file and back.
+
+JPEG, JPEG2000, WebP and AVIF come with Pillow; BPG needs `bpgenc` and `bpgdec`, VVC needs
+`vvencapp` and `vvdecapp` on the PATH.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from PIL import AvifImagePlugin, Image, features
+
+from models.errors import DataError
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A codec: `encode(pixels, quality) -> bytes`, `decode(bytes, (H, W)) -> pixels`.
+
+    Pixels are uint8 arrays (H, W, 3). `needs` names the programs that must be on the PATH.
+    """
+
+    name: str
+    qualities: tuple[int, ...]
+    encode: Callable[[np.ndarray, int], bytes]
+    decode: Callable[[bytes, tuple[int, int]], np.ndarray]
+    settings: str
+    needs: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """The needed programs that are not installed."""
+        return [program for program in self.needs if shutil.which(program) is None]
+
+
+def _pillow(
+    name: str, options: Callable[[int], dict[str, Any]], grid: Iterable[int], settings: str
+) -> Classical:
+    """A codec inside Pillow; `options` turns a quality into the arguments of `Image.save`."""
+
+    def encode(pixels: np.ndarray, quality: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format=name.upper(), **options(quality))
+        return file.getvalue()
+
+    def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+    return Classical(name, tuple(grid), encode, decode, f"Pillow {PIL.__version__}, {settings}")
+
+
+def _run(*command: str | int | Path) -> None:
+    """Run a program; `DataError` with the end of what it said if it fails."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-200:]
+        raise DataError(f"{command[0]} failed with exit status {done.returncode}: {said}")
+
+
+def _bpg_encode(pixels: np.ndarray, quality: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.png"), Path(folder, "out.bpg")
+        Image.fromarray(pixels).save(source)
+        _run("bpgenc", "-q", quality, "-f", "444", "-c", "ycbcr", "-b", "8", "-e", "x265",
+             "-o", target, source)  # fmt: skip
+        return target.read_bytes()
+
+
+def _bpg_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.bpg"), Path(folder, "out.png")
+        source.write_bytes(data)
+        _run("bpgdec", "-o", target, source)
+        return np.asarray(Image.open(target).convert("RGB"))
+
+
+# R, G, B to Y, Cb, Cr (BT.601, full range), for values in [0, 1]; chroma around 0.
+_TO_YCC = np.array(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+)
+
+
+def to_yuv420(pixels: np.ndarray) -> tuple[bytes, int, int]:
+    """uint8 RGB to planar 10-bit 4:2:0 (two bytes a sample) and its even height and width.
+
+    Odd sides are extended by a copy of the last row or column; chroma is the mean of 2x2.
+    """
+    height, width = pixels.shape[:2]
+    even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    planes = np.moveaxis(even / 255 @ _TO_YCC.T, 2, 0)  # (3, H, W)
+    height, width = planes.shape[1:]
+    chroma = planes[1:].reshape(2, height // 2, 2, width // 2, 2).mean((2, 4)) + 512 / 1023
+    parts = [np.rint(part * 1023).clip(0, 1023).ravel() for part in (planes[0], chroma)]
+    return np.concatenate(parts).astype("<u2").tobytes(), height, width
+
+
+def from_yuv420(data: bytes, height: int, width: int) -> np.ndarray:
+    """The inverse of `to_yuv420` for even sides, chroma repeated; uint8 (height, width, 3)."""
+    samples = np.frombuffer(data, "<u2").astype(float)
+    if len(samples) != height * width * 3 // 2:
+        raise DataError(f"The decoded picture is not one 4:2:0 frame of {width}x{height}.")
+    luma = samples[: height * width].reshape(1, height, width) / 1023
+    chroma = (samples[height * width :].reshape(2, height // 2, width // 2) - 512) / 1023
+    planes = np.concatenate([luma, chroma.repeat(2, 1).repeat(2, 2)])
+    rgb = np.moveaxis(planes, 0, 2) @ np.linalg.inv(_TO_YCC).T
+    return np.rint(rgb * 255).clip(0, 255).astype(np.uint8)
+
+
+def _vvc_encode(pixels: np.ndarray, quality: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.yuv"), Path(folder, "out.266")
+        frame, height, width = to_yuv420(pixels)
+        source.write_bytes(frame)
+        # --qpa 0: no perceptual adaptation, which trades PSNR away
+        _run("vvencapp", "-i", source, "-s", f"{width}x{height}", "-c", "yuv420_10", "-f", "1",
+             "--qp", quality, "--qpa", "0", "--preset", "medium", "-t", "1",
+             "-o", target)  # fmt: skip
+        return target.read_bytes()
+
+
+def _vvc_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.266"), Path(folder, "out.yuv")
+        source.write_bytes(data)
+        _run("vvdecapp", "-b", source, "-o", target)
+        frame = from_yuv420(target.read_bytes(), height + height % 2, width + width % 2)
+        return frame[:height, :width]
+
+
+def _library(name: str) -> str:
+    return f"{name} {features.version(name)}"
+
+
+def codecs() -> dict[str, Classical]:
+    """All codecs by name, with their quality grids and settings, installed or not."""
+    aom = AvifImagePlugin.get_codec_version("aom") if features.check("avif") else None
+    listed = (
+        _pillow("JPEG", lambda q: {"quality": q, "subsampling": "4:2:0"}, range(5, 100, 5),
+                f"{_library('libjpeg_turbo')}, 4:2:0, default Huffman tables"),
+        # Without mct=1 Pillow codes R, G and B independently, at a cost of 3 to 6 dB.
+        _pillow("JPEG2000",
+                lambda rate: {"quality_mode": "rates", "quality_layers": [rate],
+                              "irreversible": True, "mct": 1},
+                range(10, 200, 20),
+                f"OpenJPEG {features.version('jpg_2000')}, 4:4:4 ICT, 9/7 wavelet, "
+                "quality is the compression ratio"),
+        _pillow("WebP", lambda q: {"quality": q, "method": 4}, range(5, 100, 5),
+                f"lib{_library('webp')}, lossy 4:2:0, method 4"),
+        _pillow("AVIF",
+                lambda q: {"quality": q, "speed": 6, "subsampling": "4:2:0", "codec": "aom",
+                           "max_threads": 1},
+                range(20, 100, 10),
+                f"lib{_library('avif')}, aom {aom}, 4:2:0, speed 6, 1 thread"),
+        Classical("BPG", tuple(range(47, 21, -5)), _bpg_encode, _bpg_decode,
+                  "bpgenc x265, 8 bits, 4:4:4 YCbCr, times with process start and files",
+                  ("bpgenc", "bpgdec")),
+        Classical("VVC", tuple(range(42, 21, -5)), _vvc_encode, _vvc_decode,
+                  "VVenC medium, 10 bits, 4:2:0 BT.601, --qpa 0, 1 thread, "
+                  "times with process start and files",
+                  ("vvencapp", "vvdecapp")),
+    )  # fmt: skip
+    return {codec.name: codec for codec in listed}
