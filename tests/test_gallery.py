@@ -16,17 +16,13 @@ from models.base import pad
 from models.coding.loop import code_latents
 from models.entropy.tables import Tables
 from models.images import read_image, sample_photographs, write_image
-from tests.browser import Browser, find_browser
+from tests.browser import Browser, needs_browser
 from tests.helpers import NAMES, codec, image
 from tests.programs import LAMBDAS, one_line, save_checkpoints
 
 HEIGHT, WIDTH = 170, 200  # padded to 192 x 256 by three of the models
 STOPS = ["Original", "Factorized", "Hyperprior", "Joint", "Checkerboard", "JPEG"]
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-
-needs_browser = pytest.mark.skipif(
-    find_browser() is None, reason="no Chromium on this machine (Debian: apt install chromium)"
-)
 
 
 @pytest.fixture(scope="module")
@@ -141,16 +137,17 @@ def test_a_model_without_checkpoints_is_left_out(tmp_path, built, capsys):
 
 @pytest.fixture(scope="module")
 def browser():
-    with Browser() as running:
-        yield running
+    running = Browser()
+    yield running
+    running.driver.quit()
 
 
 @pytest.fixture(params=SIZES)
 def page(request, browser, built):
-    opened = browser.open(built / "index.html", *SIZES[request.param])
-    opened.wait_for("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
-    yield opened
-    assert opened.complaints() == []
+    browser.open(built / "index.html", *SIZES[request.param])
+    assert browser.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
+    yield browser
+    assert browser.complaints() == []
 
 
 def shown(page) -> str:
@@ -191,10 +188,10 @@ def test_controls_have_names_and_nothing_overflows(page):
 @needs_browser
 def test_the_keyboard_flips_between_all_codecs(page, photo):
     page.evaluate("document.getElementById('codec').focus()")
-    page.press("Home")
+    page.press("HOME")
     seen = [shown(page)]
     for _ in STOPS[1:]:
-        page.press("ArrowRight")
+        page.press("ARROW_RIGHT")
         seen.append(shown(page))
     matched = [p["jpeg"] for p in photo["points"] if p["codec"] == NAMES[-1]][0]
     learned = [f"{name}_{LAMBDAS[0]:g}.webp" for name in NAMES]
@@ -213,7 +210,7 @@ def test_rate_and_buttons_move_the_point_on_the_curve(page, photo):
     page.evaluate("document.querySelectorAll('#stops button')[2].click()")
     before = page.evaluate(ring)
     page.evaluate("document.getElementById('rate').focus()")
-    page.press("End")
+    page.press("END")
     assert shown(page) == f"Hyperprior_{LAMBDAS[1]:g}.webp"
     assert page.evaluate(ring) != before
     (point,) = (p for p in photo["points"]
@@ -228,7 +225,7 @@ def test_rate_and_buttons_move_the_point_on_the_curve(page, photo):
 def test_the_overlay_shows_the_bits_of_a_block(page, photo):
     page.evaluate("document.querySelectorAll('#stops button')[3].click()")
     page.evaluate("document.getElementById('bits').focus()")
-    page.press("Space")
+    page.press("SPACE")
     size = "(c => [c.hidden, c.width, c.height])(document.getElementById('overlay'))"
     point = next(p for p in photo["points"] if p["codec"] == NAMES[2])
     assert page.evaluate(size) == [False, point["columns"], point["rows"]] == [False, 16, 12]
@@ -247,8 +244,8 @@ def test_the_overlay_shows_the_bits_of_a_block(page, photo):
 @needs_browser
 def test_the_original_can_be_wiped_over(page):
     page.evaluate("document.getElementById('split').focus()")
-    page.press("ArrowRight", times=3)
+    page.press("ARROW_RIGHT", times=3)
     wipe = "(w => [w.hidden, w.style.clipPath])(document.getElementById('wipe'))"
     assert page.evaluate(wipe) == [False, "inset(0px 97% 0px 0px)"]
-    page.press("Home")
+    page.press("HOME")
     assert page.evaluate(wipe)[0]
