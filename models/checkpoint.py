@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -27,7 +29,10 @@ METADATA: dict[str, type | tuple[type, ...]] = {  # what a checkpoint says about
     "digest": str, "config": dict, "provenance": dict,
 }  # fmt: skip
 LARGEST_LAMBDA = 1e30  # a file holds it in 32 bits
-_UNREADABLE = (SafetensorError, EOFError, OSError, pickle.UnpicklingError)
+WIDEST = max(width for rates in CHANNELS.values() for widths in rates.values() for width in widths)
+_UNREADABLE = (
+    SafetensorError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile
+)  # fmt: skip
 
 
 def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
@@ -113,10 +118,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     tensors = load_tensors(path)
     stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
     try:
-        _check_shapes(metadata, tensors)
-        model = models.build(metadata["model"], metadata["N"], metadata["M"])
+        model = _filled(metadata["model"], metadata["N"], metadata["M"], tensors)
         point = (metadata["lmbda"], metadata["code_rate"], model.N, model.M, metadata["metric"])
-        model.load_state_dict(tensors)
         tables = {
             latent: Tables.from_tensors(
                 {name: stored[f"{TABLES}{latent}.{name}"] for name in Tables.__annotations__}
@@ -134,26 +137,32 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     return model.to(device)
 
 
-def _check_shapes(metadata: dict, tensors: dict[str, Tensor]) -> None:
-    """RuntimeError, TypeError or ValueError if the tensors are not of the size that is claimed.
+def _filled(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
+    """A model with these weights. RuntimeError, TypeError or ValueError if they do not fit it.
 
-    Told without memory for the claim, which a small file can make as large as it likes.
+    A small file can claim a model as large as it likes. One wider than any of the study is first
+    built without memory; not each, since torch takes seconds to learn to compute without data.
     """
-    try:
-        with torch.device("meta"):
-            shapes = models.build(metadata["model"], metadata["N"], metadata["M"])
-    except Exception:
-        if metadata["model"] in CHANNELS:
-            raise
-        return  # one's own model may compute while it is built, which takes real tensors
-    shapes.load_state_dict(tensors, assign=True)
+    if max(N, M) > WIDEST:
+        try:
+            with torch.device("meta"):
+                models.build(name, N, M).load_state_dict(tensors, assign=True)
+        except Exception:
+            if name in CHANNELS:
+                raise
+            # One's own model may compute while it is built, which takes real tensors.
+    model = models.build(name, N, M)
+    model.load_state_dict(tensors)
+    return model
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of any checkpoint, named as ours, fp32, those with NaN refused.
+    """Tensors of any checkpoint, named as ours: weights in fp32, tables in int32.
 
     Reads our safetensors and CompressAI's files (.pth, .pth.tar, .safetensors) in all
-    their historical key layouts; pickled files with `weights_only=True`.
+    their historical key layouts; pickled files with `weights_only=True`. CheckpointError for a
+    file that is none, for weights that are no finite numbers, and for more of them than the
+    file has room for.
     """
     path = Path(path)
     if not path.is_file():
@@ -163,18 +172,52 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
+            _check_room(path, _unpacked_size(path))
             tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except (*_UNREADABLE, RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint, or is cut short ({reason}).") from error
     try:
         renamed = rename_keys(tensors)
+        for name, value in renamed.items():
+            _check_kind(path, name, value)
     except (TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} holds no table of weights.") from error
+    _check_room(path, sum(math.prod(v.shape) * v.element_size() for v in renamed.values()))
     for name, value in renamed.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
+        if value.is_floating_point():
+            renamed[name] = value.float()
+            if not torch.isfinite(renamed[name]).all():
+                raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
     return renamed
+
+
+def _check_kind(path: Path, name: str, value: Tensor) -> None:
+    if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+        raise CheckpointError(f"{path} holds {name} sparse or without data: save plain tensors.")
+    integers = name.startswith(TABLES)
+    if not (value.dtype == torch.int32 if integers else value.is_floating_point()):
+        wanted = "int32" if integers else "floating-point numbers"
+        raise CheckpointError(f"{path} holds {name} as {value.dtype}, not as {wanted}.")
+
+
+def _check_room(path: Path, size: int) -> None:
+    """Refuse what would take more memory than the file, which repeats or compresses numbers."""
+    if size > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} stands for {size} bytes of weights and has {path.stat().st_size}: save it "
+            "again, each tensor with numbers of its own."
+        )
+
+
+def _unpacked_size(path: Path) -> int:
+    """Of a file of `torch.save`, an archive which torch would unpack, in bytes."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    with zipfile.ZipFile(path) as archive:
+        return sum(entry.file_size for entry in archive.infolist())
 
 
 def load_compressai(path: str | Path, model_name: str, quality: int, metric: str) -> Codec:
@@ -188,9 +231,8 @@ def load_compressai(path: str | Path, model_name: str, quality: int, metric: str
     try:
         # The files say N and M by their shapes; an unusual width is no reason to refuse.
         N, M = tensors["g_a.0.weight"].shape[0], tensors["g_a.6.weight"].shape[0]
-        model = models.build(model_name, N, M)
-        model.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
+        model = _filled(model_name, N, M, tensors)
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} does not fit {model_name}: {reason}") from error
     model.point = point

@@ -24,7 +24,7 @@ _LIST_NAMES = {"m": "matrices", "b": "biases", "f": "factors"}
 
 
 def rename_keys(tensors: dict) -> dict[str, Tensor]:
-    """Names of any of CompressAI's layouts to ours; fp16 and fp64 to fp32; shapes stay.
+    """Names of any of CompressAI's layouts to ours; the tensors stay as they are.
 
     Layouts: a training bundle {"state_dict": ...} or the bare dictionary; "module." of
     DataParallel; densities as `_matrix0`, `_matrices.0` or `matrices.0`.
@@ -38,7 +38,7 @@ def rename_keys(tensors: dict) -> dict[str, Tensor]:
         match = _LISTS.match(name)
         if match:
             name = f"{match[1]}{_LIST_NAMES[match[2][0]]}.{match[3]}"
-        renamed[name] = value.float() if value.is_floating_point() else value
+        renamed[name] = value
     return renamed
 
 

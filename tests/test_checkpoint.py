@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,19 @@ def drop_last_table(latent):
     return change
 
 
+def table_of_ones(tensors):
+    """One Gaussian's table of 2**24 entries, which sum to what they should."""
+    own = {key.rsplit(".")[-1]: tensors[f"tables.y.{key}"] for key in ("frequencies", "lengths")}
+    length = int(own["lengths"][-1])
+    ones = torch.ones(1 << 24, dtype=torch.int32)
+    tensors["tables.y.frequencies"] = torch.cat([own["frequencies"][:-length], ones])
+    own["lengths"][-1] = len(ones)
+
+
+def with_dtype(key, dtype):
+    return lambda tensors: tensors.update({key: tensors[key].to(dtype)})
+
+
 TENSOR_DAMAGES = {
     "NaN": (set_first("g_a.0.weight", float("nan")), "NaN or infinity in g_a.0.weight"),
     "infinity": (set_first("h_s.0.bias", float("inf")), "NaN or infinity in h_s.0.bias"),
@@ -169,6 +183,14 @@ TENSOR_DAMAGES = {
             t["tables.y.frequencies"][:2] + torch.tensor([1, -1], dtype=torch.int32)
         ),
         "digest",
+    ),
+    "complex weight": (with_dtype("g_a.0.weight", torch.complex64), "as torch.complex64, not"),
+    "integer weight": (with_dtype("h_s.0.bias", torch.int64), "as torch.int64, not as floating"),
+    "wide table": (with_dtype("tables.y.first", torch.int64), "as torch.int64, not as int32"),
+    "table of ones": (table_of_ones, "inconsistent"),
+    "table of tables": (
+        lambda t: t.update({"tables.y.frequencies": t["tables.y.frequencies"][:, None]}),
+        "inconsistent",
     ),
     "impossible table": (set_first("tables.y.frequencies", -5), "inconsistent"),
     "missing table": (lambda t: t.pop("tables.z.lengths"), "does not hold the model"),
@@ -225,6 +247,7 @@ def test_a_claim_of_a_huge_model_costs_no_memory(name, sizes, saved, tmp_path):
 
 def test_a_model_that_computes_while_it_is_built_is_loaded(saved, monkeypatch):
     """One's own may do what tensors without data cannot."""
+    monkeypatch.setattr(checkpoint, "WIDEST", 1)
 
     def build(name, *sizes):
         torch.zeros(1).item()
@@ -234,6 +257,19 @@ def test_a_model_that_computes_while_it_is_built_is_loaded(saved, monkeypatch):
     monkeypatch.setattr(models, "build", build)
     monkeypatch.setattr(checkpoint, "CHANNELS", {})
     assert checkpoint.load(saved["Factorized"]).frozen
+
+
+def test_loading_does_not_import_the_compiler(saved):
+    """Arithmetic on tensors without data does, which takes seconds in each process."""
+    script = """
+import sys
+from models import checkpoint
+checkpoint.load(sys.argv[1])
+print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", script, str(saved["Hyperprior"])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_other_files_are_refused_in_words(tmp_path, saved):
@@ -259,6 +295,63 @@ def test_other_files_are_refused_in_words(tmp_path, saved):
     torch.save({"a": "text"}, tmp_path / "text.pth")
     with pytest.raises(CheckpointError, match="no table of weights"):
         checkpoint.load_tensors(tmp_path / "text.pth")
+
+
+HOSTILE = {
+    "sparse": (lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), "sparse"),
+    "sparse rows": (lambda: torch.eye(3).to_sparse_csr(), "sparse"),
+    "meta": (lambda: torch.empty(10**6, 10**6, device="meta"), "without data"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "sparse or"),
+    "quantised": (lambda: torch.quantize_per_tensor(torch.ones(9), 1, 0, torch.qint8), "qint8"),
+    "complex": (lambda: torch.ones(9, dtype=torch.complex64), "complex64"),
+    "integers": (lambda: torch.ones(9, dtype=torch.int32), "int32, not as floating-point"),
+    "expanded": (lambda: torch.ones(1).expand(26_000, 26_000), "bytes of weights"),
+    "expanded halves": (lambda: torch.ones(1).half().expand(26_000, 26_000), "bytes of weights"),
+    "expanded beyond numbers": (lambda: torch.ones(1).expand(1 << 31, 1 << 31), "bytes of weights"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of kinds of tensors that torch gives up
+@pytest.mark.parametrize("make_tensor,message", HOSTILE.values(), ids=HOSTILE.keys())
+def test_tensors_that_are_no_weights_are_refused_at_no_cost(make_tensor, message, tmp_path):
+    path = tmp_path / "hostile.pth"
+    torch.save({"g_a.0.weight": make_tensor(), "g_a.6.weight": torch.ones(3)}, path)
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load_tensors(path)
+    assert peak_memory() - before < 64 << 20
+
+
+def test_shared_and_compressed_numbers_are_refused_at_no_cost(tmp_path):
+    """One storage seen a thousand times, and zeros in a deflated archive."""
+    one = torch.ones(1 << 18)
+    torch.save({f"{k}.weight": one.view(512, 512) for k in range(1000)}, tmp_path / "shared.pth")
+    torch.save({"weight": torch.zeros(9)}, tmp_path / "small.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "small.pth") as source,
+        zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for entry in source.infolist():
+            data = source.read(entry) + bytes((1 << 20) * entry.filename.endswith("data/0"))
+            target.writestr(entry.filename, data)
+    before = peak_memory()
+    for name in ("shared", "deflated"):
+        with pytest.raises(CheckpointError, match="bytes of weights"):
+            checkpoint.load_tensors(tmp_path / f"{name}.pth")
+    assert peak_memory() - before < 64 << 20
+
+
+def test_weights_of_a_huge_width_cost_no_memory(tmp_path):
+    """What they say by the shape of two layers is not built before the others are compared."""
+    wide = {"g_a.0.weight": torch.ones(50_000, 3), "g_a.6.weight": torch.ones(12, 3)}
+    torch.save(wide, tmp_path / "wide.pth")
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
+    assert peak_memory() - before < 64 << 20
+    torch.save({"g_a.0.weight": torch.tensor(1.0)}, tmp_path / "wide.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
 
 
 class Harmful:

@@ -21,6 +21,7 @@ PRECISION = 24
 TOTAL = 1 << PRECISION
 GRID = 64  # means and medians are multiples of 1/64
 MAX_SUPPORT = 1 << 14
+LONGEST = MAX_SUPPORT + 2  # entries of a table, the escape's included
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class Tables:
 
     def __post_init__(self) -> None:
         ends = np.cumsum(self.lengths)
-        wide = self.frequencies.astype(np.int64)
         valid = (
-            len(self.lengths) == len(self.first) == len(self.offsets) > 0
-            and self.lengths.min() >= 2
+            all(array.ndim == 1 for array in vars(self).values())
+            and len(self.lengths) == len(self.first) == len(self.offsets) > 0
+            and 2 <= self.lengths.min() <= self.lengths.max() <= LONGEST
             and ends[-1] == len(self.frequencies)
             and self.frequencies.min() >= 1
-            and (np.add.reduceat(wide, ends - self.lengths) == TOTAL).all()
+            and (np.add.reduceat(self.frequencies, ends - self.lengths, dtype=int) == TOTAL).all()
         )
         if not valid:
             raise ValueError("The frequency tables are inconsistent; freeze the model again.")
