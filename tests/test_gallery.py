@@ -27,9 +27,11 @@ SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The page's folder: one photograph, eight tiny checkpoints."""
+    """The page's folder: one photograph, tiny checkpoints, of Checkerboard the larger lambda's."""
     root = tmp_path_factory.mktemp("gallery")
     ckpts = save_checkpoints(root / "ckpts")
+    for path in checkpoint.find(NAMES[-1], ckpts, lmbda=LAMBDAS[0]):
+        path.unlink()
     _, pixels = sample_photographs()[0]
     # A name that would end the script element, were it not escaped.
     write_image(root / "photos" / "a<!--<script>.png", pixels[:HEIGHT, 100 : 100 + WIDTH])
@@ -53,7 +55,7 @@ def photo(built):
 def test_numbers_are_those_of_the_files(built, photo, tmp_path):
     original = read_image(built / photo["original"])
     assert original.shape == (HEIGHT, WIDTH, 3)
-    assert len(photo["points"]) == len(NAMES) * len(LAMBDAS)
+    assert len(photo["points"]) == len(NAMES) * len(LAMBDAS) - 1
     for point in [*photo["points"], *photo["jpegs"].values()]:
         size = (built / point["file"]).stat().st_size
         assert point["bytes"] == size
@@ -186,6 +188,34 @@ def test_controls_have_names_and_nothing_overflows(page):
 
 
 @needs_browser
+def test_labels_leave_room_in_their_buttons(page):
+    """Of every button, also while it is pressed: some pixels on both sides of the text."""
+    room = """[...document.querySelectorAll('#stops button')].map((button) => {
+        button.click();
+        const text = document.createRange();
+        text.selectNodeContents(button);
+        const [inner, outer] = [text, button].map((one) => one.getBoundingClientRect());
+        return Math.min(inner.left - outer.left, outer.right - inner.right);
+    })"""
+    assert min(page.evaluate(room)) >= 8
+
+
+@needs_browser
+def test_a_point_of_another_lambda_is_marked(page):
+    """Checkerboard has the larger lambda only, and the slider stands at the smaller."""
+    names = "[...document.querySelectorAll('#table th')].map((head) => head.textContent)"
+    marked = f"Checkerboardat lambda {LAMBDAS[1]:g}"
+    assert page.evaluate(names) == [*STOPS[1:4], marked, "JPEG"]
+    page.evaluate("document.querySelectorAll('#stops button')[4].click()")
+    expected = f"lambda {LAMBDAS[1]:g} (there is none of {LAMBDAS[0]:g})"
+    assert expected in text(page, "#caption")
+    page.evaluate("document.getElementById('rate').focus()")
+    page.press("END")
+    assert page.evaluate(names) == STOPS[1:]
+    assert "there is none" not in text(page, "#caption")
+
+
+@needs_browser
 def test_the_keyboard_flips_between_all_codecs(page, photo):
     page.evaluate("document.getElementById('codec').focus()")
     page.press("HOME")
@@ -194,7 +224,8 @@ def test_the_keyboard_flips_between_all_codecs(page, photo):
         page.press("ARROW_RIGHT")
         seen.append(shown(page))
     matched = [p["jpeg"] for p in photo["points"] if p["codec"] == NAMES[-1]][0]
-    learned = [f"{name}_{LAMBDAS[0]:g}.webp" for name in NAMES]
+    lambdas = [LAMBDAS[0]] * 3 + [LAMBDAS[1]]
+    learned = [f"{name}_{lmbda:g}.webp" for name, lmbda in zip(NAMES, lambdas, strict=True)]
     assert seen == ["original.webp", *learned, f"jpeg_quality_{matched}.jpg"]
     assert f"quality {matched}, matched to Checkerboard" in text(page, "#caption")
     assert (

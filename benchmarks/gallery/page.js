@@ -15,11 +15,16 @@
   const stop = () => stops[state.codec];
 
   /** The entry of a learned codec whose lambda is nearest to that of the slider. */
-  function learnedPoint(name, lambda = data.lambdas[state.rate]) {
+  function learnedPoint(name, lambda = lambdaNow()) {
     const distance = (point) => Math.abs(Math.log(point.lmbda / lambda));
     const own = photo().points.filter((point) => point.codec === name);
     return own.reduce((best, point) => (distance(point) < distance(best) ? point : best));
   }
+
+  const lambdaNow = () => data.lambdas[state.rate];
+
+  /** Whether a codec has no point at the slider's lambda, so that its nearest one stands in. */
+  const elsewhere = (point) => point.lmbda !== undefined && point.lmbda !== lambdaNow();
 
   /** The entry that a stop of the codec slider shows; null for the original. */
   function pointOf(name) {
@@ -71,7 +76,7 @@
       place.textContent = `${photo().name}: original, ${photo().width} × ${photo().height} pixels, 24 bits per pixel before compression.`;
       return;
     }
-    const how = point.codec === "JPEG" ? `quality ${point.quality}, matched to ${titleOf(state.matched)}` : `lambda ${point.lmbda}`;
+    const how = point.codec === "JPEG" ? `quality ${point.quality}, matched to ${titleOf(state.matched)}` : `lambda ${point.lmbda}${elsewhere(point) ? ` (there is none of ${lambdaNow()})` : ""}`;
     const similarity = point.ms_ssim === null ? "" : `, MS-SSIM ${fixed(point.ms_ssim, 2)} dB`;
     const file = Object.assign(document.createElement("a"), { href: point.file, download: "", textContent: `${bytes(point.bytes)} bytes` });
     place.replaceChildren(`${photo().name}: ${stop().title}, ${how}. `, file, `, ${fixed(point.bpp, 3)} bpp, PSNR ${fixed(point.psnr, 2)} dB${similarity}.`);
@@ -239,6 +244,7 @@
       const swatch = Object.assign(document.createElement("span"), { className: "swatch series" });
       swatch.style.setProperty("--own", codec.color);
       head.append(swatch, codec.title);
+      if (elsewhere(point)) head.append(Object.assign(document.createElement("small"), { textContent: `at lambda ${point.lmbda}` }));
       row.append(head);
       for (const text of [bytes(point.bytes), fixed(point.bpp, 3), fixed(point.psnr, 2), fixed(point.ms_ssim, 2)]) {
         row.append(Object.assign(document.createElement("td"), { textContent: text }));
@@ -255,8 +261,8 @@
     $("codec").setAttribute("aria-valuetext", stop().title);
     $("codec-now").textContent = stop().title;
     $("rate").value = state.rate;
-    $("rate").setAttribute("aria-valuetext", `lambda ${data.lambdas[state.rate]}`);
-    $("rate-now").textContent = `${data.lambdas[state.rate]}`;
+    $("rate").setAttribute("aria-valuetext", `lambda ${lambdaNow()}`);
+    $("rate-now").textContent = `${lambdaNow()}`;
     $("split-now").textContent = `${state.split} %`;
     $("split").disabled = stop().name === "original";
     [...$("stops").children].forEach((button, k) => button.setAttribute("aria-pressed", String(k === state.codec)));
