@@ -39,6 +39,17 @@ def test_widened_transforms_compute_the_same(narrow, x, name, N, M):
     assert torch.allclose(wide.g_s(more), narrow.g_s(y), atol=1e-6)
 
 
+def test_widened_hyperprior_predicts_the_same(narrow, x):
+    wide = models.build("Hyperprior", 16, 20)
+    wide.load_state_dict({**wide.state_dict(), **widened(wide, narrow.state_dict())})
+    z = narrow.analysis(x)["z"]
+    assert torch.allclose(wide.analysis(x)["z"][:, :8], z, atol=1e-6)
+    more = torch.cat([z, torch.randn(1, 8, *z.shape[2:])], 1)
+    assert torch.allclose(wide.h_s(more)[:, :12], narrow.h_s(z), atol=1e-6)
+    _, likelihoods = wide.entropy_bottleneck(more, "round")
+    assert torch.allclose(likelihoods[:, :8], narrow.entropy_bottleneck(z, "round")[1], atol=1e-6)
+
+
 def test_added_channels_are_not_dead(narrow, x):
     wide = models.build("JointAutoregressive", 16, 12)
     wide.load_state_dict({**wide.state_dict(), **widened(wide, narrow.state_dict())})

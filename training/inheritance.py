@@ -12,7 +12,6 @@ from models import checkpoint
 from models.base import Codec
 from models.checkpoint import TABLES
 from models.errors import CheckpointError, TrainingError
-from models.layers import GDN
 
 TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
 RUN = (
@@ -110,9 +109,11 @@ def _layer(tensors: dict[str, Tensor], part: str, place: int) -> str:
 
 
 def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors like those of the model's transforms that compute what `found` does, by name.
+    """Tensors like those of the model's parts that compute what `found` does, by name.
 
-    `found` holds transforms with at most as many channels in every layer; {} if it does not.
+    `found` holds such parts with at most as many channels in every layer; {} if it does not.
+    They are the transforms, and the whole of a scale hyperprior (not of a context model, whose
+    scales and means share a layer's outputs).
     Added channels start at random and nothing reads them yet: the weights from them to the
     channels that were there are zero (gamma of GDN is so from the start), so outputs stay the
     same and the gradient of those weights does not vanish. Source: Chen et al. 2016, "Net2Net"
@@ -120,19 +121,24 @@ def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     made = {}
     own = model.state_dict()
-    for name in (k for k in own if k.startswith(TRANSFORMS)):
+    whole = all(_scale_hyperprior(tensors) for tensors in (own, found))
+    for name in own if whole else (k for k in own if k.startswith(TRANSFORMS)):
         old, new = found.get(name), own[name].clone()
         if old is None or old.ndim != new.ndim or old.shape[2:] != new.shape[2:]:
             return {}
         if any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
             return {}
         layer = model.get_submodule(name.rpartition(".")[0])
-        if old.ndim > 1 and not isinstance(layer, GDN):
+        if old.ndim > 1 and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
             new.narrow(out_dim, 0, old.shape[out_dim]).zero_()
         new[tuple(slice(size) for size in old.shape)] = old
         made[name] = new
     return made
+
+
+def _scale_hyperprior(tensors: dict[str, Tensor]) -> bool:
+    return has_side_information(tensors) and not any(k.startswith("entropy_p") for k in tensors)
 
 
 def ancestors(path: str | Path) -> list[dict]:
