@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class RandomCrops:
-    """Random square crops: uint8 (3, crop, crop), half of them mirrored.
+    """Random square crops of images, half of them mirrored.
 
     An image is drawn with a probability proportional to its area, so that each pixel counts the
     same however the images are cut up; of a clip, any frame. Crop i depends on (seed, i) and the
@@ -39,6 +39,10 @@ class RandomCrops:
 
     Errors: `ImageError` if an image is smaller than a crop, or if none can be read.
     """
+
+    scale = 255  # of the stored values
+    grid = 1  # crops begin at its multiples
+    mirrors = True
 
     def __init__(self, images: ImageSet, crop: int, seed: int = 0, memory: int = MEMORY):
         if not images.sources:
@@ -59,13 +63,12 @@ class RandomCrops:
         """
         first = step * batch_size
         numbers = range(first + rank, first + batch_size, world_size)
-        rows = np.empty((len(numbers), self.crop, self.crop, 3), np.uint8)
-        for row, i in zip(rows, numbers, strict=True):
-            row[:] = self._crop(i)
-        return _as_float(rows)
+        rows = torch.from_numpy(np.stack([self._crop(i) for i in numbers]))
+        planes = rows.permute(0, 3, 1, 2)
+        return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(self.scale)
 
     def _crop(self, i: int) -> np.ndarray:
-        """Crop i as a uint8 view (crop, crop, 3) of a decoded image."""
+        """Crop i as a view (crop, crop, channels) of a decoded image."""
         problem = ""
         for draw in range(MAX_DRAWS):
             # Which image, which frame, from which row and column, mirrored or not.
@@ -78,9 +81,10 @@ class RandomCrops:
                 problem = str(error)
                 continue
             height, width = pixels.shape[:2]
-            y, x = int(top * (height - self.crop + 1)), int(left * (width - self.crop + 1))
+            y = self.grid * int(top * ((height - self.crop) // self.grid + 1))
+            x = self.grid * int(left * ((width - self.crop) // self.grid + 1))
             view = pixels[y : y + self.crop, x : x + self.crop]
-            return view[:, ::-1] if mirror < 0.5 else view
+            return view[:, ::-1] if self.mirrors and mirror < 0.5 else view
         raise ImageError(f"{MAX_DRAWS} images in a row could not be read; the last: {problem}")
 
     def _pixels(self, index: int, frame: int) -> np.ndarray:
@@ -148,12 +152,6 @@ def _check_crop(images: ImageSet, crop: int) -> None:
     for source in images.sources:
         if min(source.height, source.width) < crop:
             raise ImageError(too_small(source, crop).reason)
-
-
-def _as_float(rows: np.ndarray) -> Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [0, 1], contiguous."""
-    planes = torch.from_numpy(rows).permute(0, 3, 1, 2)
-    return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 class _Cache:

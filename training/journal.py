@@ -140,7 +140,7 @@ def describe(row: dict) -> str:
     """A row of the curve in words and units."""
     parts = [f"epoch {row['epoch']}", f"step {row['step']}"]
     if row.get("loss") is not None:
-        parts.append(figures(row["loss"], row["bpp"], row["psnr"]))
+        parts.append(figures(row["loss"], row["bpp"], row.get("psnr", math.nan)))
     if row.get("val_loss") is not None:
         held_out = figures(row["val_loss"], row["val_bpp"], row["val_psnr"])
         parts.append(f"held out: {held_out}")
@@ -149,8 +149,9 @@ def describe(row: dict) -> str:
 
 
 def figures(loss: float, bpp: float, psnr: float) -> str:
-    """Loss, rate in bits per pixel and PSNR in dB, in words."""
-    return f"loss {loss:.4f}  {bpp:.4f} bpp  PSNR {psnr:.2f} dB"
+    """Loss, rate in bits per pixel and PSNR in dB, if there is one (NaN), in words."""
+    words = f"loss {loss:.4f}  {bpp:.4f} bpp"
+    return words if math.isnan(psnr) else f"{words}  PSNR {psnr:.2f} dB"
 
 
 def psnr_of(mse: float) -> float:

@@ -18,7 +18,8 @@ from torch import Tensor
 from models.base import Codec
 from models.errors import TrainingError
 from training.journal import Silence, figures, psnr_of
-from training.loss import RateDistortion
+from training.latents import STRIDE, RateModel
+from training.loss import RateDistortion, rate_alone
 from training.optimizers import build_optimizer
 from training.schedules import Schedule
 from training.settings import Settings
@@ -29,8 +30,9 @@ NOT_FINITE, NOT_SAVED = "not finite", "not saved"
 
 
 class Trainer:
-    """Trains `model` on `batches(step) -> (B, 3, P, P)`, from step 0 or a loaded state.
+    """Trains `model` on `batches(step)`, from step 0 or a loaded state.
 
+    A batch: crops (B, 3, P, P), or of y, (B, M, P/16, P/16), if `settings.keeps_latents`.
     `settings`: completed. `held_out`: images for validation, each (3, H, W) with H and W
     multiples of the model's downsampling, may be empty. `records` takes what is told and kept.
     """
@@ -63,9 +65,10 @@ class Trainer:
             warmup=settings.warmup,
             milestones=settings.milestones,
         )
+        trained = RateModel(self.model) if settings.keeps_latents else self.model
         if settings.compile:
-            self.model.compile()
-        self.forward = team.wrap(self.model)
+            trained.compile()
+        self.forward = team.wrap(trained)
         self.step = 0  # steps done, skipped ones included
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.skipped = 0  # skipped steps in a row
@@ -191,7 +194,10 @@ class Trainer:
         half = settings.precision == "bf16"
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             output = self.forward(x, quantization=mode)
-        terms = self.loss(output, x)
+        if settings.keeps_latents:
+            terms = rate_alone(output, x[:, 0].numel() * STRIDE**2)
+        else:
+            terms = self.loss(output, x)
         terms.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
         asked = torch.tensor([self.stop_asked(), self.late()], device=device)
@@ -278,6 +284,8 @@ class Trainer:
         }
         if count:
             row |= {"loss": loss / count, "bpp": bpp / count, "psnr": psnr_of(mse / count)}
+            if settings.keeps_latents:
+                del row["psnr"]
         self.records.record(row)
 
     @property

@@ -36,15 +36,26 @@ class RateDistortion:
         """output: what a codec's `forward` returns for x (B, 3, H, W) in [0, 1]."""
         with torch.autocast(x.device.type, enabled=False):
             x, x_hat = x.float(), output["x_hat"].float()
-            pixels = x.shape[0] * x.shape[2] * x.shape[3]
-            bits = sum(-torch.log2(p.float()).sum() for p in output["likelihoods"].values())
-            bpp = bits / pixels
+            bpp = rate(output, x.shape[0] * x.shape[2] * x.shape[3])
             mse = torch.mean((x_hat - x) ** 2)
             if self.ms_ssim is None:
                 distortion = 255**2 * mse
             else:
                 distortion = 1 - self.ms_ssim(x_hat, x, data_range=1.0)
             return Terms(self.lmbda * distortion + bpp, bpp.detach(), mse.detach())
+
+
+def rate(output: dict, pixels: int) -> Tensor:
+    """Bits per pixel, a scalar, of the likelihoods that a codec gives for so many pixels."""
+    bits = [-torch.log2(p.float()).sum() for p in output["likelihoods"].values()]
+    return torch.stack(bits).sum() / pixels
+
+
+def rate_alone(output: dict, pixels: int) -> Terms:
+    """The loss where the distortion is a constant: the rate, with no mean square error (NaN)."""
+    with torch.autocast(output["likelihoods"]["y"].device.type, enabled=False):
+        bpp = rate(output, pixels)
+    return Terms(bpp, bpp.detach(), torch.full_like(bpp, torch.nan))
 
 
 def import_ms_ssim():

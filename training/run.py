@@ -35,8 +35,6 @@ class Run:
             raise TrainingError(
                 f"Another process is training in {folder}; choose another --exp_version."
             ) from None
-        for left_over in folder.glob(".*.tmp"):  # of a process that was killed while writing
-            left_over.unlink()
 
     def __enter__(self) -> Run:
         return self
@@ -58,7 +56,7 @@ class Run:
         if Path(version).name != version:
             raise TrainingError(f"--exp_version is a folder's name, not {version!r}.")
         folder = root / version
-        if not resume and folder.is_dir() and any(folder.iterdir()):
+        if not resume and (folder / SETTINGS).exists():
             raise TrainingError(
                 f"{folder} holds another run: add --resume to go on with it, choose another "
                 f"--exp_version, or leave the flag out to get a number."

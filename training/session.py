@@ -12,6 +12,7 @@ from models.base import Codec
 from training.feed import Prefetch, open_data
 from training.inheritance import ancestors, fix, latent_factor, take_weights
 from training.journal import Silence
+from training.latents import LatentCrops
 from training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
 from training.records import Records
 from training.run import Run
@@ -43,8 +44,14 @@ def train(settings: Settings, team: Team) -> int:
 
         records, state = team.together(open_run)
         state = team.share(state)
-        model = team.together(lambda: new_model(settings, records, fresh=state is None))
-        batches = stack.enter_context(Prefetch(data.crops, settings, team))
+        model = team.together(lambda: new_model(settings, records, state))
+        model.to(team.device, memory_format=torch.channels_last)
+        crops = data.crops
+        if settings.keeps_latents:
+            kept = team.together(lambda: LatentCrops(model, crops.images, settings, team.size))
+            records.say(kept.report())
+            crops = kept
+        batches = stack.enter_context(Prefetch(crops, settings, team))
         signals = stack.enter_context(Signals(member=team.size > 1))
         trainer = Trainer(
             settings, model, batches, data.held_out, records, team, stop_asked=signals.received
@@ -59,12 +66,14 @@ def train(settings: Settings, team: Team) -> int:
     return signals.exit_code if reason == SIGNALLED and signals.exit_code else EXIT[reason]
 
 
-def new_model(settings: Settings, journal: Silence, fresh: bool) -> Codec:
-    """The model of the settings, with seeded random weights and those of `--init_ckpt`."""
+def new_model(settings: Settings, journal: Silence, state: dict | None) -> Codec:
+    """The model of the settings: seeded random weights and those of `--init_ckpt`, or a state's."""
     torch.manual_seed(settings.seed)
     model = models.build(settings.model_name, settings.N, settings.M)
     model.point = settings.point
-    if settings.init_ckpt and fresh:
+    if state is not None:
+        model.load_state_dict(state["model"])
+    elif settings.init_ckpt:
         factor = settings.rescale
         if factor is None:
             factor = latent_factor(settings.init_ckpt, settings.lmbda, settings.metric)

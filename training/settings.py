@@ -143,6 +143,11 @@ class Settings:
         return self.total - round(self.ste_fraction * self.total)
 
     @property
+    def keeps_latents(self) -> bool:
+        """Both transforms are fixed: y of the training images is computed once."""
+        return {"g_a", "g_s"} <= set(self.fixed)
+
+    @property
     def point(self) -> OperatingPoint:
         """The operating point that is trained."""
         return OperatingPoint(

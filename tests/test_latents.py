@@ -1,0 +1,229 @@
+"""Stages with fixed transforms: kept latents where both are, rounded latents where g_a is."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import train
+from models import checkpoint
+from models.base import Codec, pad
+from models.images import to_tensor, to_uint8, write_image
+from models.presets import OperatingPoint
+from tests.helpers import NAMES, M, N, image, make
+from training import latents
+from training.data import ImageSet, Source
+from training.inheritance import fix
+from training.latents import LatentCrops, RateModel
+from training.loop import Trainer
+from training.loss import RateDistortion, rate_alone
+from training.settings import resolve
+
+each_model = pytest.mark.parametrize("name", NAMES)
+
+
+def images(*shapes: tuple[int, int]) -> ImageSet:
+    sources = [
+        Source(f"image{k}", *shape, pixels=to_uint8(image(*shape, k)))
+        for k, shape in enumerate(shapes)
+    ]
+    return ImageSet("in memory", tuple(sources))
+
+
+def settings(patch: int = 128):
+    flags = train.parser().parse_args(["--fixed", "g_a", "g_s", "--patch_size", str(patch)])
+    return resolve(flags)
+
+
+def gradients(model: Codec, output: dict, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+class Half(nn.Module):
+    """To fp16 and back."""
+
+    def forward(self, y):
+        return y.half().float()
+
+
+@each_model
+@pytest.mark.parametrize("mode", ["noise", "ste"])
+def test_the_prior_learns_from_kept_latents_what_it_learns_from_images(name, mode):
+    """Where the crop is the whole image; that y is kept in fp16 is all that lies between."""
+    model = make(name).train()
+    model.g_a.append(Half())
+    fix(model, ["g_a", "g_s"])
+    pictures = images((128, 128))
+    y = LatentCrops(model, pictures, settings(128)).batch(0, 1)
+    x = to_tensor(pictures.sources[0].pixels)
+    x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))  # as in training
+
+    torch.manual_seed(1)
+    output = model(x, mode)
+    expected = gradients(model, output, RateDistortion(0.01)(output, x).loss)
+    torch.manual_seed(1)
+    output = RateModel(model)(y, mode)
+    terms = rate_alone(output, 128 * 128)
+    found = gradients(model, output, terms.loss)
+
+    assert found.keys() == expected.keys() and terms.mse.isnan()
+    assert any(name.startswith("entropy_bottleneck") for name in found)
+    for key, gradient in expected.items():
+        assert (found[key] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-6, key
+
+
+@each_model
+def test_crops_are_those_of_the_whole_images_latents_on_the_grid_of_the_coarsest(name):
+    model, pictures = make(name), images((200, 250), (128, 192))
+    crops = LatentCrops(model, pictures, settings(64), copies=2)
+    with torch.no_grad():
+        whole = [model.analysis(pad(to_tensor(s.pixels), model.downsampling))["y"]
+                 for s in pictures.sources]  # fmt: skip
+    grid = model.downsampling // 16
+    places = set()
+    for crop in crops.batch(3, 40):
+        found = [
+            (k, row, column)
+            for k, y in enumerate(whole)
+            for row in range(0, y.shape[2] - 3, grid)
+            for column in range(0, y.shape[3] - 3, grid)
+            if (crop - y[0, :, row : row + 4, column : column + 4]).abs().max() < 0.02
+        ]
+        assert len(found) == 1
+        places |= set(found)
+    assert {place[0] for place in places} == {0, 1} and len(places) > 8
+    again = LatentCrops(model, pictures, settings(64))
+    assert torch.equal(again.batch(3, 40), crops.batch(3, 40))
+    assert torch.equal(again.batch(3, 40, rank=1, world_size=2), crops.batch(3, 40)[1::2])
+    assert f"2 images, {crops.bytes / 1e6:,.0f} MB" in crops.report()
+    assert crops.bytes == sum(y.nbytes for y in crops.kept.values())
+
+
+def test_an_unreadable_image_is_left_out(caplog):
+    pictures = images((64, 64))
+    broken = replace(pictures.sources[0], name="b.png", pixels=None, files=("b.png",))
+    crops = LatentCrops(make("Factorized"), replace(pictures, sources=(broken, *pictures.sources)),
+                        settings(64))  # fmt: skip
+    assert crops.batch(0, 6).shape == (6, M, 4, 4)
+    assert "b.png" in caplog.text and list(crops.kept) == [(1, 0)]
+
+
+# Runs -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run train.py from a tiny trained model, on four small photographs; returns the exit code."""
+    for seed in range(4):
+        write_image(tmp_path / f"images/{seed}.png", to_uint8(image(96, 128, seed)))
+
+    def start(name: str, *extra: str) -> int:
+        if not (parent := tmp_path / f"{name}.safetensors").exists():
+            model = make(name)
+            model.point = OperatingPoint(name, 0.013, "low", N, M)
+            checkpoint.save(parent, model, config={}, provenance={})
+        words = f"--model_name {name} --N {N} --M {M} --lmbda 0.013 --dataset {tmp_path}/images \
+            --init_ckpt {parent} --epoch 2 --steps_per_epoch 2 --batch_size 2 --patch_size 64 \
+            --optimizer muon --scheduler cosine --num_workers 1 --threads 1 --gpu_id cpu \
+            --no_tensorboard --log_every 1 --runs {tmp_path}/runs --exp_version a"
+        return train.main([*words.split(), *extra])
+
+    start.folder = tmp_path
+    return start
+
+
+def weights(run, name: str, version: str = "a") -> dict[str, torch.Tensor]:
+    state = torch.load(run.folder / f"runs/{name}/{version}/state.pt", weights_only=True)
+    return state["model"]
+
+
+def changed(run, name: str) -> set[str]:
+    """The parts of the model, such as g_a, of which a weight is not the parent's."""
+    before = checkpoint.load_tensors(run.folder / f"{name}.safetensors")
+    return {
+        key.partition(".")[0]
+        for key, value in weights(run, name).items()
+        if not key.endswith("quantiles") and not torch.equal(value, before[key])
+    }
+
+
+@each_model
+def test_steps_on_kept_latents_do_without_the_transforms(run, name, monkeypatch, capsys):
+    take_step = Trainer.gradients
+
+    def without_transforms(trainer, y):
+        transforms = trainer.model.g_a, trainer.model.g_s
+        trainer.model.g_a = trainer.model.g_s = nn.Module()  # fails when it is called
+        try:
+            return take_step(trainer, y)
+        finally:
+            trainer.model.g_a, trainer.model.g_s = transforms
+
+    monkeypatch.setattr(Trainer, "gradients", without_transforms)
+    assert run(name, "--fixed", "g_a", "g_s") == 0
+    assert "Kept the latents of 3 images" in capsys.readouterr().out
+    parts = changed(run, name)
+    assert "entropy_bottleneck" in parts and not parts & {"g_a", "g_s"}
+    with (run.folder / f"runs/{name}/a/curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and not any(row["psnr"] for row in rows)
+    assert all(row["loss"] == row["bpp"] for row in rows)
+    # Validation is that of every other run: rate and distortion of the held-out images.
+    loss, bpp, psnr = (float(rows[-1][f"val_{key}"]) for key in ("loss", "bpp", "psnr"))
+    assert loss == pytest.approx(bpp + 0.013 * 255**2 * 10 ** (-psnr / 10), rel=1e-4)
+
+
+def test_a_run_on_kept_latents_resumes_exactly(run):
+    words = ("Hyperprior", "--fixed", "g_a", "g_s")
+    assert run(*words) == 0
+    for _ in range(4):
+        assert run(*words, "--exp_version", "cut", "--time_limit", "1e-9", "--resume") == 0
+    whole, cut = weights(run, "Hyperprior"), weights(run, "Hyperprior", "cut")
+    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
+
+
+def test_latents_that_do_not_fit_the_memory_are_refused(run, monkeypatch, capsys):
+    monkeypatch.setattr(latents, "_free_memory", lambda: 1000)
+    assert run("Factorized", "--fixed", "g_a", "g_s") == 1
+    error = capsys.readouterr().err
+    assert "memory" in error and "leave g_s out of --fixed" in error and error.count("\n") == 1
+
+
+@each_model
+def test_the_last_stage_rounds_with_g_a_as_it_is(run, name, monkeypatch):
+    modes = set()
+    estimate = Codec.estimate
+
+    def noted(model, latents, quantization=None):
+        modes.add((model.training, quantization))
+        return estimate(model, latents, quantization)
+
+    monkeypatch.setattr(Codec, "estimate", noted)
+    assert run(name, "--fixed", "g_a", "--quantization", "ste") == 0
+    assert modes == {(True, "ste"), (False, "round")}
+    parts = changed(run, name)
+    assert "g_a" not in parts and {"g_s", "entropy_bottleneck"} <= parts
+
+
+@each_model
+def test_rounded_latents_teach_the_synthesis_what_it_will_decode(name):
+    """The input of g_s in this stage, against the latents that a file gives."""
+    model = make(name)
+    model.eval()
+    x = image(128, 192)
+    seen = []
+    handle = model.g_s.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    model(x, "ste")
+    handle.remove()
+    model.freeze()
+    coded = model.decode(model.encode(model.analysis(x)), 128, 192)
+    distance = (seen[0] - coded).abs().numpy()
+    assert np.mean(distance > 0.15) < 0.15  # Joint: a second pass of the many that coding takes
+    assert (seen[0] - model.analysis(x)["y"]).abs().max() <= 0.5 + 1e-4
