@@ -4,7 +4,8 @@
     python codec.py info photo.lic
     python codec.py decompress photo.lic decoded.png
 
-A file names the tables it needs, and with them the checkpoint that decodes it.
+A file names the tables it needs, and with them the checkpoint that decodes it. The checkpoints are
+the study's, which lie in ckpts/ beside this program, unless a flag says otherwise.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ from pathlib import Path
 import models
 from models import checkpoint
 from models.base import Codec
-from models.coding.container import Header, check_pixels, read_header, unpack
+from models.coding.container import Header, read_file, scan_file
 from models.drivers import Progress, choose_device, guarded
-from models.errors import CheckpointError, StreamError, UsageError
+from models.errors import CheckpointError, UsageError
 from models.files import write_bytes
 from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
 from models.presets import MAX_PIXELS
-
-LONGEST_HEADER = 512  # bytes; the longest that the format allows is below 250
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 def _shared(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--checkpoint", type=Path, metavar="FILE", help="use this one of train.py's checkpoints")
-    add("--ckpt_dir", type=Path, default=Path("ckpts"), metavar="DIR",
+    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="where to look for checkpoints (default: %(default)s)")  # fmt: skip
     add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
         help="refuse larger images, as a guard against hostile files (default: %(default)s)",
@@ -75,15 +74,15 @@ def compress(flags: argparse.Namespace) -> int:
     """IN, an image, to OUT, a compressed file."""
     _check_output(flags)
     pixels = read_image(flags.input, flags.max_pixels)
-    model = _load(_checkpoint_to_write(flags), flags)
+    model = _watched(_model_to_write(flags), flags)
     try:
         (data,) = model.compress(to_tensor(pixels).to(_device(flags)))
     except ValueError as error:
         raise UsageError(f"{flags.input} cannot be compressed: {error}") from error
     write_bytes(flags.output, data)
     count = pixels.shape[0] * pixels.shape[1]
-    print(f"{flags.output}: {len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel, "
-          f"{type(model).__name__}, lambda {model.point.lmbda:g}")  # fmt: skip
+    _say(flags, f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel, "
+         f"{type(model).__name__}, lambda {model.point.lmbda:g}", model)  # fmt: skip
     return 0
 
 
@@ -95,17 +94,25 @@ def decompress(flags: argparse.Namespace) -> int:
             f"{flags.output} does not end in a format that can be written: {', '.join(WRITABLE)}."
         )
     data, header = read_file(flags.input, flags.max_pixels)
-    model = _load(_checkpoint_to_read(header, flags), flags)
+    model = checkpoint.load(_checkpoint_to_read(header, flags), _device(flags))
+    model = _watched(model, flags)
     pixels = to_uint8(model.decompress([data], max_pixels=flags.max_pixels))
     write_image(flags.output, pixels)
-    print(f"{flags.output}: {header.width}x{header.height} pixels")
+    _say(flags, f"{header.width}x{header.height} pixels", model)
     return 0
+
+
+def _say(flags: argparse.Namespace, what: str, model: Codec) -> None:
+    """What was written, and by which checkpoint; not into a pipe that the file goes into."""
+    if model.metadata["provenance"].get("demonstration"):
+        what += ", trained by a demonstration only"
+    text = f"{flags.output}: {what}; checkpoint {model.metadata['file']}"
+    print(text, file=sys.stdout if flags.output.is_file() else sys.stderr)
 
 
 def info(flags: argparse.Namespace) -> int:
     """Print the header's fields and where the bytes go."""
-    data, header = read_file(flags.input, max_pixels=None)
-    unpack(data)  # the checksum
+    header, size = scan_file(flags.input)
     known = models.MODELS.get(header.model)
     names = known.streams if known and len(known.streams) == len(header.lengths) else None
     names = names or tuple(f"stream {k}" for k in range(1, len(header.lengths) + 1))
@@ -118,10 +125,10 @@ def info(flags: argparse.Namespace) -> int:
         "digest": header.digest,
         "width": header.width,
         "height": header.height,
-        "bytes": len(data),
-        "header_bytes": len(data) - sum(header.lengths),
+        "bytes": size,
+        "header_bytes": size - sum(header.lengths),
         "stream_bytes": streams,
-        "bpp": 8 * len(data) / (header.width * header.height),
+        "bpp": 8 * size / (header.width * header.height),
     }
     print(json.dumps(said, indent=2) if flags.json else _described(said))
     return 0
@@ -145,19 +152,6 @@ def _described(said: dict) -> str:
 # Files and checkpoints ----------------------------------------------------------------------
 
 
-def read_file(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
-    """A compressed file and its header; StreamError before more is read than it should hold."""
-    with path.open("rb") as file:
-        size = path.stat().st_size
-        header = read_header(file.read(LONGEST_HEADER))
-        if max_pixels is not None:
-            check_pixels(header, max_pixels)
-        if size > sum(header.lengths) + LONGEST_HEADER:
-            raise StreamError(f"{path} is longer than it says: {size} bytes.")
-        file.seek(0)
-        return file.read(), header
-
-
 def _check_output(flags: argparse.Namespace) -> None:
     if flags.output.is_dir():
         raise UsageError(f"{flags.output} is a folder; name a file to write.")
@@ -165,21 +159,22 @@ def _check_output(flags: argparse.Namespace) -> None:
         raise UsageError("IN and OUT are the same file.")
 
 
-def _checkpoint_to_write(flags: argparse.Namespace) -> Path:
-    """The checkpoint that the flags ask for."""
+def _model_to_write(flags: argparse.Namespace) -> Codec:
+    """The trained codec that the flags ask for."""
     _import(flags)
     try:
         name = models.canonical_name(flags.model_name or "Hyperprior")
     except ValueError as error:
         raise UsageError(str(error)) from None
+    device = _device(flags)
     if flags.checkpoint is None:
-        return checkpoint.find(name, flags.ckpt_dir, flags.epoch_num, flags.lmbda)[-1]
+        return models.load(name, flags.lmbda, flags.epoch_num, flags.ckpt_dir, device)
     metadata = checkpoint.read_metadata(flags.checkpoint)
     if flags.model_name and metadata["model"] != name:
         raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
     if flags.lmbda is not None and abs(flags.lmbda - metadata["lmbda"]) > 1e-9:
         raise UsageError(f"{flags.checkpoint} has lambda {metadata['lmbda']:g}: drop one flag.")
-    return flags.checkpoint
+    return checkpoint.load(flags.checkpoint, device)
 
 
 def _checkpoint_to_read(header: Header, flags: argparse.Namespace) -> Path:
@@ -208,9 +203,8 @@ def _import(flags: argparse.Namespace) -> None:
         importlib.import_module(module)
 
 
-def _load(path: Path, flags: argparse.Namespace) -> Codec:
-    """The model on its device; large images show their progress tile by tile."""
-    model = checkpoint.load(path, _device(flags))
+def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
+    """The model; large images show their progress tile by tile."""
 
     def watched(tiles):
         with Progress(flags.command, len(tiles), "tile") as progress:

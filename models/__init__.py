@@ -1,46 +1,39 @@
-"""The registry: names and aliases to codecs."""
+"""Four learned image codecs: `models.load` for a trained one, `models.build` for a new one."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
+from models import checkpoint
 from models.base import Codec
-from models.checkerboard import CheckerboardAutogressive
-from models.factorized import Factorized
-from models.hyperprior import Hyperprior
-from models.joint_autoregressive import JointAutoregressiveHierarchicalPriors
+from models.errors import CheckpointError
+from models.registry import MODELS, build, canonical_name, register
 
-MODELS: dict[str, type[Codec]] = {}
-_ALIASES: dict[str, str] = {}
+__all__ = ["MODELS", "Codec", "build", "canonical_name", "load", "register"]
 
 
-def register(cls: type[Codec], *aliases: str) -> type[Codec]:
-    """Make a codec known under its class name and aliases, in any letter case.
+def load(
+    name: str,
+    lmbda: float | None = None,
+    epoch: int | None = None,
+    root: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Codec:
+    """A trained codec, frozen and in eval mode: `load("Hyperprior", lmbda=0.013)`.
 
-    Returns the class, so that it can decorate one. ValueError if a name is taken.
+    lmbda: the operating point; None is the largest, of the best quality. epoch: of the checkpoint;
+    None is the last. root: a folder of checkpoints; None is the study's, ckpts/ beside this
+    package, wherever the program runs. `.metadata["file"]` is the file that was loaded.
+    CheckpointError that says what there is when there is no such codec, or the file is broken.
     """
-    for name in (cls.__name__, *aliases):
-        if _ALIASES.get(name.lower(), cls.__name__) != cls.__name__:
-            raise ValueError(f"The model name {name} is taken by {_ALIASES[name.lower()]}.")
-        _ALIASES[name.lower()] = cls.__name__
-    MODELS[cls.__name__] = cls
-    return cls
-
-
-def canonical_name(name: str) -> str:
-    """The registered name of a model; ValueError that lists them for an unknown one."""
     try:
-        return _ALIASES[name.lower()]
-    except KeyError:
-        raise ValueError(f"Unknown model {name!r}; choose one of: {', '.join(MODELS)}.") from None
-
-
-def build(name: str, N: int, M: int) -> Codec:
-    """A codec with random weights, N inner channels and M latent channels."""
-    if min(N, M) < 1:
-        raise ValueError(f"N and M are numbers of channels, at least 1, not {N} and {M}.")
-    return MODELS[canonical_name(name)](N, M)
-
-
-register(Factorized, "FactorizedPrior")
-register(Hyperprior, "ScaleHyperprior")
-register(JointAutoregressiveHierarchicalPriors, "JointAutoregressive")
-register(CheckerboardAutogressive, "Checkerboard", "CheckerboardAutoregressive")
+        name = canonical_name(name)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    path = checkpoint.find(name, root, epoch, lmbda)[-1]
+    model = checkpoint.load(path, device)
+    if type(model).__name__ != name:
+        raise CheckpointError(f"{path} holds a {type(model).__name__}, not a {name}: move it away.")
+    return model

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
-import models
+from models import registry
 from models.base import Codec
 from models.entropy.tables import Tables
 from models.errors import CheckpointError, FreezeError
@@ -29,6 +29,7 @@ METADATA: dict[str, type | tuple[type, ...]] = {  # what a checkpoint says about
     "digest": str, "config": dict, "provenance": dict,
 }  # fmt: skip
 LARGEST_LAMBDA = 1e30  # a file holds it in 32 bits
+STUDY = Path(__file__).resolve().parents[1] / "ckpts"  # found from any folder
 WIDEST = max(width for rates in CHANNELS.values() for widths in rates.values() for width in widths)
 _UNREADABLE = (
     SafetensorError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile
@@ -44,7 +45,7 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
     finite in fp16, OSError of the file system.
     """
     rounded = {name: _rounded(name, value) for name, value in model.state_dict().items()}
-    twin = models.build(type(model).__name__, model.N, model.M)
+    twin = registry.build(type(model).__name__, model.N, model.M)
     twin.load_state_dict({name: value.float() for name, value in rounded.items()})
     twin.solve_quantiles()
     rounded["entropy_bottleneck.quantiles"] = twin.entropy_bottleneck.quantiles.data
@@ -81,7 +82,7 @@ def _rounded(name: str, value: Tensor) -> Tensor:
 
 
 def read_metadata(path: str | Path) -> dict:
-    """The metadata of a checkpoint of ours. CheckpointError if it is not one."""
+    """The metadata of a checkpoint of ours, its epoch and file among them; else CheckpointError."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
@@ -96,7 +97,7 @@ def read_metadata(path: str | Path) -> dict:
             f"{path} is not a checkpoint of this program, or is cut short ({reason})."
         ) from error
     epoch = re.match(r"epoch_(\d+)_", path.name)
-    return {**metadata, "epoch": int(epoch[1]) if epoch else None}
+    return {**metadata, "epoch": int(epoch[1]) if epoch else None, "file": str(path)}
 
 
 def _check_metadata(metadata: dict) -> None:
@@ -146,12 +147,12 @@ def _filled(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
     if max(N, M) > WIDEST:
         try:
             with torch.device("meta"):
-                models.build(name, N, M).load_state_dict(tensors, assign=True)
+                registry.build(name, N, M).load_state_dict(tensors, assign=True)
         except Exception:
             if name in CHANNELS:
                 raise
             # One's own model may compute while it is built, which takes real tensors.
-    model = models.build(name, N, M)
+    model = registry.build(name, N, M)
     model.load_state_dict(tensors)
     return model
 
@@ -240,39 +241,43 @@ def load_compressai(path: str | Path, model_name: str, quality: int, metric: str
     return model
 
 
-def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path = "ckpts") -> Path:
-    """ckpts/<Model>/epoch_<E>_lmbda_<lambda>.safetensors"""
-    name = models.canonical_name(model_name)
+def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path) -> Path:
+    """<root>/<Model>/epoch_<E>_lmbda_<lambda>.safetensors"""
+    name = registry.canonical_name(model_name)
     return Path(root) / name / f"epoch_{epoch}_lmbda_{lmbda:g}.safetensors"
 
 
 def find(
     model_name: str,
-    root: str | Path = "ckpts",
+    root: str | Path | None = None,
     epoch: int | None = None,
     lmbda: float | None = None,
 ) -> list[Path]:
     """Checkpoints of a model, lowest lambda first; of each lambda the last epoch, or `epoch`.
 
-    One that a demonstration left (a run without a data set) counts only where there is no other,
-    or where its epoch or lambda is asked for. CheckpointError that names the folder and what to do
-    when there are none.
+    root: the folder to look in; None is the study's. One that a demonstration left (a run without
+    a data set) counts only where there is no other, or where its epoch or lambda is asked for.
+    CheckpointError that names the folder, what is there and what to do when there are none;
+    ValueError for an unknown model.
     """
-    folder = Path(root) / models.canonical_name(model_name)
-    found: list[tuple[float, int, Path]] = []
+    folder = Path(root or STUDY) / registry.canonical_name(model_name)
+    there: list[tuple[float, int, Path]] = []
     for path in folder.glob("epoch_*_lmbda_*.safetensors"):
         match = re.fullmatch(r"epoch_(\d+)_lmbda_(\d+(?:\.\d+)?(?:e-?\d+)?)", path.stem)
-        if not match or epoch not in (None, int(match[1])):
-            continue
-        value = float(match[2])
-        if lmbda is None or abs(value - lmbda) < 1e-9:
-            found.append((value, int(match[1]), path))
+        if match:
+            there.append((float(match[2]), int(match[1]), path))
+    found = [
+        (value, number, path)
+        for value, number, path in there
+        if epoch in (None, number) and (lmbda is None or abs(value - lmbda) < 1e-9)
+    ]
     if not found:
         wanted = "" if epoch is None else f" of epoch {epoch}"
         wanted += "" if lmbda is None else f" with lambda {lmbda:g}"
+        known = ", ".join(f"{value:g}" for value in sorted({value for value, _, _ in there}))
         raise CheckpointError(
-            f"{folder} holds no checkpoint{wanted}; train one with "
-            f"`python train.py --model_name {models.canonical_name(model_name)}`."
+            f"{folder} holds no checkpoint{wanted}{known and f' (there are lambda {known})'}; "
+            f"train one with `python train.py --model_name {folder.name}`."
         )
     trained = [entry for entry in found if not _is_demonstration(entry[2])]
     last = {value: path for value, _, path in sorted(trained or found)}

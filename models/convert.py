@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-import models
 from models import checkpoint
 from models.drivers import guarded
 from models.errors import UsageError
 from models.files import atomic_write
 from models.interchange import to_compressai
 from models.presets import METRICS, TWINS, zoo_point
+from models.registry import canonical_name
 
 
 def export_checkpoint(source: Path, target: Path) -> str:
@@ -52,7 +52,7 @@ def import_weights(source: Path, target: Path, model_name: str, quality: int, me
     if target.suffix != ".safetensors":
         raise UsageError(f"{target} is to be a checkpoint: end its name in .safetensors.")
     try:
-        name = models.canonical_name(model_name)
+        name = canonical_name(model_name)
         zoo_point(name, quality, metric)
     except ValueError as error:
         raise UsageError(str(error)) from None

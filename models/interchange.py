@@ -24,7 +24,7 @@ _LIST_NAMES = {"m": "matrices", "b": "biases", "f": "factors"}
 
 
 def rename_keys(tensors: dict) -> dict[str, Tensor]:
-    """Names of any of CompressAI's layouts to ours; the tensors stay as they are.
+    """Names of any of CompressAI's layouts to ours; tensors keep their shapes and kinds.
 
     Layouts: a training bundle {"state_dict": ...} or the bare dictionary; "module." of
     DataParallel; densities as `_matrix0`, `_matrices.0` or `matrices.0`.

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import registry
 from tests.programs import save_checkpoints, save_photographs
 
 # The same examples on every run; a slow machine is not a failure.
@@ -40,6 +41,17 @@ def threads_restored():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def registry_restored():
+    """For tests that register models: afterwards the registry is as before."""
+    tables = registry.MODELS, registry._ALIASES
+    before = [dict(table) for table in tables]
+    yield
+    for table, then in zip(tables, before, strict=True):
+        table.clear()
+        table.update(then)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import models
-from models import checkpoint
+from models import checkpoint, registry
 from models.errors import CheckpointError
 from models.presets import OperatingPoint
 from tests.fuzz import peak_memory
@@ -253,8 +252,8 @@ def test_a_model_that_computes_while_it_is_built_is_loaded(saved, monkeypatch):
         torch.zeros(1).item()
         return registered(name, *sizes)
 
-    registered = models.build
-    monkeypatch.setattr(models, "build", build)
+    registered = registry.build
+    monkeypatch.setattr(registry, "build", build)
     monkeypatch.setattr(checkpoint, "CHANNELS", {})
     assert checkpoint.load(saved["Factorized"]).frozen
 

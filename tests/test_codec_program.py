@@ -1,17 +1,23 @@
 """codec.py: compress, decompress, info; damaged files and wrong checkpoints."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
 
 import codec
 from models import checkpoint
-from models.coding.container import Header, pack
+from models.coding.container import Header, pack, unpack
 from models.images import read_image, to_uint8
-from tests.helpers import NAMES
-from tests.programs import LAMBDAS, SIZES, files_in, one_line
+from models.presets import OperatingPoint
+from tests.fuzz import peak_memory
+from tests.helpers import NAMES, M, N, make
+from tests.programs import LAMBDAS, ROOT, SIZES, files_in, one_line
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,7 @@ def test_the_best_quality_is_the_default_and_epochs_can_be_chosen(ckpts, photogr
         (["--lmbda", "0.0067"], checkpoint.path_for("Hyperprior", 12, LAMBDAS[0], ckpts)),
     ):
         assert codec.main([*common, *extra]) == 0
-        assert codec.read_file(file, None)[1].digest == checkpoint.read_metadata(path)["digest"]
+        assert unpack(file.read_bytes())[0].digest == checkpoint.read_metadata(path)["digest"]
         one = ["--checkpoint", str(path)]
         assert codec.main(["decompress", str(file), str(tmp_path / "a.png"), *one]) == 0
 
@@ -127,3 +133,69 @@ def test_a_broken_checkpoint_beside_the_right_one_does_not_matter(ckpts, compres
     (folder / "epoch_0_lmbda_1.safetensors").write_bytes(b"half")
     arguments = ["decompress", str(compressed / "Factorized.lic"), str(tmp_path / "out.png")]
     assert codec.main([*arguments, "--ckpt_dir", str(tmp_path)]) == 0
+
+
+def saved(root, epoch, lmbda, demonstration, seed=0):
+    """A Hyperprior's checkpoint; returns its path."""
+    model = make("Hyperprior", seed)
+    model.point = OperatingPoint("Hyperprior", lmbda, "low", N, M)
+    path = checkpoint.path_for("Hyperprior", epoch, lmbda, root)
+    checkpoint.save(path, model, config={}, provenance={"demonstration": demonstration})
+    return path
+
+
+def test_what_a_demonstration_trained_is_not_taken_unasked(photographs, tmp_path, capsys):
+    """Of whatever epoch and lambda; and which file was taken is said."""
+    trained = saved(tmp_path, 199, 0.0067, False)
+    shown = saved(tmp_path, 999, 0.0483, True, seed=1)
+    file = tmp_path / "a.lic"
+    words = ["compress", str(photographs / "small.png"), str(file), "--ckpt_dir", str(tmp_path)]
+    for more, path in (([], trained), (["--lmbda", "0.0483"], shown)):
+        assert codec.main([*words, *more]) == 0
+        said = capsys.readouterr().out
+        assert str(path) in said and ("by a demonstration" in said) == (path == shown)
+        back = ["decompress", str(file), str(tmp_path / "a.png"), "--ckpt_dir", str(tmp_path)]
+        assert codec.main(back) == 0
+        assert str(path) in capsys.readouterr().out
+
+
+def test_the_weights_are_found_from_any_folder(photographs, tmp_path):
+    """And they are the study's, though the folder has some of its own."""
+    saved(tmp_path / "ckpts", 999, 0.0483, False)
+    for words in (
+        ("compress", photographs / "small.png", "a.lic"),
+        ("decompress", "a.lic", "a.png"),
+    ):
+        command = [sys.executable, ROOT / "codec.py", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert str(ROOT / "ckpts" / "Hyperprior") in done.stdout
+    assert read_image(tmp_path / "a.png").shape[:2] == SIZES["small.png"]
+
+
+def test_a_file_goes_into_a_pipe_and_comes_out_of_one(ckpts, photographs, tmp_path, capfd):
+    """The line that tells of it does not."""
+    places = ["--ckpt_dir", str(ckpts)]
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    assert codec.main(["compress", str(photographs / "small.png"), str(pipe), *places]) == 0
+    reader.join()
+    out, error = capfd.readouterr()
+    assert out == "" and "bits per pixel" in error
+    writer = threading.Thread(target=lambda: pipe.write_bytes(read[0]), daemon=True)
+    writer.start()
+    assert codec.main(["decompress", str(pipe), str(tmp_path / "a.png"), *places]) == 0
+    writer.join()
+    assert read_image(tmp_path / "a.png").shape[:2] == SIZES["small.png"]
+
+
+def test_info_on_a_sparse_file_of_gigabytes_costs_no_memory(compressed, tmp_path, capsys):
+    file = tmp_path / "sparse.lic"
+    shutil.copy(compressed / "Hyperprior.lic", file)
+    with file.open("r+b") as opened:
+        opened.truncate(3 << 29)
+    before = peak_memory()
+    assert codec.main(["info", str(file)]) == 1
+    one_line(capsys, "longer than it says")
+    assert peak_memory() - before < 64 << 20

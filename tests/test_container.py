@@ -8,15 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.coding import container
 from models.coding.container import (
     MAX_SIDE,
     Header,
     check_pixels,
     pack,
+    read_file,
     read_header,
+    scan_file,
     unpack,
 )
 from models.errors import StreamError
+from tests.fuzz import peak_memory
 
 HEADER = Header("Hyperprior", 0.013, "mse", "0123456789abcdef", 512, 768, ())
 STREAMS = [b"side information", b"", bytes(200)]
@@ -92,6 +96,7 @@ LIES = {
     "endless number": (sealed(BODY[:18] + b"\xff" * 9 + BODY[20:]), "too long"),
     "long side": (sealed(BODY[:18] + b"\x81\x80\x40" + BODY[20:]), "a side has at most"),
     "many streams": (sealed(BODY[:22] + b"\x11" + BODY[23:]), "17 streams"),
+    "more bytes than pixels": (sealed(BODY[:23] + b"\xff" * 4 + b"\x7f" + BODY[24:]), "no image"),
     "cut": (BODY[:-50], "cut short"),
     "cut in the header": (BODY[:15], "cut short"),
     "longer": (BODY + bytes(5), "longer than it says"),
@@ -105,6 +110,51 @@ def test_every_lie_is_answered_in_words(data, message):
     with pytest.raises(StreamError, match=message) as caught:
         unpack(data)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data,message", LIES.values(), ids=LIES.keys())
+def test_a_scanned_file_is_answered_in_the_same_words(data, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(container, "BLOCK", 32)
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(StreamError, match=message):
+        scan_file(path)
+    path.write_bytes(sealed(BODY))
+    assert scan_file(path) == (replace(HEADER, lengths=(16, 0, 200)), len(BODY) + 4)
+
+
+def test_of_a_file_no_more_is_read_than_it_claims(tmp_path):
+    """Sparse files of gigabytes, one that claims them and one that does not."""
+    path = tmp_path / "file"
+    honest = pack(HEADER, STREAMS)
+    path.write_bytes(honest)
+    assert read_file(path, 512 * 768) == (honest, replace(HEADER, lengths=(16, 0, 200)))
+    before = peak_memory()
+    with path.open("r+b") as file:
+        file.truncate(3 << 29)
+    data, _ = read_file(path, 512 * 768)
+    assert len(data) == max(len(honest), 512) + 1
+    with pytest.raises(StreamError, match=f"longer than it says: it should have {len(honest)}"):
+        unpack(data)
+    with pytest.raises(StreamError, match="longer than it says"):
+        scan_file(path)
+    large = replace(HEADER, height=8192, width=8192)
+    claim = pack(large, [b""])[:-5] + bytes([0x80, 0x80, 0x80, 0x80, 6])  # 3 << 29 bytes
+    path.write_bytes(claim)
+    with path.open("r+b") as file:
+        file.truncate(len(claim) + (3 << 29) + 4)
+    with pytest.raises(StreamError, match="max_pixels"):
+        read_file(path, 512 * 768)
+    with pytest.raises(StreamError, match="checksum"):
+        scan_file(path)
+    assert peak_memory() - before < 64 << 20
+
+
+def test_no_file_is_packed_that_cannot_be_unpacked():
+    tiny = replace(HEADER, height=1, width=1)
+    unpack(pack(tiny, [bytes(64 * 64 * 64)]))
+    with pytest.raises(ValueError, match="64 bytes for each padded pixel"):
+        pack(tiny, [bytes(64 * 64 * 64), b"x"])
 
 
 def test_every_prefix_is_refused():

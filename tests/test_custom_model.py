@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import codec
-import models
 import train
 from models import checkpoint
 from models.images import read_image, sample_photographs, write_image
@@ -31,13 +30,12 @@ MODEL, COMPARISON = blocks("python")
 
 
 @pytest.fixture
-def my_model(tmp_path, monkeypatch):
-    """A folder to work in that holds my_model.py; afterwards the registry is as before."""
+def my_model(tmp_path, monkeypatch, registry_restored):
+    """A folder to work in that holds my_model.py."""
     (tmp_path / "my_model.py").write_text(MODEL, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "STUDY", tmp_path / "ckpts")  # as if it were the repository
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(models, "MODELS", dict(models.MODELS))
-    monkeypatch.setattr(models, "_ALIASES", dict(models._ALIASES))
     yield tmp_path
     sys.modules.pop("my_model", None)
 

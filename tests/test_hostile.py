@@ -42,7 +42,8 @@ LIES = {
     "no size": (lambda n: lying(n, height=0), "without pixels"),
     "impossible size": (lambda n: lying(n, height=65535, width=65535), "65535 x 65535 pixels"),
     "thin bomb": (lambda n: lying(n, height=1, width=2**27), f"at most {MAX_SIDE}"),
-    "impossible length": (lambda n: lying(n, lengths=(2**34, 3)), "cut short"),
+    "impossible length": (lambda n: lying(n, lengths=(2**34, 3)), "which no image takes"),
+    "wrong length": (lambda n: lying(n, lengths=(2**14, 3)), "cut short"),
     "no streams": (lambda n: lying(n, count=0, lengths=(), streams=()), "streams, not 0"),
     "odd stream": (
         lambda n: (

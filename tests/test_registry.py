@@ -1,9 +1,13 @@
 """Names of models and the operating points of the study."""
 
+import shutil
+
 import pytest
 
 import models
+from models import checkpoint
 from models.coding.container import read_header
+from models.errors import CheckpointError
 from models.factorized import Factorized
 from models.presets import OPERATING_POINTS, OperatingPoint, operating_point, points, zoo_point
 from tests.helpers import NAMES, M, N, image, make
@@ -35,17 +39,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
         models.build("Hyperprior", 0, 12)
 
 
-@pytest.fixture
-def registry():
-    """The registry, put back afterwards."""
-    before = dict(models.MODELS), dict(models._ALIASES)
-    yield
-    for now, then in zip((models.MODELS, models._ALIASES), before, strict=True):
-        now.clear()
-        now.update(then)
-
-
-def test_a_custom_model_codes_under_its_own_name(registry):
+def test_a_custom_model_codes_under_its_own_name(registry_restored):
     @models.register
     class Mine(Factorized):
         pass
@@ -75,3 +69,37 @@ def test_operating_points():
     for arguments in (("Hyperprior", 9), ("Hyperprior", 1, "vmaf"), ("Mine", 1)):
         with pytest.raises(ValueError):
             zoo_point(*arguments)
+
+
+def test_a_trained_codec_is_loaded_by_its_name(ckpts, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model = models.load("hyperprior", root=ckpts)
+    assert not model.training and model.frozen
+    assert (model.point.lmbda, model.metadata["epoch"]) == (
+        0.0483,
+        12,
+    )  # the best quality, the last
+    assert models.load("ScaleHyperprior", lmbda=0.0483, epoch=3, root=ckpts).metadata["epoch"] == 3
+    study = models.load("Hyperprior", lmbda=0.013)  # from another folder
+    assert study.point == operating_point("Hyperprior", 0.013)
+    x = image(40, 70)
+    assert study.decompress(study.compress(x)).shape == x.shape
+
+
+@pytest.mark.parametrize("words,message", [
+    ({"name": "Nope"}, "Unknown model 'Nope'; choose one of: Factorized"),
+    ({"name": "Factorized", "lmbda": 0.5}, r"with lambda 0.5 \(there are lambda 0.0067, 0.0483\)"),
+    ({"name": "Factorized", "epoch": 4}, "no checkpoint of epoch 4.*train.py --model_name Fact"),
+    ({"name": "Hyperprior", "root": "nowhere"}, "nowhere/Hyperprior holds no checkpoint; train"),
+])  # fmt: skip
+def test_a_codec_that_is_not_there_is_told_in_a_sentence(words, message, ckpts):
+    with pytest.raises(CheckpointError, match=message):
+        models.load(**{"root": ckpts, **words})
+
+
+def test_another_models_checkpoint_under_its_name_is_refused(ckpts, tmp_path):
+    path = checkpoint.path_for("Hyperprior", 1, 0.5, tmp_path)
+    path.parent.mkdir()
+    shutil.copy(checkpoint.find("Factorized", ckpts)[0], path)
+    with pytest.raises(CheckpointError, match="holds a Factorized, not a Hyperprior"):
+        models.load("Hyperprior", root=tmp_path)

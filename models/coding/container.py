@@ -24,6 +24,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.errors import StreamError
 from models.presets import CHANNELS, METRICS
@@ -35,6 +36,10 @@ NAMED = 128
 # A thin image is padded to whole blocks of 64 x 64: its area alone does not bound its cost.
 MAX_SIDE = 1 << 20
 MAX_STREAMS = 16
+LONGEST_HEADER = 512  # bytes; the longest that the format allows is below 250
+# An escaped symbol takes up to 11 bytes, and 256 pixels have some hundred symbols.
+BYTES_PER_PIXEL = 64
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,12 @@ class Header:
 def pack(header: Header, streams: Sequence[bytes]) -> bytes:
     """The complete file. `header.lengths` is taken from the streams.
 
-    ValueError for an image that is too long for the format.
+    ValueError for an image that is too long for the format, or streams that are.
     """
     if max(header.height, header.width) > MAX_SIDE:
         raise ValueError(f"A side of an image may have {MAX_SIDE} pixels at most.")
+    if sum(map(len, streams)) > _most_bytes(header.height, header.width):
+        raise ValueError(f"Streams have at most {BYTES_PER_PIXEL} bytes for each padded pixel.")
     letters = header.model.encode("ascii")
     code = CODES.get(header.model)
     name = bytes([code]) if code else bytes([NAMED + len(letters)]) + letters
@@ -80,17 +87,51 @@ def pack(header: Header, streams: Sequence[bytes]) -> bytes:
 def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     """Header and streams of a complete file. StreamError when anything is wrong with it."""
     header, start = _parse(data)
-    size = start + sum(header.lengths) + 4
-    if len(data) != size:
-        what = "cut short" if len(data) < size else "longer than it says"
-        raise StreamError(f"The file is {what}: it should have {size} bytes.")
-    if zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
-        raise StreamError("The checksum does not match: the file was damaged on its way.")
+    _check_size(len(data), start + sum(header.lengths) + 4)
+    _check_sum(zlib.crc32(memoryview(data)[:-4]), data[-4:])
     streams = []
     for length in header.lengths:
         streams.append(data[start : start + length])
         start += length
     return header, streams
+
+
+def read_file(path: Path, max_pixels: int) -> tuple[bytes, Header]:
+    """A file's bytes, not checked any further, and its header.
+
+    StreamError, before more is read than it claims, for a claim of more than `max_pixels`.
+    """
+    with path.open("rb") as file:
+        data = file.read(LONGEST_HEADER)
+        header, start = _parse(data)
+        check_pixels(header, max_pixels)
+        left = start + sum(header.lengths) + 4 - len(data)
+        return data + file.read(max(left, 0) + 1), header  # one more tells whether it is longer
+
+
+def scan_file(path: Path) -> tuple[Header, int]:
+    """The header and the size in bytes of a complete file, whatever its size; as `unpack`."""
+    with path.open("rb") as file:
+        header, start = _parse(file.read(LONGEST_HEADER))
+        size = start + sum(header.lengths) + 4
+        _check_size(path.stat().st_size, size)
+        file.seek(0)
+        checksum = 0
+        for at in range(0, size - 4, BLOCK):
+            checksum = zlib.crc32(file.read(min(BLOCK, size - 4 - at)), checksum)
+        _check_sum(checksum, file.read())
+    return header, size
+
+
+def _check_size(found: int, expected: int) -> None:
+    if found != expected:
+        what = "cut short" if found < expected else "longer than it says"
+        raise StreamError(f"The file is {what}: it should have {expected} bytes.")
+
+
+def _check_sum(found: int, stored: bytes) -> None:
+    if struct.pack("<I", found) != stored:
+        raise StreamError("The checksum does not match: the file was damaged on its way.")
 
 
 def read_header(data: bytes) -> Header:
@@ -101,6 +142,12 @@ def read_header(data: bytes) -> Header:
 def padded(height: int, width: int, multiple: int) -> tuple[int, int]:
     """Height and width, each rounded up to a multiple."""
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def _most_bytes(height: int, width: int) -> int:
+    """Of the streams of an image."""
+    height, width = padded(height, width, 64)
+    return BYTES_PER_PIXEL * height * width
 
 
 def check_pixels(header: Header, max_pixels: int, multiple: int = 1) -> None:
@@ -145,6 +192,11 @@ def _parse(data: bytes) -> tuple[Header, int]:
     if count > MAX_STREAMS:
         raise StreamError(f"The header claims {count} streams; there are at most {MAX_STREAMS}.")
     lengths = tuple(reader.varint() for _ in range(count))
+    if sum(lengths) > _most_bytes(height, width):
+        raise StreamError(
+            f"The header claims {sum(lengths)} bytes for {height} x {width} pixels, which no image "
+            "takes."
+        )
     lmbda = float(f"{lmbda:.6g}")
     return Header(model, lmbda, METRICS[metric], digest, height, width, lengths), reader.at
 
