@@ -176,7 +176,7 @@ class SOAP(_Mixed):
                 _gram(grad, k) if 1 < d <= group["max_dim"] else None
                 for k, d in enumerate(grad.shape)
             ]
-            state["bases"] = [g if g is None else torch.linalg.eigh(g)[1] for g in state["grams"]]
+            state["bases"] = [g if g is None else _eigenbasis(g) for g in state["grams"]]
             return None
         state["step"] += 1
         step, bases = state["step"], state["bases"]
@@ -198,6 +198,17 @@ def _gram(x: Tensor, mode: int) -> Tensor:
     """(d, d): inner products of the slices of x along `mode`."""
     rows = x.movedim(mode, 0).flatten(1)
     return rows @ rows.t()
+
+
+def _eigenbasis(gram: Tensor) -> Tensor:
+    """Orthonormal eigenvectors, as columns, of a Gram matrix (d, d), of any rank and size.
+
+    In single precision LAPACK gives NaN, or up, where many rows are zero, as those of the dead
+    channels of a trained network are: hence double, a trace of 1 and a ridge below fp32's grain.
+    """
+    scaled = gram.double() / gram.double().trace().clamp(min=1e-300)
+    scaled.diagonal().add_(1e-9)
+    return torch.linalg.eigh(scaled)[1].to(gram.dtype)
 
 
 def _rotate(x: Tensor, bases: list[Tensor | None], back: bool) -> Tensor:
