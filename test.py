@@ -13,10 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 
 from evaluation.bench import measure_points
-from evaluation.choice import CHECKPOINTS, Wanted, choose
+from evaluation.choice import Wanted, choose
 from evaluation.figures import draw
 from evaluation.photographs import dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, Results, compressai_json, means, result_folder, table
+from models import checkpoint
 from models.drivers import choose_device, guarded
 from models.files import write_text
 from models.presets import MAX_PIXELS, METRICS, short
@@ -59,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, metavar="FILE",
         help="this checkpoint: one of train.py's; or, with --quality, one of CompressAI's, for "
         "compressai:ARCH and for our model of the same architecture")  # fmt: skip
-    add("--ckpt_dir", type=Path, default=CHECKPOINTS, metavar="DIR",
+    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="holds <Model>/epoch_<E>_lmbda_<lambda>.safetensors (default: %(default)s)",
         )  # fmt: skip
     add("--import_module", action="append", default=[], metavar="MODULE",

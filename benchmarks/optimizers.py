@@ -18,7 +18,6 @@ from pathlib import Path
 
 import train
 from benchmarks.records import add_outdir, outdir, print_table, write_csv
-from evaluation.choice import CHECKPOINTS
 from evaluation.curves import read_rows
 from models import checkpoint
 from models.errors import UsageError
@@ -96,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return 1
             data |= data_of(Path(place, "ckpts"))
     print_table(rows)
-    study = data <= data_of(CHECKPOINTS)
+    study = data <= data_of(checkpoint.STUDY)
     folder = outdir(parser, options, free=["dataset", "threads"], study=study)
     write_csv(folder / "optimizers.csv", rows)
     return 0

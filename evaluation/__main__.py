@@ -16,11 +16,12 @@ from pathlib import Path
 
 import models
 from evaluation.bench import Measured, measure_points
-from evaluation.choice import CHECKPOINTS, Wanted, choose
+from evaluation.choice import Wanted, choose
 from evaluation.figures import draw
 from evaluation.photographs import open_photographs
 from evaluation.points import Point
 from evaluation.results import OUTPUTS, Results, means, table
+from models import checkpoint
 from models.drivers import choose_device, guarded
 from models.errors import CheckpointError
 from models.presets import short
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("--all", action="store_true", help="all built-in photographs and all lambdas")
-    add("--ckpt_dir", type=Path, default=CHECKPOINTS, metavar="DIR",
+    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
     add("--outdir", type=Path, default=OUTPUTS / "eval", metavar="DIR",
         help="for everything that is written (default: %(default)s)")  # fmt: skip

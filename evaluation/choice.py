@@ -14,7 +14,6 @@ from models.errors import UsageError
 from models.presets import MAX_PIXELS, zoo_point
 
 PREFIX = "compressai:"
-CHECKPOINTS = Path("ckpts")  # the study's
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Wanted:
     epoch_num: int | None = None
     quality: Sequence[int] = ()
     checkpoint: Path | None = None
-    ckpt_dir: Path = CHECKPOINTS
+    ckpt_dir: Path | None = None  # the study's
     metric: str = "mse"
     import_module: Sequence[str] = ()
     device: str = "cpu"
@@ -105,7 +104,8 @@ def _trained(
             f"pass --metric {trained[0]}."
         )
     points = [_trained_point(wanted, path, metadata) for path, metadata in chosen.items()]
-    own = wanted.import_module or wanted.ckpt_dir != CHECKPOINTS
+    study = checkpoint.STUDY.resolve()
+    own = wanted.import_module or (wanted.ckpt_dir or study).resolve() != study
     own = own or any(m["provenance"].get("demonstration") for m in chosen.values())
     return sorted(points, key=lambda point: point.lmbda), not own
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import choice, results
 from evaluation import photographs as photographs_of
+from evaluation import results
 from evaluation.bench import DecoderProcess
 from evaluation.metrics import psnr
 from evaluation.points import TrainedPoint
@@ -155,7 +155,7 @@ def test_results_go_to_statistics_only_for_the_study(monkeypatch, tmp_path, ckpt
     digest = hashlib.sha256((kodak / "a.png").read_bytes()).hexdigest()
     (tmp_path / "list").write_text(f"{digest}  a.png\n")
     monkeypatch.setattr(photographs_of, "KODAK", tmp_path / "list")
-    monkeypatch.setattr(choice, "CHECKPOINTS", ckpts)
+    monkeypatch.setattr(checkpoint, "STUDY", ckpts)
     monkeypatch.setattr(driver, "Results", results_in)
     name, others = "CheckerboardAutogressive", save_checkpoints(tmp_path / "others", NAMES[-1:])
     demonstration = checkpoint.path_for(name, 1, 0.5, ckpts)

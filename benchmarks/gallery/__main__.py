@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.gallery.measure import checkpoints, measure
 from evaluation.photographs import open_photographs
 from evaluation.plots import LOOKS, style_of
+from models import checkpoint
 from models.drivers import Progress, choose_device, guarded
 from models.files import write_text
 from models.presets import short
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder of images, or one image (default: built-in photographs)")  # fmt: skip
     add("--out", type=Path, default=Path("outputs/gallery"), metavar="DIR",
         help="folder of the page (default: %(default)s)")  # fmt: skip
-    add("--ckpt_dir", type=Path, default=Path("ckpts"), metavar="DIR",
+    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
     return made
