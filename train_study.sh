@@ -8,26 +8,24 @@
 #
 #     DATA            folder of training images (required; see docs/datasets.md)
 #     DEVICE          --gpu_id: '' (GPU 0 if there is one), 'cpu', '0 1 2'                   ['']
-#     STEPS           multiplies the number of steps of every stage; 0.01 is a trial           [1]
+#     STEPS           multiplies the number of steps of every stage; 0.001 is a trial          [1]
 #     TIME_PER_STAGE  seconds after which a stage is left for the next call; 0: no limit       [0]
-#     BATCH, PATCH    crops a step and process, and their side                            [16 256]
+#     BATCH, PATCH    crops a step and process, and their side                             [4 256]
 #     PRECISION       bf16 or fp32                       [bf16 where the GPU or CPU computes in it]
 #     CKPTS, RUNS     folders of the checkpoints and of the runs; change both for a trial
 #                                                                                    [ckpts runs]
-#     OPTIONS         more flags for train.py, such as '--compile'                            ['']
+#     OPTIONS         more flags for train.py, such as '--threads 2'                 ['--compile']
 #
-# Order: of every (N, M) the highest lambda first, then fine-tuned to the lower one; transforms
-# are handed on to the next model (--init_ckpt takes every tensor that fits, and widens the
-# transforms of a narrower one).
+# One trunk for each width and kind of prior learns the transforms, at the highest lambda and a
+# constant rate. Every point is a branch: the trunk's weights with the latents rescaled to its
+# lambda, and a rate that cools down. The context models take a Hyperprior's transforms: first
+# their prior alone, on kept latents, then everything.
 #
-#     192, 320   Factorized 0.0483 -> 0.025
-#                   |-> Hyperprior 0.0483 -> 0.025
-#                          |-> Joint 0.0483 -> 0.025
-#                                |-> Checkerboard 0.0483     |-> Checkerboard 0.025
-#     128, 192   Factorized 0.013 -> 0.0067
-#                   |-> Hyperprior 0.013 -> 0.0067
-#     192, 192             |-> Joint 0.013 -> 0.0067
-#                                |-> Checkerboard 0.013      |-> Checkerboard 0.0067
+#     128, 192   trunk Hyperprior --> Hyperprior 0.013 --> Hyperprior 0.0067
+#                  |-> trunk Factorized --> Factorized 0.013 --> Factorized 0.0067
+#     192, 320     |-> trunk Hyperprior --> Hyperprior 0.0483 --> Hyperprior 0.025
+#                        |-> trunk Factorized --> Factorized 0.0483 --> Factorized 0.025
+#     each lambda  Hyperprior --> Joint's prior --> Joint --> Checkerboard's prior --> Checkerboard
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -35,77 +33,98 @@ DATA=${DATA:?is the folder of training images, for example: DATA=data/train bash
 DEVICE=${DEVICE:-}
 STEPS=${STEPS:-1}
 TIME_PER_STAGE=${TIME_PER_STAGE:-0}
-BATCH=${BATCH:-16}
+BATCH=${BATCH:-4}
 PATCH=${PATCH:-256}
 CKPTS=${CKPTS:-ckpts}
 RUNS=${RUNS:-runs}
-OPTIONS=${OPTIONS:-}
-RECORD=
-if [ "$CKPTS" = ckpts ]; then RECORD=--record; fi # the curves of the study itself
+OPTIONS=${OPTIONS---compile}
 if [ -z "${PRECISION:-}" ]; then
     has_bf16=$(DEVICE=$DEVICE python -c 'import os, torch
 gpu = os.environ["DEVICE"] != "cpu" and torch.cuda.is_available()
 print(gpu or torch.cpu._is_avx512_bf16_supported())')
     if [ "$has_bf16" = True ]; then PRECISION=bf16; else PRECISION=fp32; fi
 fi
+# A CPU spends a quarter of a step on getting memory and giving it back, unless it keeps it.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
+export MALLOC_MMAP_MAX_=${MALLOC_MMAP_MAX_-0} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_-99999999999}
 
+F=Factorized H=Hyperprior
 J=JointAutoregressiveHierarchicalPriors
 C=CheckerboardAutogressive
+TRUNK=0.0483 # lambda of the trunks
 
-final() { # final MODEL LAMBDA: the path of the checkpoint that a stage ends with
-    case $1 in "$J" | "$C") echo "$CKPTS/$1/epoch_249_lmbda_$2.safetensors" ;;
-    *) echo "$CKPTS/$1/epoch_199_lmbda_$2.safetensors" ;; esac
-}
+epochs() { case $1 in "$J" | "$C") echo 250 ;; *) echo 200 ;; esac; }
 
-# stage MODEL LAMBDA PARENT STEPS LR: train one checkpoint; PARENT is a checkpoint or 'none'.
-# STEPS is divided evenly among the 200 or 250 epochs of the model, at least one step in each.
+# final FOLDER MODEL LAMBDA: the checkpoint that a stage ends with.
+final() { echo "$1/$2/epoch_$(($(epochs "$2") - 1))_lmbda_$3.safetensors"; }
+
+# stage FOLDER MODEL LAMBDA PARENT STEPS LR FLAGS...: train one checkpoint into FOLDER.
+# PARENT is a checkpoint or 'none'. STEPS is divided evenly among the 200 or 250 epochs of the
+# model, at least one step in each.
 stage() {
-    local model=$1 lmbda=$2 parent=$3 steps=$4 lr=$5 epochs=200 per_epoch init=()
-    case $model in "$J" | "$C") epochs=250 ;; esac
-    if [ -e "$(final "$model" "$lmbda")" ]; then
-        echo "== $model $lmbda: done"
+    local folder=$1 model=$2 lmbda=$3 parent=$4 steps=$5 lr=$6 per_epoch init=()
+    if [ -e "$(final "$folder" "$model" "$lmbda")" ]; then
+        echo "== $folder $model $lmbda: done"
         return
     fi
     if [ "$parent" != none ]; then
         if [ ! -e "$parent" ]; then
-            echo "== $model $lmbda: waits for $parent"
+            echo "== $folder $model $lmbda: waits for $parent"
             return
         fi
         init=(--init_ckpt "$parent")
     fi
-    per_epoch=$(awk "BEGIN { n = int($steps * $STEPS / $epochs + 0.5); print n < 1 ? 1 : n }")
-    echo "== $model $lmbda: $((per_epoch * epochs)) steps, from ${parent}"
-    # shellcheck disable=SC2086  # OPTIONS is several words, RECORD may be none
+    per_epoch=$(awk "BEGIN { n = int($steps * $STEPS / $(epochs "$model") + 0.5); print n < 1 ? 1 : n }")
+    echo "== $folder $model $lmbda: $per_epoch steps in each of $(epochs "$model") epochs, from $parent"
+    # shellcheck disable=SC2086  # OPTIONS is several words
     python train.py --model_name "$model" --lmbda "$lmbda" --dataset "$DATA" --gpu_id "$DEVICE" \
-        --epoch "$epochs" --steps_per_epoch "$per_epoch" --batch_size "$BATCH" \
-        --patch_size "$PATCH" --precision "$PRECISION" \
-        --optimizer muon --lr "$lr" --scheduler cosine --warmup 50 --clip 1 --ema 0.999 \
-        --ste_fraction 0.1 --val_time 5 --check_time 20 --time_limit "$TIME_PER_STAGE" \
-        --ckpts "$CKPTS" --runs "$RUNS" --exp_version "study_lmbda_$lmbda" --resume $RECORD \
-        ${init[@]+"${init[@]}"} $OPTIONS
+        --epoch "$(epochs "$model")" --steps_per_epoch "$per_epoch" --batch_size "$BATCH" \
+        --patch_size "$PATCH" --precision "$PRECISION" --optimizer muon --lr "$lr" --clip 1 \
+        --warmup 50 --val_time 10 --check_time 20 --time_limit "$TIME_PER_STAGE" \
+        --ckpts "$folder" --runs "$RUNS" --exp_version "$(basename "$folder")_$lmbda" --resume \
+        ${init[@]+"${init[@]}"} "${@:7}" $OPTIONS
+}
+
+# trunk N M MODEL PARENT STEPS
+trunk() {
+    stage "$CKPTS/trunks/$1_$2" "$3" $TRUNK "$4" "$5" 5e-4 --N "$1" --M "$2" --rest_lr 2e-4 \
+        --scheduler constant --ema 0.998
+}
+
+# branch MODEL LAMBDA PARENT STEPS LR: a point, everything trained.
+branch() {
+    local record=()
+    if [ "$CKPTS" = ckpts ]; then record=(--record); fi # the curves of the study itself
+    stage "$CKPTS" "$1" "$2" "$3" "$4" "$5" --rest_lr 2e-4 \
+        --scheduler cosine --ema 0.99 --ste_fraction 0.1 ${record[@]+"${record[@]}"}
+}
+
+# prior MODEL LAMBDA PARENT STEPS: the prior of a context model on fixed transforms.
+prior() {
+    stage "$CKPTS/priors" "$1" "$2" "$3" "$4" 1e-3 --fixed g_a g_s \
+        --scheduler cosine --ema 0.99 --ste_fraction 0.1
 }
 
 # A failed stage ends the plan with its message; Ctrl-C ends it too, with the state saved.
-SCRATCH=60000 HANDED=40000 TUNED=20000
+low=$CKPTS/trunks/128_192 high=$CKPTS/trunks/192_320
 
-# N, M = 192, 320
-stage Factorized 0.0483 none                          $SCRATCH 1e-3
-stage Hyperprior 0.0483 "$(final Factorized 0.0483)"  $HANDED  1e-3
-stage "$J"       0.0483 "$(final Hyperprior 0.0483)"  $HANDED  1e-3
-stage "$C"       0.0483 "$(final "$J" 0.0483)"        $TUNED   5e-4
-stage Factorized 0.025  "$(final Factorized 0.0483)"  $TUNED   5e-4
-stage Hyperprior 0.025  "$(final Hyperprior 0.0483)"  $TUNED   5e-4
-stage "$J"       0.025  "$(final "$J" 0.0483)"        $TUNED   5e-4
-stage "$C"       0.025  "$(final "$J" 0.025)"         $TUNED   5e-4
+trunk 128 192 $H none 90000
+trunk 192 320 $H "$(final "$low" $H $TRUNK)" 45000
+trunk 128 192 $F "$(final "$low" $H $TRUNK)" 25000
+trunk 192 320 $F "$(final "$high" $H $TRUNK)" 12000
 
-# N, M = 128, 192
-stage Factorized 0.013  none                          $SCRATCH 1e-3
-stage Hyperprior 0.013  "$(final Factorized 0.013)"   $HANDED  1e-3
-stage Factorized 0.0067 "$(final Factorized 0.013)"   $TUNED   5e-4
-stage Hyperprior 0.0067 "$(final Hyperprior 0.013)"   $TUNED   5e-4
+for model in $H $F; do
+    case $model in "$H") low_trunk=$(final "$low" $H $TRUNK) high_trunk=$(final "$high" $H $TRUNK) ;;
+    *) low_trunk=$(final "$low" $F $TRUNK) high_trunk=$(final "$high" $F $TRUNK) ;; esac
+    branch $model 0.013 "$low_trunk" 6000 5e-4
+    branch $model 0.0067 "$(final "$CKPTS" $model 0.013)" 3000 3e-4
+    branch $model 0.0483 "$high_trunk" 5000 5e-4
+    branch $model 0.025 "$(final "$CKPTS" $model 0.0483)" 3000 3e-4
+done
 
-# N, M = 192, 192
-stage "$J"       0.013  "$(final Hyperprior 0.013)"   $HANDED  1e-3
-stage "$C"       0.013  "$(final "$J" 0.013)"         $TUNED   5e-4
-stage "$J"       0.0067 "$(final "$J" 0.013)"         $TUNED   5e-4
-stage "$C"       0.0067 "$(final "$J" 0.0067)"        $TUNED   5e-4
+for lmbda in 0.013 0.0067 0.0483 0.025; do
+    prior $J $lmbda "$(final "$CKPTS" $H $lmbda)" 4000
+    branch $J $lmbda "$(final "$CKPTS/priors" $J $lmbda)" 3000 3e-4
+    prior $C $lmbda "$(final "$CKPTS" $J $lmbda)" 4000
+    branch $C $lmbda "$(final "$CKPTS/priors" $C $lmbda)" 1500 2e-4
+done

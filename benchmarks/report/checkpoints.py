@@ -32,12 +32,12 @@ def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
     "parent" is the run_id of the run before it, "checkpoint" whether its own weights are there.
     """
     runs: dict[str, dict] = {}
-    for path in sorted(root.glob("*/epoch_*.safetensors")):
+    for path in sorted(root.rglob("epoch_*.safetensors")):
         lineage = ancestors(path)
         for k, run in reversed(list(enumerate(lineage))):
             parent = lineage[k + 1]["run_id"] if k + 1 < len(lineage) else None
             found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
             found["checkpoint"] = found["checkpoint"] or (
-                k == 0 and f"{path.parent.name}/{path.name}"
+                k == 0 and path.relative_to(root).as_posix()
             )
     return [{name: str(run.get(name) or "") for name in RUN_COLUMNS} for run in runs.values()]

