@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from models.base import Codec, pad
 from models.images import to_tensor, to_uint8, write_image
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, M, N, image, make
+from tests.programs import read_csv
 from training import latents
 from training.data import ImageSet, Source
 from training.inheritance import fix
@@ -171,8 +171,7 @@ def test_steps_on_kept_latents_do_without_the_transforms(run, name, monkeypatch,
     assert "Kept the latents of 3 images" in capsys.readouterr().out
     parts = changed(run, name)
     assert "entropy_bottleneck" in parts and not parts & {"g_a", "g_s"}
-    with (run.folder / f"runs/{name}/a/curve.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(run.folder / f"runs/{name}/a/curve.csv")
     assert len(rows) == 4 and not any(row["psnr"] for row in rows)
     assert all(row["loss"] == row["bpp"] for row in rows)
     # Validation is that of every other run: rate and distortion of the held-out images.

@@ -1,0 +1,125 @@
+"""Several processes that train together, and signals to one or all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.programs import ROOT
+from tests.training.runs import STEPS, rows, start_program, state
+
+
+def test_two_processes_give_the_curve_of_one_with_twice_the_batch(run):
+    """Exactly, but for the order of summation, with rounding; closely with noise, since each
+    process draws its own. Once started by torchrun, once by --gpu_id."""
+    options = ("--ste_fraction", "0", "--clip", "0", "--overwrite")
+    one, two = ("--batch_size", "4"), ("--batch_size", "2")
+
+    words = ("--quantization", "round", *options)
+    assert run(*words, *one, "--exp_version", "one") == 0
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+        *("train.py", *run.flags, *words, *two, "--exp_version", "two"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Finished") == 1  # one process writes
+    assert "deprecated" not in done.stderr
+    assert_same_curve(rows(run.folder, "one"), rows(run.folder, "two"), 1e-4)
+
+    assert run(*options, *one, "--exp_version", "one_noise") == 0
+    assert run(*options, *two, "--gpu_id", "cpu cpu", "--exp_version", "two_noise") == 0
+    assert_same_curve(rows(run.folder, "one_noise"), rows(run.folder, "two_noise"), 0.02)
+
+
+def assert_same_curve(one: list[dict], two: list[dict], tolerance: float) -> None:
+    assert len(one) == len(two) == STEPS // 2
+    for a, b in zip(one, two, strict=True):
+        assert a["images"] == b["images"]
+        for column in ("loss", "bpp", "psnr", "val_loss"):
+            if a[column]:
+                assert float(a[column]) == pytest.approx(float(b[column]), rel=tolerance)
+
+
+@pytest.mark.parametrize("gpu_id", ["cpu", "cpu cpu"])
+def test_ctrl_c_saves_and_exits_with_130(run, gpu_id):
+    process = training(run, "--gpu_id", gpu_id)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert "to go on, repeat the command with --resume" in out and err == ""
+    assert state(run.folder, "c")["step"] >= 5
+
+
+def test_processes_stop_together_when_one_cannot_start(run, capfd):
+    assert run("--exp_version", "a") == 0
+    assert run("--exp_version", "a", "--gpu_id", "cpu cpu") == 1
+    error = capfd.readouterr().err
+    assert error.count("holds another run") == 1 and error.count("\n") == 1
+    assert run("--dataset", str(run.folder / "nowhere"), "--gpu_id", "cpu cpu") == 1
+    error = capfd.readouterr().err
+    assert "nowhere" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_stops_the_others(run, rank):
+    process = training(run, "--gpu_id", "cpu cpu")
+    os.kill(started_by(process)[rank], signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGKILL
+    assert err.startswith("train.py: ") and err.count("\n") == 1
+    if rank == 1:  # the first process is there to save
+        assert state(run.folder, "c")["step"] >= 4
+
+
+def test_a_second_ctrl_c_ends_processes_that_hang(run):
+    process = training(run, "--gpu_id", "cpu cpu")
+    children = started_by(process)
+    os.kill(children[1], signal.SIGSTOP)  # the first then waits for it in the middle of a step
+    os.killpg(process.pid, signal.SIGINT)
+    while not has(children[1], "ShdPnd", signal.SIGTERM):  # passed on to it
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "train.py: interrupted; --resume goes on from the last saved state.\n"
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_ctrl_c_while_the_processes_start_is_one_line(run):
+    words = [*run.flags, "--gpu_id", "cpu cpu"]
+    process = start_program(words)
+    while len(started_by(process)) < 2 or has(process.pid, "SigIgn", signal.SIGINT):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "train.py: interrupted; --resume goes on from the last saved state.\n"
+
+
+def training(run, *extra: str) -> subprocess.Popen:
+    """train.py in a session of its own, in its second epoch of very many."""
+    process = start_program([*run.flags, "--exp_version", "c", "--epoch", "20000", *extra])
+    for line in process.stdout:
+        if line.startswith("epoch 1 "):
+            break
+    return process
+
+
+def started_by(process: subprocess.Popen) -> list[int]:
+    """The ids of the processes that train, the first one first."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+def has(pid: int, mask: str, number: int) -> bool:
+    """Whether a signal is in one of the masks that Linux tells of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (value,) = re.findall(rf"^{mask}:\s*(\w+)$", status, re.MULTILINE)
+    return bool(int(value, 16) >> (number - 1) & 1)

@@ -1,0 +1,178 @@
+"""Runs that are interrupted, or meet trouble, and go on."""
+
+from __future__ import annotations
+
+import errno
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from models import checkpoint
+from tests.programs import ROOT
+from tests.training.runs import STEPS, assert_same_weights, rows, state
+from training.crops import RandomCrops
+
+# Interrupted runs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "soap"])
+def test_time_limit_and_resume_end_with_the_same_weights(run, optimizer, capsys):
+    run.flags += ["--optimizer", optimizer]
+    words = ("--optimizer", optimizer)
+    assert run("--exp_version", "whole", *words) == 0
+    cut = ("--exp_version", "cut", "--overwrite", *words)
+    assert run(*cut, "--time_limit", "1e-9") == 0
+    assert "time is up after step 1 of 8" in capsys.readouterr().out
+    assert state(run.folder, "cut")["step"] == 1
+    assert run(*cut, "--time_limit", "1e-9", "--resume") == 0
+    assert run(*cut, "--resume") == 0
+    assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
+    whole, pieces = rows(run.folder, "whole"), rows(run.folder, "cut")
+    for a, b in zip(whole, pieces, strict=True):
+        assert {**a, "seconds": ""} == {**b, "seconds": ""}
+    # Finished: resuming once more changes nothing.
+    before = checkpoint.find("Factorized", run.folder / "ckpts")[0].read_bytes()
+    assert run(*cut, "--resume") == 0
+    assert checkpoint.find("Factorized", run.folder / "ckpts")[0].read_bytes() == before
+
+
+def test_resume_without_a_state_starts_and_without_a_name_finds(run, capsys):
+    assert run("--exp_version", "new", "--resume", "--time_limit", "1e-9") == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+    assert run("--resume") == 0
+    assert "Resuming after step 1" in capsys.readouterr().out
+    assert run("--resume", "--lmbda", "0.0067") == 1
+    assert "--lmbda was 0.013, is now 0.0067" in capsys.readouterr().err
+    assert run("--resume", "--exp_version", "new", "--seed", "5") == 1
+    assert "--seed was 0, is now 5" in capsys.readouterr().err
+
+
+def test_kill_9_at_any_moment_leaves_whole_files(run):
+    """Killed again and again, each time a little later; then the same as uninterrupted."""
+    assert run("--exp_version", "whole", "--check_time", "1") == 0
+    words = [*run.flags, "--exp_version", "cut", "--check_time", "1", "--overwrite", "--resume"]
+    command = [sys.executable, "train.py", *words, "--save_minutes", "0"]
+    folder = run.folder / "runs/Factorized/cut"
+    rng = random.Random(5)
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:  # until it trains
+            if line.startswith(("Run:", "Resuming")):
+                break
+        time.sleep(rng.uniform(0.0, 0.4))
+        process.kill()
+        process.communicate()
+        if (folder / "state.pt").exists():
+            assert 1 <= state(run.folder, "cut")["step"] <= STEPS
+        for path in (run.folder / "ckpts").rglob("*.safetensors"):
+            checkpoint.load(path)
+    assert run("--exp_version", "cut", "--check_time", "1", "--overwrite", "--resume") == 0
+    assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
+    assert not list(folder.glob(".*.tmp"))
+
+
+# Trouble ------------------------------------------------------------------------------------------
+
+
+def poisoned(monkeypatch, steps: range) -> None:
+    batch = RandomCrops.batch
+
+    def with_nan(self, step, *rest):
+        return batch(self, step, *rest) * (float("nan") if step in steps else 1)
+
+    monkeypatch.setattr(RandomCrops, "batch", with_nan)
+
+
+def test_a_step_that_is_not_finite_is_skipped(run, monkeypatch, capsys):
+    poisoned(monkeypatch, range(2, 4))
+    assert run("--exp_version", "a") == 0
+    out = capsys.readouterr().out
+    assert "step 2: the loss (nan)" in out and "2 in a row" in out
+    assert all(torch.isfinite(v).all() for v in state(run.folder, "a")["model"].values())
+
+
+def test_many_of_them_stop_the_run_and_say_where(run, monkeypatch, capsys):
+    poisoned(monkeypatch, range(3, 99))
+    assert run("--exp_version", "a", "--max_skips", "3") == 1
+    assert "3 steps in a row up to step 5" in capsys.readouterr().out
+    kept = state(run.folder, "a")
+    assert kept["step"] == 6
+    assert all(torch.isfinite(v).all() for v in kept["model"].values())
+
+
+def test_a_failing_worker_stops_with_the_state_saved(run, monkeypatch, capsys):
+    assert run("--exp_version", "whole") == 0
+    batch = RandomCrops.batch
+
+    def failing(self, step, *rest):
+        if step == 5:
+            raise OSError("the disk with the images is gone")
+        return batch(self, step, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RandomCrops, "batch", failing)
+        assert run("--exp_version", "cut", "--overwrite") == 1
+    assert "No crops for step 5: the disk with the images is gone" in capsys.readouterr().err
+    assert state(run.folder, "cut")["step"] == 5
+    assert run("--exp_version", "cut", "--overwrite", "--resume") == 0
+    assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def no_room(*args, **kwargs):
+        raise full
+
+    assert run("--exp_version", "a", "--time_limit", "1e-9") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", no_room)
+        assert run("--exp_version", "a", "--resume", "--time_limit", "1e-9") == 1
+        out = capsys.readouterr().out
+        assert "No space left on device" in out and "make room" in out
+        assert "The state of step 1 is saved" in out
+    assert state(run.folder, "a")["step"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", no_room)
+        assert run("--exp_version", "a", "--resume") == 1
+        error = capsys.readouterr().err
+        assert f"The state of step {STEPS} is saved; put it right and repeat" in error
+    assert state(run.folder, "a")["step"] == STEPS
+    assert run("--exp_version", "a", "--resume") == 0
+    assert len(checkpoint.find("Factorized", run.folder / "ckpts")) == 1
+
+
+def test_on_a_full_disk_nothing_is_said_to_be_saved(run, monkeypatch, capsys):
+    def no_room(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", no_room)
+    monkeypatch.setattr(checkpoint, "save", no_room)
+    assert run("--exp_version", "a") == 1
+    said = capsys.readouterr()
+    assert "No state is saved" in said.out and "No state is saved" in said.err
+    assert " is saved" not in (said.out + said.err).replace("No state is saved", "")
+
+
+def test_a_damaged_state_is_refused(run, capsys):
+    assert run("--exp_version", "a", "--time_limit", "1e-9") == 0
+    path = run.folder / "runs/Factorized/a/state.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert run("--exp_version", "a", "--resume") == 1
+    assert "state.pt cannot be read" in capsys.readouterr().err
+
+
+def test_an_unreadable_image_among_many_is_skipped(run, photographs, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for path in photographs.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.png").write_bytes(b"no image")
+    assert run("--dataset", str(folder), "--epoch", "1") == 0
+    assert "broken.png" in capsys.readouterr().out
+    assert run("--dataset", str(tmp_path / "nowhere")) == 1
+    assert "nowhere" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+"""train.py as a user meets it: what a run leaves, and that it overwrites nothing."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import models
+import train
+from models import checkpoint
+from tests.programs import load_test_program, read_csv
+from tests.training.runs import STEPS, rows, state
+from training import feed
+from training.run import Run
+from training.settings import resolve
+
+# A run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_checkpoint_curve_log_and_state(run, capsys):
+    assert run("--exp_version", "a", "--check_time", "1") == 0
+    out = capsys.readouterr().out
+    assert "images/s" in out and "dB" in out and "left 0:00:" in out
+    path = checkpoint.path_for("Factorized", 1, 0.013, run.folder / "ckpts")
+    assert list(path.parent.glob("*")) == [path]  # the intermediate one is gone
+    model = checkpoint.load(path)
+    assert model.frozen and (model.N, model.M) == (8, 12)
+    told = model.metadata["provenance"]
+    assert told["steps"] == STEPS and told["images_seen"] == 2 * STEPS and told["images"] == 5
+    assert told["seed"] == 0 and told["parent"] is None and told["hours"] > 0
+    assert model.metadata["config"]["optimizer"] == "muon"
+    assert str(run.folder).encode() not in path.read_bytes()
+    curve = rows(run.folder, "a")
+    assert [int(row["step"]) for row in curve] == [2, 4, 6, 8]
+    assert [bool(row["val_loss"]) for row in curve] == [False, True, False, True]
+    assert float(curve[-1]["loss"]) < float(curve[0]["loss"])
+    assert "Finished" in (run.folder / "runs/Factorized/a/train.log").read_text()
+    # What is saved is the average of the weights.
+    averaged = state(run.folder, "a")["averaged"]["g_a.0.weight"]
+    assert torch.equal(model.state_dict()["g_a.0.weight"], averaged.half().float())
+
+
+def test_validation_comes_every_val_time_epochs_and_at_the_end(run):
+    words = ("--epoch", "5", "--steps_per_epoch", "2", "--val_time", "2")
+    assert run("--exp_version", "a", *words) == 0
+    curve = rows(run.folder, "a")
+    assert [bool(row["val_loss"]) for row in curve] == [False, True, False, True, True]
+    assert run("--exp_version", "b", "--val_time", "0") == 1
+
+
+@pytest.mark.parametrize("name", list(models.MODELS))
+def test_every_model_trains(name, run):
+    words = ("--model_name", name, "--patch_size", "64", "--epoch", "1", "--batch_size", "1")
+    assert run(*words, "--steps_per_epoch", "2", "--precision", "bf16", "--seed", "3") == 0
+    assert len(checkpoint.find(name, run.folder / "ckpts")) == 1
+
+
+def test_without_data_it_is_a_demonstration(tmp_path, capsys):
+    words = f"--model_name Hyperprior --code_rate low --N 8 --M 12 --epoch 1 --steps_per_epoch 2 \
+        --batch_size 1 --gpu_id cpu --no_tensorboard --runs {tmp_path}/r --ckpts {tmp_path}/c"
+    assert train.main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert "DEMONSTRATION" in out and "NOT the training" in out and "sample photographs" in out
+    (path,) = checkpoint.find("Hyperprior", tmp_path / "c")
+    assert path.name == "epoch_0_lmbda_0.0067.safetensors"
+    assert checkpoint.read_metadata(path)["provenance"]["demonstration"]
+
+
+def test_checkpoints_lie_with_the_run_and_the_command_that_tests_them_is_told(run, capsys):
+    words = [word for word in run.flags if word not in ("--ckpts", f"{run.folder}/ckpts")]
+    assert train.main([*words, "--exp_version", "a"]) == 0
+    (path,) = checkpoint.find("Factorized", run.folder / "runs/Factorized/a/ckpts")
+    told = capsys.readouterr().out.splitlines()[-1]
+    command = shlex.split(told.partition("To test it: python test.py ")[2])
+    assert str(path) in command
+    images = ["--dataset_path", words[words.index("--dataset") + 1], "--device", "cpu"]
+    assert load_test_program().main([*command, *images, "--outdir", str(run.folder)]) == 0
+    assert read_csv(run.folder / "Factorized.csv")[0]["lmbda"] == "0.013"
+
+
+def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
+    assert run("--exp_version", "parent") == 0
+    (parent,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    words = ("--model_name", "Hyperprior", "--patch_size", "64", "--steps_per_epoch", "1")
+    assert run(*words, "--init_ckpt", str(parent), "--lr", "1e-9") == 0
+    out = capsys.readouterr().out
+    assert "Took 28 of" in out and "Left at random:" in out and "h_a.0.weight" in out
+    assert "Not taken from it: entropy_bottleneck.biases.0" in out
+    (path,) = checkpoint.find("Hyperprior", run.folder / "ckpts")
+    child = checkpoint.load(path)
+    weight = checkpoint.load(parent).state_dict()["g_a.0.weight"]
+    assert torch.allclose(child.state_dict()["g_a.0.weight"], weight, atol=1e-6)
+    told = child.metadata["provenance"]
+    assert told["parent"] == child.metadata["config"]["init_ckpt"] == parent.name
+    assert str(run.folder).encode() not in path.read_bytes()  # nothing of the machine's folders
+    (before,) = told["ancestors"]
+    assert before["run_id"] == checkpoint.read_metadata(parent)["provenance"]["run_id"]
+    assert (before["model"], before["steps"], before["patch_size"]) == ("Factorized", STEPS, 32)
+    assert run("--init_ckpt", str(run.folder / "none.safetensors")) == 1
+    assert "There is no checkpoint" in capsys.readouterr().err
+
+
+def test_fixed_parts_stay_as_they_are(run, capsys):
+    assert run("--exp_version", "parent") == 0
+    (path,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    words = ("--init_ckpt", str(path), "--overwrite", "--fixed", "g_a")
+    before = checkpoint.load(path).state_dict()
+    assert run("--exp_version", "child", *words) == 0
+    after = checkpoint.load(path).state_dict()
+    same = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert {name for name in before if name.startswith("g_a")} <= same
+    assert "g_s.0.weight" not in same and "entropy_bottleneck.biases.0" not in same
+    assert run("--exp_version", "other", *words[:-1], "g_b") == 1
+    assert "--fixed g_b: Factorized has g_a, g_s" in capsys.readouterr().err
+
+
+def test_curve_is_recorded_and_tensorboard_written_when_asked(run, monkeypatch):
+    monkeypatch.chdir(run.folder)
+    words = [word for word in run.flags if word != "--no_tensorboard"]
+    assert train.main([*words, "--record", "--exp_version", "b"]) == 0
+    recorded = run.folder / "statistics/training/Factorized_lmbda_0.013.csv"
+    assert recorded.read_text() == (run.folder / "runs/Factorized/b/curve.csv").read_text()
+    assert list((run.folder / "runs/Factorized/b/tensorboard").glob("events*"))
+
+
+def test_tensorboard_keeps_every_point_of_a_resumed_run(run):
+    words = [*(word for word in run.flags if word != "--no_tensorboard"), "--exp_version", "a"]
+    for _ in range(3):
+        assert train.main([*words, "--log_every", "1", "--resume", "--time_limit", "1e-9"]) == 0
+    events = EventAccumulator(str(run.folder / "runs/Factorized/a/tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == [1, 2, 3]
+
+
+def test_missing_tensorboard_is_one_line(run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    words = [word for word in run.flags if word != "--no_tensorboard"]
+    assert train.main([*words, "--steps_per_epoch", "1", "--epoch", "1"]) == 0
+    assert "TensorBoard is not installed" in capsys.readouterr().out
+
+
+def test_validation_images_are_never_trained_on(run):
+    words = [*run.flags, "--patch_size", "32"]
+    data = feed.open_data(resolve(train.parser().parse_args(words)))
+    assert len(data.crops.images) == 5 and len(data.held_out) == 1
+    assert data.held_out[0].shape == (3, 96, 96)
+
+
+# Runs do not overwrite each other ---------------------------------------------------------------
+
+
+def test_versions_are_numbered_or_refused(run, capsys):
+    assert run() == 0 and run() == 0
+    assert sorted(p.name for p in (run.folder / "runs/Factorized").iterdir()) == ["run_0", "run_1"]
+    capsys.readouterr()
+    assert run("--exp_version", "run_1") == 1
+    error = capsys.readouterr().err
+    assert "--resume" in error and "another --exp_version" in error
+
+
+def test_checkpoint_of_another_run_is_kept_unless_told(run, capsys):
+    path = checkpoint.path_for("Factorized", 1, 0.013, run.folder / "ckpts")
+    assert run("--exp_version", "a") == 0
+    first = path.read_bytes()
+    assert run("--exp_version", "b", "--seed", "1") == 0
+    assert path.read_bytes() == first
+    assert "holds that of another run" in capsys.readouterr().out
+    (beside,) = checkpoint.find("Factorized", run.folder / "runs/Factorized/b/ckpts")
+    assert checkpoint.read_metadata(beside)["provenance"]["seed"] == 1
+    assert run("--exp_version", "c", "--seed", "2", "--overwrite") == 0
+    assert checkpoint.read_metadata(path)["provenance"]["seed"] == 2
+
+
+def test_a_folder_in_use_is_refused(run, capsys):
+    with Run(run.folder / "runs/Factorized/a"):
+        assert run("--exp_version", "a", "--resume") == 1
+    assert "Another process is training" in capsys.readouterr().err
+    assert run("--exp_version", "a", "--resume") == 0
