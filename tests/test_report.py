@@ -252,9 +252,6 @@ def test_the_status_follows_the_checkpoints(statistics):
     statistics("training_runs", [*trained(20_000), *trained(400)[:2]])
     assert study.status().startswith("**Complete.** 16 of the 16")
     assert "18 runs" in study.status() and "9.0 hours in all, on: a CPU" in study.status()
-    statistics("checkpoints", trained(100))
-    assert study.status().startswith("**Preliminary.**")
-    assert "16 of them had fewer than 20,000 steps" in study.status()
 
 
 def test_the_sentences_take_their_numbers_from_the_csvs(statistics):

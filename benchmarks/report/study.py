@@ -93,7 +93,7 @@ def status() -> str:
         f"{_on(facts, ' on {images} images each')}."
     ]
     if absent:
-        lines.append(f"Not trained yet: {', '.join(absent)}; training of the others goes on.")
+        lines.append(f"Not trained yet: {', '.join(absent)}.")
     if facts["trained"] != "0":
         lines.append(
             f"Training took {facts['runs']} runs, the last of a checkpoint {facts['least']} to "
