@@ -33,6 +33,7 @@ from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.layers import (
     MaskedConv2d,
+    Mode,
     Quantised,
     analysis_transform,
     checkerboard_mask,
@@ -62,7 +63,7 @@ class CheckerboardAutogressive(HierarchicalCodec):
         self.context_prediction = MaskedConv2d(M, 2 * M, checkerboard_mask())
         self.entropy_bottleneck = NonParametricDensity(N)
 
-    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         """Two passes, as in coding: the anchors' means come from the hyperprior alone, the
         anchors rounded around them are what the non-anchors see. Noise needs no means, so
         in training one pass gives the same numbers as two.

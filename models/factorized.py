@@ -18,7 +18,7 @@ from models.base import Codec
 from models.coding.priors import code_factorized
 from models.entropy.density import NonParametricDensity
 from models.entropy.tables import density_tables
-from models.layers import analysis_transform, synthesis_transform
+from models.layers import Mode, analysis_transform, synthesis_transform
 
 
 class Factorized(Codec):
@@ -30,7 +30,7 @@ class Factorized(Codec):
         self.g_s = synthesis_transform(N, M)
         self.entropy_bottleneck = NonParametricDensity(M)
 
-    def likelihoods(self, latents: dict, mode: str) -> tuple[Tensor, dict]:
+    def likelihoods(self, latents: dict, mode: Mode) -> tuple[Tensor, dict]:
         y_hat, y_likelihoods = self.entropy_bottleneck(latents["y"], mode)
         return y_hat, {"y": y_likelihoods}
 

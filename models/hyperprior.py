@@ -26,6 +26,7 @@ from models.coding.priors import code_gaussian
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.layers import (
+    Mode,
     Quantised,
     analysis_transform,
     hyper_analysis,
@@ -51,7 +52,7 @@ class Hyperprior(HierarchicalCodec):
     def latents(self, y: Tensor) -> dict[str, Tensor]:
         return {"y": y, "z": self.h_a(y.abs())}
 
-    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         scales = self.h_s(z_hat)
         quantised = Quantised(y, mode)
         return quantised.hat(), gaussian_likelihood(quantised.measured(), scales)

@@ -33,6 +33,7 @@ from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.layers import (
     MaskedConv2d,
+    Mode,
     Quantised,
     analysis_transform,
     causal_mask,
@@ -61,7 +62,7 @@ class JointAutoregressiveHierarchicalPriors(HierarchicalCodec):
         self.context_prediction = MaskedConv2d(M, 2 * M, causal_mask())
         self.entropy_bottleneck = NonParametricDensity(N)
 
-    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         """With rounding, the context sees round(y): one pass over the whole latent cannot know
         the means that the coding path rounds around. CompressAI does the same.
         """
@@ -69,7 +70,8 @@ class JointAutoregressiveHierarchicalPriors(HierarchicalCodec):
         quantised = Quantised(y, mode)
         y_hat = quantised.hat()
         scales, means = self.parameters_given(psi, y_hat)
-        if mode == "ste":  # as in coding: the context sees latents rounded around their means
+        if mode not in ("noise", "round"):
+            # As in coding: the context sees latents rounded around their means.
             scales, means = self.parameters_given(psi, quantised.hat(means))
             y_hat = quantised.hat(means)
         return y_hat, gaussian_likelihood(quantised.measured(means), scales, means)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Quantised, lower_bound
+from models.layers import Mode, Quantised, lower_bound
 
 LIKELIHOOD_BOUND = 1e-9
 TAIL_MASS = 1e-9
@@ -68,7 +68,7 @@ class NonParametricDensity(nn.Module):
         """(1, C, 1, 1): the offset around which values are rounded."""
         return self.quantiles[:, 0, 1].detach().view(1, -1, 1, 1)
 
-    def forward(self, v: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    def forward(self, v: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         """v (B, C, H, W) -> (v_hat for the next networks, likelihoods); modes of `Quantised`."""
         quantised, medians = Quantised(v, mode), self.medians()
         return quantised.hat(medians), self.likelihood(quantised.measured(medians))

@@ -10,7 +10,7 @@ from models.layers.convolutions import (
     parity,
 )
 from models.layers.gdn import GDN
-from models.layers.quantisation import Quantised
+from models.layers.quantisation import Mode, Quantised
 from models.layers.transforms import (
     analysis_transform,
     feature_synthesis,
@@ -23,6 +23,7 @@ from models.layers.transforms import (
 __all__ = [
     "GDN",
     "MaskedConv2d",
+    "Mode",
     "Quantised",
     "analysis_transform",
     "causal_mask",
