@@ -20,6 +20,7 @@ from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables, density_tables, gaussian_tables
 from models.errors import FreezeError, StreamError
+from models.layers import Mode
 from models.layers.tiles import Progress, analyse, synthesise
 from models.presets import MAX_PIXELS, OperatingPoint
 
@@ -78,7 +79,7 @@ class Codec(nn.Module):
     # What a model defines ------------------------------------------------------------
 
     def likelihoods(
-        self, latents: dict[str, Tensor], mode: str
+        self, latents: dict[str, Tensor], mode: Mode
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """y_hat (B, M, H/16, W/16), and the likelihoods of each latent, like it, by its name.
 
@@ -177,9 +178,15 @@ class Codec(nn.Module):
 
         ValueError for any other tensor, and as `encode`.
         """
-        _check_images(x)
-        height, width = x.shape[-2:]
-        latents = self.analysis(pad(x, self.downsampling))  # the padded image is not kept
+        check_images(x)
+        # The padded image is not kept.
+        return self.files(self.analysis(pad(x, self.downsampling)), *x.shape[-2:])
+
+    def files(self, latents: dict[str, Tensor], height: int, width: int) -> list[bytes]:
+        """Float latents (B, C, h, w) of images of this size to one complete file each.
+
+        ValueError as `encode`.
+        """
         streams = self.encode(latents)
         point = self.point
         lmbda, metric = (point.lmbda, point.metric) if point else (0.0, "mse")
@@ -266,13 +273,13 @@ class HierarchicalCodec(Codec):
         return {"y": y, "z": self.h_a(y)}
 
     def likelihoods(
-        self, latents: dict[str, Tensor], mode: str
+        self, latents: dict[str, Tensor], mode: Mode
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z_hat, z_likelihoods = self.entropy_bottleneck(latents["z"], mode)
         y_hat, y_likelihoods = self.estimate_y(latents["y"], z_hat, mode)
         return y_hat, {"y": y_likelihoods, "z": z_likelihoods}
 
-    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: str) -> tuple[Tensor, Tensor]:
+    def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         """y_hat and the likelihoods of y, each like y (B, M, H/16, W/16)."""
         raise NotImplementedError
 
@@ -302,8 +309,8 @@ class HierarchicalCodec(Codec):
         return super().latent_shapes(batch, height, width) | {"z": z}
 
 
-def _check_images(x: Tensor) -> None:
-    """ValueError unless x can be compressed."""
+def check_images(x: Tensor) -> None:
+    """ValueError unless x (B, 3, H, W) can be compressed."""
     expected = "compress takes images (B, 3, H, W) of float32 in [0, 1]"
     if x.ndim != 4 or x.shape[1] != 3 or not x.numel() or x.dtype != torch.float32:
         raise ValueError(f"{expected}, B, H, W >= 1, not {tuple(x.shape)} of {x.dtype}.")

@@ -17,7 +17,7 @@ FLOORS = (
     ("models.coding", "models.images"),
     ("models.base",),
     ("models.factorized", "models.hyperprior", "models.joint_autoregressive", "models.checkerboard",
-     "models.interchange"),
+     "models.interchange", "models.search"),
     ("models.registry",),
     ("models.checkpoint",),
     ("models", "models.convert"),

@@ -1,0 +1,231 @@
+"""The encoder's search: never worse, ordinary files, bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from models import search
+from models.coding.container import read_header
+from models.errors import UsageError
+from models.images import to_uint8
+from models.layers import Quantised
+from models.presets import OperatingPoint
+from models.search import Relaxed
+from tests.helpers import NAMES, M, N, image, make
+
+each_model = pytest.mark.parametrize("name", NAMES)
+LMBDA = 0.013
+
+
+@cache
+def codec(name):
+    """A tiny frozen model that says its lambda."""
+    made = make(name).freeze()
+    made.point = OperatingPoint(name, LMBDA, "low", N, M)
+    return made
+
+
+def pixels_of(*size, seed=0):
+    """An image (1, 3, H, W) of whole levels."""
+    return (image(*size, seed) * 255).round() / 255
+
+
+def loss_of(name, data, x):
+    """lambda * MSE of the decoded 8-bit image + bits per pixel of the file, by another decoder."""
+    decoder = make(name).freeze()
+    decoded = to_uint8(decoder.decompress([data])).astype(int)
+    error = decoded - (x[0].permute(1, 2, 0).numpy() * 255).round()
+    return LMBDA * (error**2).mean() + 8 * len(data) / (x.shape[2] * x.shape[3])
+
+
+# What comes out -----------------------------------------------------------------------------
+
+
+@each_model
+def test_no_effort_is_the_plain_path_to_the_byte(name):
+    x = pixels_of(100, 130)
+    assert search.compress(codec(name), x) == codec(name).compress(x)[0]
+
+
+@each_model
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 33), (100, 130)])
+def test_a_searched_file_is_never_worse_than_the_plain_one(name, size):
+    x = pixels_of(*size)
+    (plain,) = codec(name).compress(x)
+    for effort in (1, 8):
+        data = search.compress(codec(name), x, effort)
+        assert loss_of(name, data, x) <= loss_of(name, plain, x)
+        header, before = read_header(data), read_header(plain)
+        assert replace(header, lengths=()) == replace(before, lengths=())
+
+
+@each_model
+def test_a_search_finds_better_latents(name):
+    x = pixels_of(64, 128)
+    (plain,) = codec(name).compress(x)
+    data = search.compress(codec(name), x, 40)
+    assert loss_of(name, data, x) < 0.9 * loss_of(name, plain, x)
+
+
+@each_model
+@pytest.mark.parametrize("found", [lambda v: v * 50, lambda v: v * torch.nan])
+def test_where_the_search_fails_the_plain_file_is_written(name, found, monkeypatch):
+    x = pixels_of(64, 64)
+
+    def descent(model, target, latents, *_):
+        for v in latents.values():
+            v.copy_(found(v))
+        yield 0.0, 0.0, 0.0
+
+    monkeypatch.setattr(search, "_descent", descent)
+    assert search.compress(codec(name), x, 1) == codec(name).compress(x)[0]
+
+
+@each_model
+def test_what_decides_is_the_file_and_the_decoded_image(name):
+    x = pixels_of(70, 90)
+    model = codec(name)
+    coded = search.code(model, x, search._analysis(model, x))
+    assert coded.data == model.compress(x)[0]
+    assert coded.loss(LMBDA) == pytest.approx(loss_of(name, coded.data, x), rel=1e-6)
+
+
+@each_model
+def test_a_search_is_repeatable_and_leaves_the_model_and_latents_alone(name):
+    x = pixels_of(64, 64)
+    model = codec(name)
+    latents = search._analysis(model, x)
+    before = {key: v.clone() for key, v in latents.items()}
+    wanted = [p.requires_grad for p in model.parameters()]
+    first, again, other = (search.search(model, x, latents, 3, LMBDA, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(latents[key], before[key]) for key in before)
+    assert all(torch.equal(first[key], again[key]) for key in before)
+    assert not any(torch.equal(first[key], other[key]) for key in before)
+    assert not any(v.requires_grad for v in first.values())
+    assert [p.requires_grad for p in model.parameters()] == wanted
+    assert all(p.grad is None for p in model.parameters()) and not model.training
+
+
+# Windows ------------------------------------------------------------------------------------
+
+
+@each_model
+def test_windows_bound_the_memory_and_search_everything(name, monkeypatch):
+    monkeypatch.setattr(search, "WINDOW", 128)
+    model, x = codec(name), pixels_of(130, 300)
+    latents = search._analysis(model, x)
+    sizes, steps = [], []
+    hook = model.g_s.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[2:]))
+    try:
+        found = search.search(model, x, latents, 4, LMBDA, watch=steps.append)
+    finally:
+        hook.remove()
+    most = (128 + 2 * search.MARGIN) // 16
+    assert all(max(size) <= most for size in sizes)
+    assert [(s.done, s.total) for s in steps] == [(k, 24) for k in range(1, 25)]
+    moved = (found["y"] != latents["y"]).any(1)[0]
+    for top, left in itertools.product((0, 8), (0, 8, 16)):
+        assert moved[top : top + 8, left : left + 8].any()
+
+
+@each_model
+def test_latents_around_a_window_are_held(name, monkeypatch):
+    """Three windows side by side, each seen with the neighbours' latents."""
+    monkeypatch.setattr(search, "WINDOW", 64)
+    model, x = codec(name), pixels_of(64, 192)
+    latents = search._analysis(model, x)
+    kept = []
+    descent = search._descent
+
+    def observed(model, target, part, *rest):
+        before = {key: v.clone() for key, v in part.items()}
+        yield from descent(model, target, part, *rest)
+        kept.append({key: (v == before[key]).all(1)[0] for key, v in part.items()})
+
+    monkeypatch.setattr(search, "_descent", observed)
+    search.search(model, x, latents, 3, LMBDA)
+    first, second, third = (part["y"] for part in kept)
+    assert first.shape == third.shape == (4, 8) and second.shape == (4, 12)
+    assert first[:, 4:].all() and second[:, :4].all() and second[:, 8:].all() and third[:, :4].all()
+    assert not (first[:, :4].all() or second[:, 4:8].all() or third[:, 4:].all())
+
+
+# Rounding -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_relaxed_rounding_goes_up_as_often_as_it_should(temperature):
+    fraction = 0.3
+    rounding = Relaxed(temperature, torch.Generator().manual_seed(0))
+    v = torch.full((40_000,), 5 + fraction)
+    up = (rounding(v) > 5.5).float().mean().item()
+    odds = (fraction / (1 - fraction)) ** (1 / temperature)
+    assert up == pytest.approx(odds / (1 + odds), abs=0.01)
+    assert torch.equal(rounding(v), rounding(v))  # one draw for all of a step
+    assert rounding(v).min() >= 5 and rounding(v).max() <= 6
+
+
+def test_cold_relaxed_rounding_is_rounding():
+    v = torch.linspace(-3, 3, 40_001)
+    v = v[(v - v.floor() - 0.5).abs() > 0.2]
+    rounded = Relaxed(0.02, torch.Generator().manual_seed(0))(v)
+    torch.testing.assert_close(rounded, v.round(), atol=1e-3, rtol=0)
+
+
+def test_rounding_of_ones_own_replaces_that_of_the_latents():
+    y = torch.randn(2, 3, 4, 4, requires_grad=True)
+    means = torch.randn(2, 3, 4, 4, requires_grad=True)
+    quantised = Quantised(y, lambda v: 2 * v)
+    expected = 2 * (y - means) + means
+    assert torch.equal(quantised.hat(means), expected)
+    assert torch.equal(quantised.measured(means), expected)
+    quantised.hat(means).sum().backward()
+    assert means.grad is None and torch.equal(y.grad, torch.full_like(y, 2))
+
+
+@each_model
+def test_latents_are_rounded_where_coding_rounds_them(name):
+    """As straight-through steps do: around means that follow from rounded latents."""
+    model = codec(name)
+    latents = search._analysis(model, pixels_of(64, 128))
+    with torch.no_grad():
+        y_hat, _ = model.likelihoods(latents, torch.round)
+        expected, _ = model.likelihoods(latents, "ste")
+    torch.testing.assert_close(y_hat, expected, atol=1e-4, rtol=0)
+
+
+# What cannot be searched --------------------------------------------------------------------
+
+
+def test_refusals_are_sentences():
+    x = pixels_of(64, 64)
+    other = make("Factorized").freeze()
+    for point in (None, OperatingPoint("Factorized", 8.73, "low", N, M, "ms-ssim")):
+        other.point = point
+        with pytest.raises(UsageError, match="mean square error"):
+            search.compress(other, x, 1)
+    with pytest.raises(UsageError, match="not -1"):
+        search.compress(codec("Factorized"), x, -1)
+    with pytest.raises(ValueError, match="one image at a time"):
+        search.compress(codec("Factorized"), x.repeat(2, 1, 1, 1), 1)
+    with pytest.raises(ValueError, match="not finite"):
+        search.compress(codec("Factorized"), x * torch.nan, 1)
+
+
+# A size to aim at ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES[1:])  # tiny Factorized: one size at every lambda
+def test_the_trade_off_moves_until_the_file_is_of_the_size(name):
+    model, x = codec(name), pixels_of(128, 192)
+    own = search.code(model, x, search.search(model, x, search._analysis(model, x), 40, LMBDA))
+    most = round(0.97 * len(own.data))
+    found, data = search.fit([model], x, most, 40)
+    assert found is model and 0.95 * most < len(data) <= most
+    with pytest.raises(UsageError, match=f"more than the {most // 2} asked for"):
+        search.fit([model], x, most // 2, 40)
