@@ -3,6 +3,7 @@
     python codec.py compress photo.png photo.lic
     python codec.py info photo.lic
     python codec.py decompress photo.lic decoded.png
+    python codec.py compress photo.png photo.lic --effort 200 --bpp 0.5
 
 A file names the tables it needs, and with them the checkpoint that decodes it. The checkpoints are
 the study's, which lie in ckpts/ beside this program, unless a flag says otherwise.
@@ -13,11 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import models
-from models import checkpoint
+from models import checkpoint, search
 from models.base import Codec
 from models.coding.container import Header, read_file, scan_file
 from models.drivers import Progress, choose_device, guarded
@@ -42,6 +46,13 @@ def parser() -> argparse.ArgumentParser:
     add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
     add("--lmbda", type=float, help="operating point (default: the largest trained, best quality)")
     add("--epoch_num", type=int, metavar="E", help="epoch of the checkpoint (default: the newest)")
+    add("--effort", type=int, default=0, metavar="N",
+        help="steps of a search for a smaller file of the same kind (default: %(default)s)",
+        )  # fmt: skip
+    add("--bpp", type=float, metavar="X",
+        help="at most so many bits per pixel: the best of the model's lambdas, or, with --effort, "
+        "of those between")  # fmt: skip
+    add("--bytes", type=int, metavar="N", help="the same in bytes of the file")
     _shared(command)
 
     command = commands.add_parser("decompress", help="a compressed file to an image")
@@ -73,14 +84,22 @@ def _shared(command: argparse.ArgumentParser) -> None:
 def compress(flags: argparse.Namespace) -> int:
     """IN, an image, to OUT, a compressed file."""
     _check_output(flags)
+    search.check_effort(flags.effort)
+    _check_size(flags)
     pixels = read_image(flags.input, flags.max_pixels)
-    model = _watched(_model_to_write(flags), flags)
+    count = pixels.shape[0] * pixels.shape[1]
+    made = [_watched(model, flags) for model in _models_to_write(flags)]
+    x = to_tensor(pixels).to(_device(flags))
+    most = flags.bytes if flags.bpp is None else max(math.floor(flags.bpp * count / 8), 1)
     try:
-        (data,) = model.compress(to_tensor(pixels).to(_device(flags)))
+        with _steps_shown() as watch:
+            if most is None:
+                model, data = made[0], search.compress(made[0], x, flags.effort, watch=watch)
+            else:
+                model, data = search.fit(made, x, most, flags.effort, watch=watch)
     except ValueError as error:
         raise UsageError(f"{flags.input} cannot be compressed: {error}") from error
     write_bytes(flags.output, data)
-    count = pixels.shape[0] * pixels.shape[1]
     _say(flags, f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel, "
          f"{type(model).__name__}, lambda {model.point.lmbda:g}", model)  # fmt: skip
     return 0
@@ -159,8 +178,18 @@ def _check_output(flags: argparse.Namespace) -> None:
         raise UsageError("IN and OUT are the same file.")
 
 
-def _model_to_write(flags: argparse.Namespace) -> Codec:
-    """The trained codec that the flags ask for."""
+def _check_size(flags: argparse.Namespace) -> None:
+    """UsageError for a size that no file can be asked to have."""
+    if flags.bpp is not None and flags.bytes is not None:
+        raise UsageError("--bpp and --bytes both say how large the file may be: drop one of them.")
+    if flags.bpp is not None and not 0 < flags.bpp < math.inf:
+        raise UsageError(f"--bpp is a number of bits above 0, not {flags.bpp:g}.")
+    if flags.bytes is not None and flags.bytes < 1:
+        raise UsageError(f"--bytes is a number of bytes, 1 or more, not {flags.bytes}.")
+
+
+def _models_to_write(flags: argparse.Namespace) -> list[Codec]:
+    """The trained codecs that the flags ask for: of all lambdas where a size decides, else one."""
     _import(flags)
     try:
         name = models.canonical_name(flags.model_name or "Hyperprior")
@@ -168,13 +197,17 @@ def _model_to_write(flags: argparse.Namespace) -> Codec:
         raise UsageError(str(error)) from None
     device = _device(flags)
     if flags.checkpoint is None:
-        return models.load(name, flags.lmbda, flags.epoch_num, flags.ckpt_dir, device)
+        lambdas = [flags.lmbda]
+        if flags.lmbda is None and (flags.bpp or flags.bytes):
+            found = checkpoint.find(name, flags.ckpt_dir, flags.epoch_num)
+            lambdas = [checkpoint.read_metadata(path)["lmbda"] for path in found]
+        return [models.load(name, v, flags.epoch_num, flags.ckpt_dir, device) for v in lambdas]
     metadata = checkpoint.read_metadata(flags.checkpoint)
     if flags.model_name and metadata["model"] != name:
         raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
     if flags.lmbda is not None and abs(flags.lmbda - metadata["lmbda"]) > 1e-9:
         raise UsageError(f"{flags.checkpoint} has lambda {metadata['lmbda']:g}: drop one flag.")
-    return checkpoint.load(flags.checkpoint, device)
+    return [checkpoint.load(flags.checkpoint, device)]
 
 
 def _checkpoint_to_read(header: Header, flags: argparse.Namespace) -> Path:
@@ -216,6 +249,22 @@ def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
     return model
 
 
+@contextmanager
+def _steps_shown() -> Iterator[search.Watch]:
+    """What shows the steps of searches: how far each is, and what it has reached."""
+    with ExitStack() as bars:
+        bar: Progress | None = None
+
+        def watch(step: search.Step) -> None:
+            nonlocal bar
+            if bar is None or step.done == 1:
+                bars.close()
+                bar = bars.enter_context(Progress("search", step.total, "step"))
+            bar.step(f"loss {step.loss:.4f}, {step.bpp:.4f} bpp, {step.psnr:.2f} dB")
+
+        yield watch
+
+
 def _device(flags: argparse.Namespace):
     return choose_device(flags.device)
 
@@ -226,7 +275,7 @@ COMMANDS = {"compress": compress, "decompress": decompress, "info": info}
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
     flags = parser().parse_args(arguments)
-    return guarded("codec.py", lambda: COMMANDS[flags.command](flags))
+    return guarded("codec.py", lambda: COMMANDS[flags.command](flags), "nothing was written")
 
 
 if __name__ == "__main__":

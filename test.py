@@ -65,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
     add("--import_module", action="append", default=[], metavar="MODULE",
         help="import first: one that registers your own model")  # fmt: skip
+    add("--effort", type=int, default=0, metavar="N",
+        help="steps of the encoder's search for smaller files; results are filed under "
+        "<Model>-searched<N> (default: %(default)s)")  # fmt: skip
 
     group = made.add_argument_group("images and results")
     add = group.add_argument

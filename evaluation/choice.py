@@ -12,6 +12,7 @@ from evaluation.points import ImportedPoint, Point, TrainedPoint
 from models import checkpoint
 from models.errors import UsageError
 from models.presets import MAX_PIXELS, zoo_point
+from models.search import check_effort
 
 PREFIX = "compressai:"
 
@@ -30,6 +31,7 @@ class Wanted:
     import_module: Sequence[str] = ()
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
+    effort: int = 0
 
     @property
     def zoo(self) -> bool:
@@ -66,14 +68,22 @@ def choose(wanted: Wanted) -> Choice:
         lambdas = [zoo_point(name, q, wanted.metric).lmbda for q in wanted.quality] or wanted.lmbda
     except ValueError as error:
         raise UsageError(str(error)) from None
+    title = f"{name}{suffix}"
+    if wanted.effort:  # never mixed with the main tables
+        title += f"-searched{wanted.effort}"
     if wanted.checkpoint is None:
         found, study = _trained(wanted, name, lambdas)
-        return Choice(f"{name}{suffix}", found, study)
-    return Choice(f"{name}{suffix}", [_from_file(wanted, name, wanted.checkpoint)], False)
+        return Choice(title, found, study and not wanted.effort)
+    return Choice(title, [_from_file(wanted, name, wanted.checkpoint)], False)
 
 
 def _check(wanted: Wanted) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
+    check_effort(wanted.effort)
+    if wanted.effort and wanted.zoo:
+        raise UsageError("CompressAI's models are measured as they are: drop --effort.")
+    if wanted.effort and wanted.metric != "mse":
+        raise UsageError("A search is for the mean square error: drop --effort or --metric.")
     if wanted.lmbda and wanted.quality:
         raise UsageError("--quality already means a lambda: drop one of the two flags.")
     if wanted.zoo and (wanted.lmbda or wanted.epoch_num is not None):
@@ -114,7 +124,7 @@ def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
     if wanted.quality:
         checkpoint.load_tensors(path)  # says now what is wrong with it
         args = (path, name, wanted.quality[0], wanted.metric, wanted.device, wanted.max_pixels)
-        return ImportedPoint(*args)
+        return ImportedPoint(*args, effort=wanted.effort)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is not one of ours; for CompressAI's weights add --quality.")
     metadata = checkpoint.read_metadata(path)
@@ -125,4 +135,5 @@ def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
 
 def _trained_point(wanted: Wanted, path: Path, metadata: dict) -> TrainedPoint:
     modules = tuple(wanted.import_module)
-    return TrainedPoint(path, metadata["lmbda"], wanted.device, modules, wanted.max_pixels)
+    settings = (wanted.device, modules, wanted.max_pixels, wanted.effort)
+    return TrainedPoint(path, metadata["lmbda"], *settings)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from models import checkpoint
+from models import checkpoint, search
 from models.base import Codec, pad
 from models.drivers import choose_device
 from models.images import to_tensor, to_uint8
@@ -57,14 +57,17 @@ class Point(Protocol):
 class ModelCodec:
     """One of this repository's models as a `PixelCodec`."""
 
-    def __init__(self, model: Codec, device: str, max_pixels: int = MAX_PIXELS):
+    def __init__(self, model: Codec, device: str, max_pixels: int = MAX_PIXELS, effort: int = 0):
         self.device = choose_device(device)
         self.model = model.to(self.device)
-        self.max_pixels = max_pixels
+        self.max_pixels, self.effort = max_pixels, effort
 
     def encode(self, pixels: np.ndarray) -> bytes:
-        """The complete file of an image, uint8 (H, W, 3). ValueError: see `Codec.encode`."""
-        return self.model.compress(to_tensor(pixels).to(self.device))[0]
+        """The complete file of an image, uint8 (H, W, 3), after a search of `effort` steps.
+
+        ValueError: see `models.search.compress`.
+        """
+        return search.compress(self.model, to_tensor(pixels).to(self.device), self.effort)
 
     def decode(self, data: bytes) -> np.ndarray:
         """The image, uint8 (H, W, 3), of a file; StreamError if it is not this model's."""
@@ -72,7 +75,10 @@ class ModelCodec:
 
     @torch.no_grad()
     def estimate(self, pixels: np.ndarray) -> float:
-        """Bits of an image (H, W, 3) by `forward` with rounded latents, padded as it is coded."""
+        """Bits of an image (H, W, 3) by `forward` with rounded latents, padded as it is coded.
+
+        Of g_a's latents, also where the encoder searches for others.
+        """
         x = pad(to_tensor(pixels).to(self.device), self.model.downsampling)
         return likelihood_bits(self.model(x, quantization="round"))
 
@@ -91,6 +97,7 @@ class TrainedPoint:
     device: str = "cpu"
     modules: tuple[str, ...] = ()
     max_pixels: int = MAX_PIXELS
+    effort: int = 0
 
     @property
     def source(self) -> str:
@@ -101,7 +108,7 @@ class TrainedPoint:
         """The codec, frozen as it was saved. CheckpointError."""
         for module in self.modules:
             importlib.import_module(module)
-        return ModelCodec(checkpoint.load(self.path), self.device, self.max_pixels)
+        return ModelCodec(checkpoint.load(self.path), self.device, self.max_pixels, self.effort)
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,7 @@ class ImportedPoint:
     metric: str
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
+    effort: int = 0
 
     @property
     def lmbda(self) -> float:
@@ -128,4 +136,4 @@ class ImportedPoint:
     def load(self) -> PixelCodec:
         """The codec, frozen here. CheckpointError."""
         model = checkpoint.load_compressai(self.path, self.model, self.quality, self.metric)
-        return ModelCodec(model.freeze(), self.device, self.max_pixels)
+        return ModelCodec(model.freeze(), self.device, self.max_pixels, self.effort)

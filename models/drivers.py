@@ -103,10 +103,11 @@ class Progress:
         if self.bar is not None:
             self.bar.close()
 
-    def step(self) -> None:
-        """One more is done."""
+    def step(self, note: str = "") -> None:
+        """One more is done; `note` says how it stands."""
         self.done += 1
         if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
             self.bar.update()
             return
         now = time.monotonic()
@@ -118,4 +119,5 @@ class Progress:
         self.said = now
         left = (now - self.first) / (self.done - 1) * (self.total - self.done)
         count = f"{self.done} of {self.total} {self.unit}s"
-        print(f"{self.label}: {count}, about {left:.0f} s left", file=sys.stderr, flush=True)
+        line = f"{self.label}: {count}, about {left:.0f} s left"
+        print(f"{line}; {note}" if note else line, file=sys.stderr, flush=True)

@@ -1,0 +1,87 @@
+"""What the encoder's search gains, and its price: rate and distortion by effort.
+
+    python test.py --model_name Hyperprior --dataset_path data/kodak --effort 200 \\
+      --resultdir outputs/search                     # and other models and efforts
+    python -m benchmarks.search [--searched outputs/search] [--resultdir statistics] [--out FILE]
+
+Reads <searched>/<Model>-searched<N>.csv as test.py writes it, and <resultdir>/<Model>.csv for
+effort 0, both of the same images, and writes search.csv: the means over the images, and for each
+effort the BD-rate (PSNR) against effort 0, empty where fewer than two lambdas were measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from benchmarks.records import print_table
+from evaluation.metrics import bd_rate
+from evaluation.results import STATISTICS, Mean, Results, means
+from models.drivers import guarded
+from models.errors import DataError
+from models.files import csv_text, write_text
+from models.presets import STUDIED
+
+
+def efforts_of(model: str, folder: Path) -> list[int]:
+    """The efforts that a folder has results of, lowest first."""
+    names = (path.stem for path in folder.glob(f"{model}-searched*.csv"))
+    found = (re.fullmatch(rf"{model}-searched(\d+)", name) for name in names)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def rows_of(model: str, effort: int, curve: list[Mean], anchor: list[Mean]) -> list[dict[str, str]]:
+    """CSV rows of a model at one effort; `anchor` is its curve at effort 0."""
+    gain = ""
+    if effort and min(len(curve), len(anchor)) > 1:
+        points = [[getattr(m, k) for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
+        gain = f"{bd_rate(*points).value:.3f}"
+    return [
+        {
+            "model": model, "lmbda": f"{m.lmbda:g}", "effort": str(effort), "bpp": f"{m.bpp:.6f}",
+            "psnr": f"{m.psnr:.5f}", "ms_ssim": f"{m.ms_ssim:.6f}", "seconds": f"{m.encoding:.2f}",
+            "bd_rate_percent": gain,
+        }
+        for m in curve
+    ]  # fmt: skip
+
+
+def run(searched: Path, folder: Path, out: Path | None) -> int:
+    """Write the table and print it; raises what `guarded` turns into a line."""
+    rows = []
+    for model in STUDIED:
+        efforts = efforts_of(model, searched)
+        plain = Results(folder, model).rows() if efforts else []
+        anchor, images = means(plain), {(row.image, row.width, row.height) for row in plain}
+        rows += rows_of(model, 0, anchor, anchor)
+        for effort in efforts:
+            found = Results(searched, f"{model}-searched{effort}").check(images)
+            rows += rows_of(model, effort, means(found), anchor)
+    if not rows:
+        raise DataError(f"{searched} holds no results of searches: run test.py with --effort.")
+    print_table(rows)
+    out = out or folder / "search.csv"
+    write_text(out, csv_text(rows, rows[0]))
+    print(f"Wrote {out}.")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--searched", type=Path, default=Path("outputs/search"), metavar="DIR")
+    add("--resultdir", type=Path, default=STATISTICS, metavar="DIR")
+    add("--out", type=Path, metavar="FILE", help="default: search.csv in the result folder")
+    options = parser.parse_args(arguments)
+    return guarded("search", lambda: run(options.searched, options.resultdir, options.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""codec.py, test.py and benchmarks.search: the flags of the encoder's search, what they write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import codec as program
+from benchmarks import search as gains
+from evaluation import bench
+from evaluation.results import Results
+from models import search
+from models.drivers import Progress
+from tests.helpers import NAMES
+from tests.programs import (
+    LAMBDAS,
+    SecondCodec,
+    files_in,
+    load_test_program,
+    one_line,
+    read_csv,
+    result_row,
+)
+
+each_model = pytest.mark.parametrize("name", NAMES)
+
+
+# codec.py -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compress(ckpts, photographs, tmp_path):
+    """Run codec.py compress into tmp_path / 'a.lic'; returns the exit code."""
+
+    def run(*flags):
+        words = [photographs / "small.png", tmp_path / "a.lic", "--ckpt_dir", ckpts, *flags]
+        return program.main(["compress", *map(str, words)])
+
+    return run
+
+
+@each_model
+def test_codec_searches_and_decodes(name, compress, ckpts, tmp_path, capsys):
+    model = ["--model_name", name]
+    assert compress(*model) == 0
+    plain = (tmp_path / "a.lic").read_bytes()
+    assert compress(*model, "--effort", "0") == 0
+    assert (tmp_path / "a.lic").read_bytes() == plain
+    assert compress(*model, "--effort", "30") == 0
+    assert (tmp_path / "a.lic").read_bytes() != plain
+    words = ["decompress", tmp_path / "a.lic", tmp_path / "a.png", "--ckpt_dir", ckpts]
+    assert program.main(list(map(str, words))) == 0
+    assert "\r" not in capsys.readouterr().err
+
+
+def test_a_bar_shows_what_the_search_has_reached(compress, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert compress("--effort", "3") == 0
+    shown = capsys.readouterr().err
+    assert "search:" in shown and "0/3" in shown
+
+
+def test_plain_lines_show_it_where_there_is_no_terminal(capsys):
+    with Progress("search", 3, "step", seconds=0) as progress:
+        for k in range(3):
+            progress.step(f"loss {k}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("search: 2 of 3 steps, about ") and line.endswith(" s left; loss 1")
+
+
+def sizes(compress, tmp_path):
+    """Bytes of the plain files of both lambdas, the larger lambda last."""
+    found = []
+    for lmbda in LAMBDAS:
+        assert compress("--lmbda", lmbda) == 0
+        found.append((tmp_path / "a.lic").stat().st_size)
+    return found
+
+
+def test_without_effort_the_best_lambda_that_fits_is_written(compress, tmp_path, capsys):
+    plain = sizes(compress, tmp_path)
+    errors = []
+    for flags in (
+        ["--bytes", max(plain)],
+        ["--bytes", min(plain)],
+        ["--bpp", 8 * min(plain) / 3500 + 1e-9],
+    ):
+        assert compress(*flags) == 0
+        errors.append((tmp_path / "a.lic").stat().st_size)
+    assert errors[0] <= max(plain) and errors[1:] == [min(plain)] * 2
+    (tmp_path / "a.lic").unlink()
+    capsys.readouterr()
+    assert compress("--bytes", min(plain) - 1) == 1
+    one_line(capsys, "codec.py: ", f"has {min(plain)} bytes", f"{min(plain) - 1} asked", "--effort")
+    assert files_in(tmp_path) == []
+
+
+def test_with_effort_the_trade_off_moves_until_the_file_fits(compress, tmp_path, capsys):
+    target = round(0.9 * min(sizes(compress, tmp_path)))
+    assert compress("--bytes", target, "--effort", 40) == 0
+    assert 0.5 * target <= (tmp_path / "a.lic").stat().st_size <= target
+    (tmp_path / "a.lic").unlink()
+    capsys.readouterr()
+    assert compress("--bytes", 20, "--effort", 2) == 1
+    one_line(capsys, "codec.py: ", "smallest file found", "20 asked for")
+    assert files_in(tmp_path) == []
+
+
+def test_bad_values_are_one_sentence(compress, tmp_path, capsys):
+    for words, flags in (
+        ("0 or more, not -3", ["--effort", "-3"]),
+        ("above 0, not 0", ["--bpp", "0"]),
+        ("above 0, not nan", ["--bpp", "nan"]),
+        ("above 0, not inf", ["--bpp", "inf"]),
+        ("1 or more, not 0", ["--bytes", "0"]),
+        ("drop one", ["--bytes", "900", "--bpp", "1"]),
+    ):
+        assert compress(*flags) == 1, words
+        one_line(capsys, "codec.py: ", words)
+    assert files_in(tmp_path) == []
+
+
+def test_an_interrupted_search_writes_nothing_and_says_so(compress, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        yield 1.0, 1.0, 30.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "_descent", interrupted)
+    assert compress("--effort", "3") == 130
+    one_line(capsys, "codec.py: interrupted; nothing was written.")
+    assert files_in(tmp_path) == []
+
+
+# test.py ------------------------------------------------------------------------------------
+
+
+def test_the_test_searches_and_files_results_apart(ckpts, photographs, tmp_path, monkeypatch):
+    driver = load_test_program()
+    monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
+    monkeypatch.setattr(driver, "draw", lambda *_: None)
+    words = ["--ckpt_dir", ckpts, "--dataset_path", photographs / "small.png", "--device", "cpu"]
+    words += ["--outdir", tmp_path, "--lmbda", LAMBDAS[1], "--model_name", "Factorized"]
+    for effort in (0, 20):
+        assert driver.main(list(map(str, [*words, "--effort", effort]))) == 0
+    plain, searched = (
+        read_csv(tmp_path / f"Factorized{end}.csv")[0] for end in ("", "-searched20")
+    )
+    loss = [
+        float(row["lmbda"]) * 255**2 * 10 ** (-float(row["psnr"]) / 10) + float(row["bpp"])
+        for row in (plain, searched)
+    ]
+    assert loss[1] < loss[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ("not -1", ["--effort", "-1"]),
+        ("drop --effort", ["--effort", "1", "--model_name", "compressai:mbt2018"]),
+        ("drop --effort", ["--effort", "1", "--metric", "ms-ssim"]),
+    ],
+)
+def test_the_test_refuses_what_cannot_be_searched(words, flags, tmp_path, capsys):
+    assert load_test_program().main([*flags, "--outdir", str(tmp_path)]) == 1
+    one_line(capsys, "test.py: ", words)
+
+
+# The table of gains ------------------------------------------------------------------------
+
+
+def test_the_table_of_gains_by_hand(tmp_path, capsys):
+    """Half the rate at every quality is a BD-rate of -50 %."""
+    plain, searched = tmp_path / "plain", tmp_path / "searched"
+    curve = [result_row(0.1, bpp=1.0), replace(result_row(0.2, bpp=2.0), psnr=35.0)]
+    Results(plain, "Hyperprior").merge(curve)
+    halved = [replace(row, bits=row.bits // 2, bpp=row.bpp / 2) for row in curve]
+    Results(searched, "Hyperprior-searched50").merge(halved)
+    Results(searched, "Hyperprior-searched9").merge(halved[:1])
+    words = ["--searched", str(searched), "--resultdir", str(plain)]
+    assert gains.main(words) == 0
+    found = [
+        (r["effort"], r["lmbda"], float(r["bpp"]), r["bd_rate_percent"])
+        for r in read_csv(plain / "search.csv")
+    ]
+    assert found == [
+        ("0", "0.1", 1.0, ""), ("0", "0.2", 2.0, ""), ("9", "0.1", 0.5, ""),
+        ("50", "0.1", 0.5, "-50.000"), ("50", "0.2", 1.0, "-50.000"),
+    ]  # fmt: skip
+    Results(searched, "Hyperprior-searched7").merge([result_row(0.1, "b.png")])
+    capsys.readouterr()
+    assert gains.main(words) == 1
+    one_line(capsys, "other images")
+    assert gains.main(["--searched", str(tmp_path), "--resultdir", str(plain)]) == 1
+    one_line(capsys, "run test.py with --effort")
