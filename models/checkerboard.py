@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from models.base import HierarchicalCodec
-from models.coding.integer import IntegerContext, mean_scale_bits
+from models.coding.integer import IntegerContext
 from models.coding.loop import Coder
 from models.coding.orders import checkerboard
 from models.coding.priors import code_with_context
@@ -86,11 +86,9 @@ class CheckerboardAutogressive(HierarchicalCodec):
 
     def code_y(self, coder: Coder, y: Tensor | None, shape: tuple, z_hat: Tensor) -> Tensor:
         networks = self.frozen.networks
-        context = networks["context"]
-        prepared = context.prepare(networks["h_s"](z_hat))
-        return code_with_context(coder, y, shape, context, prepared, self.order, blind=1)
+        psi = networks["h_s"](z_hat)
+        return code_with_context(coder, y, shape, networks["context"], psi, self.order, blind=1)
 
     def frozen_networks(self) -> dict:
-        bits = mean_scale_bits(self.M)
-        context = IntegerContext(self.context_prediction, self.entropy_parameters, bits)
+        context = IntegerContext(self.context_prediction, self.entropy_parameters)
         return super().frozen_networks() | {"context": context}

@@ -17,7 +17,6 @@ from models.coding.integer import (
     LIMIT,
     IntegerContext,
     IntegerNetwork,
-    mean_scale_bits,
 )
 from models.coding.loop import cells
 from models.coding.orders import REACH
@@ -277,7 +276,7 @@ MASKS = {"causal": causal_mask(), "checkerboard": checkerboard_mask()}
 @pytest.mark.parametrize("seen", [True, False])
 def test_context_is_close_to_its_floats(mask, seen):
     context, parameters = context_parts(mask)
-    frozen = IntegerContext(context, parameters, mean_scale_bits(M))
+    frozen = IntegerContext(context, parameters)
     psi, y = context_case()
     with torch.no_grad():
         features = context(y.float() / 64) * seen
@@ -292,7 +291,7 @@ def test_context_is_close_to_its_floats(mask, seen):
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
 def test_context_equals_pythons_integers(mask):
     context, parameters = context_parts(mask)
-    frozen = IntegerContext(context, parameters, mean_scale_bits(M))
+    frozen = IntegerContext(context, parameters)
     psi, y = context_case(1)
     for scale in (1, LIMIT / y.abs().max()):  # usual and extreme latents
         grid = (y * scale).round()
@@ -322,7 +321,7 @@ def test_context_equals_pythons_integers(mask):
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
 def test_context_does_not_depend_on_threads_chunks_batch_or_order(mask, monkeypatch):
-    frozen = IntegerContext(*context_parts(mask), mean_scale_bits(M))
+    frozen = IntegerContext(*context_parts(mask))
     psi, y = context_case(3)
     torch.set_num_threads(1)
     expected = context_outputs(frozen, psi, y)
@@ -338,7 +337,7 @@ def test_context_does_not_depend_on_threads_chunks_batch_or_order(mask, monkeypa
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
 def test_context_ignores_everything_outside_its_mask(mask):
     """What the decoder does not know yet cannot matter, also in integers."""
-    frozen = IntegerContext(*context_parts(mask), mean_scale_bits(M))
+    frozen = IntegerContext(*context_parts(mask))
     psi, y = context_case(1)
     centre = torch.tensor([2 * WIDTH + 3])
     expected = context_outputs(frozen, psi, y, centre)

@@ -156,6 +156,9 @@ def test_context_prior_predicts_from_the_steps_before_and_blind_steps_from_nothi
     prepared = torch.arange(40, dtype=torch.float64).view(2, 20, 1)
 
     class Sums:
+        def prepare(self, psi):
+            return psi
+
         def at(self, prepared, y_hat, positions, centres, row):
             assert centres.tolist() == cells(positions, 5).tolist() and row == 5 + 2 * REACH
             seen = 0 if y_hat is None else y_hat.sum(1, keepdim=True) + GRID // 4

@@ -123,7 +123,7 @@ class Settings:
     record: bool
     overwrite: bool
     runs: str
-    ckpts: str
+    ckpts: str | None
     # What no flag says
     processes: int = 1
 

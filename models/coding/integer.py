@@ -251,7 +251,7 @@ class IntegerContext:
 
     CHUNK = 4096  # positions unfolded at a time
 
-    def __init__(self, context: MaskedConv2d, parameters: nn.Sequential, outputs: Tensor):
+    def __init__(self, context: MaskedConv2d, parameters: nn.Sequential):
         mask = context.mask.flatten().bool().cpu()
         taps = context.weight.detach().flatten(2)[:, :, mask].transpose(1, 2).flatten(1)
         self.context = IntegerLinear(taps, _bias(context), GRID_BITS, FRACTION_BITS)
@@ -260,6 +260,7 @@ class IntegerContext:
         self.rows = offsets.repeat_interleave(kernel)[mask]
         self.columns = offsets.repeat(kernel)[mask]
         convs = [m for m in parameters if isinstance(m, nn.Conv2d)]
+        outputs = mean_scale_bits(convs[-1].out_channels // 2)
         bits: list[Tensor | int] = [FRACTION_BITS] * (len(convs) - 1) + [outputs]
         self.layers = [
             IntegerLinear(c.weight.flatten(1), _bias(c), FRACTION_BITS, b)

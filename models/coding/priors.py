@@ -54,16 +54,17 @@ def code_with_context(
     latents: Tensor | None,
     shape: tuple[int, ...],
     context: IntegerContext,
-    prepared: Tensor,
+    psi: Tensor,
     order: Callable[[int, int], list[Tensor]],
     blind: int = 0,
 ) -> Tensor:
     """Code latents (B, C, h, w) under Gaussians predicted from the steps before; returns y_hat.
 
-    prepared: what `context.prepare` made of the hyperprior's features psi. order: one of
+    psi (B, 2C, h, w): the hyperprior's features, in integers. order: one of
     `models.coding.orders`. The first `blind` steps see psi only, their context features are zero.
     """
     height, width = shape[2:]
+    prepared = context.prepare(psi)
     scale_index = ScaleIndex(prepared.device)
 
     def params_at(y_hat: Tensor, positions: Tensor, step: int) -> tuple[Tensor, Tensor]:
