@@ -244,6 +244,16 @@ def test_training_runs_are_listed_once_parents_first(tmp_path):
     assert found == [("1", "", False), ("2", "1", True), ("3", "2", True), ("4", "2", True)]
 
 
+def test_a_run_that_went_on_after_it_was_left_is_listed_at_its_longest(tmp_path):
+    left, longest = ({"run_id": "1", "steps": steps, "hours": steps} for steps in (2, 5))
+    for name, told in (("a/epoch_0", left), ("b/epoch_1", longest), ("c/epoch_2", left)):
+        child = {"run_id": name, "steps": 1, "ancestors": [told]}
+        path = tmp_path / f"{name}_lmbda_1.safetensors"
+        checkpoint.save(path, models.build("Factorized", 8, 12), config={}, provenance=child)
+    (row,) = (r for r in training_runs(tmp_path) if r["run_id"] == "1")
+    assert (row["steps"], row["hours"]) == ("5", "5")
+
+
 def test_the_status_follows_the_checkpoints(statistics):
     assert study.status().startswith("**Preliminary.** 0 of the 16")
     statistics("checkpoints", trained(20_000)[:15])

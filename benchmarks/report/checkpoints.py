@@ -29,6 +29,7 @@ def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
 def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
     """One row per run of `train.py` that a checkpoint of the folder comes from, parents first.
 
+    A run that others left at different steps is told as far as it is known to have gone.
     "parent" is the run_id of the run before it, "checkpoint" whether its own weights are there.
     """
     runs: dict[str, dict] = {}
@@ -37,6 +38,8 @@ def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
         for k, run in reversed(list(enumerate(lineage))):
             parent = lineage[k + 1]["run_id"] if k + 1 < len(lineage) else None
             found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
+            if (run["steps"] or 0) > (found["steps"] or 0):  # it went on after another had left it
+                found |= run
             found["checkpoint"] = found["checkpoint"] or (
                 k == 0 and path.relative_to(root).as_posix()
             )
