@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.programs import ROOT
 
 # From the ground up; rooms of one floor do not know each other. A package stands for all its
 # modules but those that are rooms themselves; `models` is the front door, its __init__.py.

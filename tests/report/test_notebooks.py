@@ -17,8 +17,8 @@ from nbclient import NotebookClient
 from models.entropy.density import NonParametricDensity
 from notebooks.fitting import divergence, fit, log_density
 from notebooks.piecewise import PiecewiseLinearDensity
+from tests.programs import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = {
     "complexity", "decoding_order", "rd_curves", "reconstructions", "side_information",

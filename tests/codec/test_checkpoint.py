@@ -17,8 +17,8 @@ from models.errors import CheckpointError
 from models.presets import OperatingPoint
 from tests.fuzz import peak_memory
 from tests.helpers import NAMES, M, N, image, latents_of, make
+from tests.programs import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG, PROVENANCE = {"lmbda": 0.013, "seed": 3}, {"steps": 1000, "parent": None}
 
 each_model = pytest.mark.parametrize("name", NAMES)
@@ -402,7 +402,7 @@ def test_killed_at_any_moment_the_file_is_whole(tmp_path):
 import os, random, signal, sys, time
 import torch
 torch.set_num_threads(1)
-from tests.test_checkpoint import save
+from tests.codec.test_checkpoint import save
 path, kills = sys.argv[1], int(sys.argv[2])
 save(path, "Factorized", 0)
 for k in range(kills):

@@ -6,7 +6,6 @@ import json
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,7 @@ from models.coding.orders import raster
 from models.coding.range_coder import Reader, Writer
 from models.layers import tiles
 from tests.helpers import NAMES, codec, grid, image, latents_of, make
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.programs import ROOT
 
 each_model = pytest.mark.parametrize("name", NAMES)
 

@@ -2,7 +2,7 @@
 
 The published figures are checked where the files are:
 
-    COMPRESSAI_ZOO=FOLDER KODAK_DIR=data/kodak python -m pytest -rs tests/test_zoo.py
+    COMPRESSAI_ZOO=FOLDER KODAK_DIR=data/kodak python -m pytest -rs tests/codec/test_zoo.py
 
 FOLDER holds files of CompressAI's zoo under their own names (any of them: each is checked
 alone). Elsewhere small random models stand in, for which CompressAI gives the figures.

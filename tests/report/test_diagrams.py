@@ -18,8 +18,8 @@ from notebooks.diagram_coding import step_numbers
 from notebooks.diagram_networks import NETWORKS, Layer
 from notebooks.diagram_style import ROLES, UNITS_PER_INCH, Diagram
 from notebooks.diagrams import DIAGRAMS
+from tests.programs import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 PARAMETERS = (  # model, N, M, all parameters of the published networks
     ("Factorized", 128, 192, 2_998_147),

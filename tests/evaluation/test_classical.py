@@ -17,9 +17,9 @@ from benchmarks.codecs import Classical, codecs, from_yuv420, to_yuv420
 from evaluation import curves
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
 from models.images import write_image
-from tests.programs import files_in, one_line, read_csv
+from tests.programs import ROOT, files_in, one_line, read_csv
 
-REFERENCE = Path(__file__).parents[1] / "statistics" / "reference"
+REFERENCE = ROOT / "statistics" / "reference"
 PILLOW_CODECS = ("JPEG", "JPEG2000", "WebP", "AVIF")
 
 

@@ -16,9 +16,9 @@ from models.base import pad
 from models.coding.loop import code_latents
 from models.entropy.tables import Tables
 from models.images import read_image, sample_photographs, write_image
-from tests.browser import Browser, needs_browser
 from tests.helpers import NAMES, codec, image
 from tests.programs import LAMBDAS, one_line, save_checkpoints
+from tests.report.browser import Browser, needs_browser
 
 HEIGHT, WIDTH = 170, 200  # padded to 192 x 256 by three of the models
 STOPS = ["Original", "Factorized", "Hyperprior", "Joint", "Checkerboard", "JPEG"]

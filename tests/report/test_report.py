@@ -18,8 +18,8 @@ from evaluation.curves import Curve
 from models import checkpoint
 from models.files import csv_text, write_text
 from models.presets import OPERATING_POINTS, STUDIED
+from tests.programs import ROOT
 
-ROOT = Path(__file__).parents[1]
 FILLED = ("README.md", "report.md")
 PAGES = (*FILLED, *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
 FENCE = re.compile(r"^```.*?^```[ ]*$", re.DOTALL | re.MULTILINE)
