@@ -7,6 +7,8 @@ The golden streams are made of them: whoever changes `uniform`, `fill` or `laten
 from __future__ import annotations
 
 import math
+import resource
+import sys
 import zlib
 from functools import cache
 
@@ -104,3 +106,9 @@ def grid(y_hat: Tensor) -> np.ndarray:
     scaled = y_hat.double() * 64
     assert torch.equal(scaled, scaled.round())
     return scaled.to(torch.int64).numpy().astype("<i8")
+
+
+def peak_memory() -> int:
+    """The largest memory this process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from models import checkpoint, registry
 from models.errors import CheckpointError
 from models.presets import OperatingPoint
-from tests.fuzz import peak_memory
-from tests.helpers import NAMES, M, N, image, latents_of, make
+from tests.helpers import NAMES, M, N, image, latents_of, make, peak_memory
 from tests.programs import ROOT
 
 CONFIG, PROVENANCE = {"lmbda": 0.013, "seed": 3}, {"steps": 1000, "parent": None}

@@ -15,8 +15,7 @@ from models import checkpoint
 from models.coding.container import Header, pack, unpack
 from models.images import read_image, to_uint8
 from models.presets import OperatingPoint
-from tests.fuzz import peak_memory
-from tests.helpers import NAMES, M, N, make
+from tests.helpers import NAMES, M, N, make, peak_memory
 from tests.programs import LAMBDAS, ROOT, SIZES, files_in, one_line
 
 

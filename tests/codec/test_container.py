@@ -20,7 +20,7 @@ from models.coding.container import (
     unpack,
 )
 from models.errors import StreamError
-from tests.fuzz import peak_memory
+from tests.helpers import peak_memory
 
 HEADER = Header("Hyperprior", 0.013, "mse", "0123456789abcdef", 512, 768, ())
 STREAMS = [b"side information", b"", bytes(200)]

@@ -8,9 +8,10 @@ import torch
 
 from models.coding.container import MAX_SIDE, unpack
 from models.errors import StreamError
-from tests import fuzz
-from tests.fuzz import put_together, take_apart
-from tests.helpers import NAMES, codec, image, latents_of, make
+from tests.fuzz import __main__ as program
+from tests.fuzz import cases, damage
+from tests.fuzz.damage import put_together, take_apart
+from tests.helpers import NAMES, codec, image, latents_of, make, peak_memory
 
 each_model = pytest.mark.parametrize("name", NAMES)
 
@@ -26,7 +27,7 @@ def lying(name, **fields):
 
 @each_model
 def test_the_fuzzer_takes_files_apart_without_loss(name):
-    for data in fuzz.real_files(codec(name)):
+    for data in cases.real_files(codec(name)):
         assert put_together(take_apart(data)) == data
 
 
@@ -89,11 +90,11 @@ def test_max_pixels_is_obeyed(name):
 @each_model
 def test_a_small_file_costs_no_memory(name):
     """A claim of 4 gigapixels in some 60 bytes; refused without memory for a single latent."""
-    before = fuzz.peak_memory()
+    before = peak_memory()
     for height, width in ((65535, 65535), (2**20, 2**20), (1, 2**35 - 1), (2**20, 129)):
         with pytest.raises(StreamError):
             codec(name).decompress([lying(name, height=height, width=width)])
-    assert fuzz.peak_memory() - before < 64 << 20
+    assert peak_memory() - before < 64 << 20
 
 
 @each_model
@@ -127,7 +128,7 @@ def test_streams_that_describe_no_image_are_refused(name):
 
 @each_model
 def test_a_thousand_damaged_files(name):
-    report = fuzz.fuzz([codec(name)], 1000, seed=1)
+    report = cases.fuzz([codec(name)], 1000, seed=1)
     assert report.cases == 1000
     assert 20 < report.images < 500  # damage reaches the decoder, and most of it is seen
     assert len(report.refusals) > 10
@@ -137,7 +138,7 @@ def test_a_thousand_damaged_files(name):
 
 
 def test_splices_between_models():
-    assert fuzz.fuzz([codec(name) for name in NAMES], 400, seed=2).cases == 400
+    assert cases.fuzz([codec(name) for name in NAMES], 400, seed=2).cases == 400
 
 
 # The fuzzer itself must notice --------------------------------------------------------------
@@ -168,28 +169,28 @@ def test_whatever_else_happens_is_noticed(outcome, monkeypatch):
 
     data = sound("Factorized")
     monkeypatch.setattr(model, "decompress", decompress)
-    with pytest.raises(fuzz.Escaped):
-        fuzz.attempt(model, data)
+    with pytest.raises(cases.Escaped):
+        cases.attempt(model, data)
 
 
 def test_the_seed_decides_the_cases():
     models = [codec("Factorized")]
-    first, again, other = (fuzz.damaged_files(models, seed) for seed in (1, 1, 2))
+    first, again, other = (cases.damaged_files(models, seed) for seed in (1, 1, 2))
     ours = [next(first)[1] for _ in range(20)]
     assert ours == [next(again)[1] for _ in range(20)]
     assert ours != [next(other)[1] for _ in range(20)]
 
 
 def test_the_command(capsys):
-    assert fuzz.main(["--cases", "60", "--seed", "3", "--models", "Factorized"]) == 0
+    assert program.main(["--cases", "60", "--seed", "3", "--models", "Factorized"]) == 0
     out, err = capsys.readouterr()
     assert "60/60 cases" in err
     assert "decoded to an image of the declared size" in out
     with pytest.raises(SystemExit):
-        fuzz.main(["--models", "Unknown"])
+        program.main(["--models", "Unknown"])
 
 
 def test_numbers_of_the_format():
-    assert fuzz.varint(0) == b"\x00" and fuzz.varint(300) == b"\xac\x02"
-    assert len(fuzz.varint(2**35 - 1)) == 5
-    assert fuzz.checksum(b"123456789") == struct.pack("<I", 0xCBF43926)  # CRC-32's check value
+    assert damage.varint(0) == b"\x00" and damage.varint(300) == b"\xac\x02"
+    assert len(damage.varint(2**35 - 1)) == 5
+    assert damage.checksum(b"123456789") == struct.pack("<I", 0xCBF43926)  # CRC-32's check value

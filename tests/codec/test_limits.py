@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 torch.set_num_threads(1)
 from models.errors import StreamError
-from tests.fuzz import peak_memory, put_together, take_apart
-from tests.helpers import codec, image
+from tests.fuzz.damage import put_together, take_apart
+from tests.helpers import codec, image, peak_memory
 model = codec(sys.argv[1])
 fields = take_apart(model.compress(image(64, 64))[0])
 model.decompress([put_together(fields)])

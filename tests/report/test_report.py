@@ -159,7 +159,7 @@ def test_commands_exist_with_their_flags(page):
 
 @pytest.mark.parametrize("page", FILLED)
 def test_flags_in_running_text_exist(page):
-    names = ("train.py", "test.py", "codec.py", "tests/fuzz.py")
+    names = ("train.py", "test.py", "codec.py", "tests/fuzz/__main__.py")
     programs = [Path(p).read_text("utf-8") for p in names]
     programs += [p.read_text("utf-8") for p in Path("benchmarks").glob("*.py")]
     text = Path(page).read_text("utf-8")
