@@ -1,0 +1,247 @@
+"""Checkpoints from strangers: refused in words, before memory is spent on them."""
+
+import json
+import os
+import zipfile
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from models import checkpoint
+from models.errors import CheckpointError
+from tests.helpers import NAMES, peak_memory
+
+each_model = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def saved(ckpts):
+    """A checkpoint of each model, by name; tests copy before they damage."""
+    return {name: checkpoint.find(name, ckpts)[0] for name in NAMES}
+
+
+def rewrite(source, path, change_tensors=None, change_metadata=None):
+    """A copy of a checkpoint with its tensors or its metadata changed."""
+    tensors = load_file(source)
+    with safe_open(source, framework="pt") as file:
+        metadata = json.loads(file.metadata()["metadata"])
+    if change_tensors:
+        change_tensors(tensors)
+    if change_metadata:
+        change_metadata(metadata)
+    save_file(tensors, path, {"metadata": json.dumps(metadata)})
+    return path
+
+
+@each_model
+def test_cut_files_are_refused(name, saved, tmp_path):
+    data = saved[name].read_bytes()
+    for length in (0, 4, 8, 100, len(data) // 2, len(data) - 1):
+        path = tmp_path / "cut.safetensors"
+        path.write_bytes(data[:length])
+        with pytest.raises(CheckpointError, match="cut short"):
+            checkpoint.load(path)
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        checkpoint.load(tmp_path / "nowhere.safetensors")
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        checkpoint.load_tensors(tmp_path)
+
+
+def set_first(key, value):
+    return lambda tensors: tensors[key].view(-1)[:1].fill_(value)
+
+
+def drop_last_table(latent):
+    """A set of tables that is consistent in itself, but one short."""
+
+    def change(tensors):
+        own = {key: value for key, value in tensors.items() if key.startswith(f"tables.{latent}.")}
+        length = int(own[f"tables.{latent}.lengths"][-1])
+        for key, value in own.items():
+            tensors[key] = value[: -length if key.endswith("frequencies") else -1].clone()
+
+    return change
+
+
+def table_of_ones(tensors):
+    """One Gaussian's table of 2**24 entries, which sum to what they should."""
+    own = {key.rsplit(".")[-1]: tensors[f"tables.y.{key}"] for key in ("frequencies", "lengths")}
+    length = int(own["lengths"][-1])
+    ones = torch.ones(1 << 24, dtype=torch.int32)
+    tensors["tables.y.frequencies"] = torch.cat([own["frequencies"][:-length], ones])
+    own["lengths"][-1] = len(ones)
+
+
+def with_dtype(key, dtype):
+    return lambda tensors: tensors.update({key: tensors[key].to(dtype)})
+
+
+TENSOR_DAMAGES = {
+    "NaN": (set_first("g_a.0.weight", float("nan")), "NaN or infinity in g_a.0.weight"),
+    "infinity": (set_first("h_s.0.bias", float("inf")), "NaN or infinity in h_s.0.bias"),
+    "missing weight": (lambda t: t.pop("g_s.0.weight"), "does not hold the model"),
+    "additional weight": (lambda t: t.update(extra=torch.ones(3)), "does not hold the model"),
+    "wrong shape": (lambda t: t.update({"g_a.0.bias": torch.ones(3)}), "does not hold the model"),
+    "changed integer weight": (set_first("h_s.0.weight", 0.7), "digest"),
+    "changed table": (
+        lambda t: t["tables.y.frequencies"][:2].copy_(
+            t["tables.y.frequencies"][:2] + torch.tensor([1, -1], dtype=torch.int32)
+        ),
+        "digest",
+    ),
+    "complex weight": (with_dtype("g_a.0.weight", torch.complex64), "as torch.complex64, not"),
+    "integer weight": (with_dtype("h_s.0.bias", torch.int64), "as torch.int64, not as floating"),
+    "wide table": (with_dtype("tables.y.first", torch.int64), "as torch.int64, not as int32"),
+    "table of ones": (table_of_ones, "inconsistent"),
+    "table of tables": (
+        lambda t: t.update({"tables.y.frequencies": t["tables.y.frequencies"][:, None]}),
+        "inconsistent",
+    ),
+    "impossible table": (set_first("tables.y.frequencies", -5), "inconsistent"),
+    "missing table": (lambda t: t.pop("tables.z.lengths"), "does not hold the model"),
+    "too few Gaussians": (drop_last_table("y"), "The tables are"),
+    "too few channels": (drop_last_table("z"), "The tables are"),
+}
+
+
+@pytest.mark.parametrize("change,message", TENSOR_DAMAGES.values(), ids=TENSOR_DAMAGES.keys())
+def test_damaged_tensors_are_refused(change, message, saved, tmp_path):
+    path = rewrite(saved["Hyperprior"], tmp_path / "damaged.safetensors", change)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+
+
+METADATA_DAMAGES = {
+    "other model": lambda m: m.update(model="Factorized"),
+    "unknown model": lambda m: m.update(model="Vision"),
+    "wrong N": lambda m: m.update(N=16),
+    "wrong M": lambda m: m.update(M=13),
+    "N not a number": lambda m: m.update(N="eight"),
+    "N missing": lambda m: m.pop("N"),
+    "negative M": lambda m: m.update(M=-1),
+    "digest missing": lambda m: m.pop("digest"),
+    "other digest": lambda m: m.update(digest="0" * 16),
+    "lambda missing": lambda m: m.pop("lmbda"),
+    "lambda a word": lambda m: m.update(lmbda="low"),
+    "lambda not a number": lambda m: m.update(lmbda=float("nan")),
+    "negative lambda": lambda m: m.update(lmbda=-1),
+    "endless lambda": lambda m: m.update(lmbda=1e300),
+    "unknown metric": lambda m: m.update(metric="vmaf"),
+    "no provenance": lambda m: m.update(provenance=None),
+}
+
+
+@pytest.mark.parametrize("change", METADATA_DAMAGES.values(), ids=METADATA_DAMAGES.keys())
+def test_wrong_metadata_are_refused(change, saved, tmp_path):
+    path = rewrite(saved["Hyperprior"], tmp_path / "damaged.safetensors", None, change)
+    with pytest.raises(CheckpointError):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("sizes", [{"N": 50_000}, {"M": 10**9}, {"N": 10**12}, {"M": 10**30}])
+@each_model
+def test_a_claim_of_a_huge_model_costs_no_memory(name, sizes, saved, tmp_path):
+    """N = 50,000 would be 250 GB for one layer."""
+    path = rewrite(saved[name], tmp_path / "a.safetensors", None, lambda m: m.update(sizes))
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match="does not hold the model it claims"):
+        checkpoint.load(path)
+    assert peak_memory() - before < 64 << 20
+
+
+def test_other_files_are_refused_in_words(tmp_path, saved):
+    plain = tmp_path / "weights.safetensors"
+    save_file({"a": torch.ones(2)}, plain)
+    with pytest.raises(CheckpointError, match="not a checkpoint of this program"):
+        checkpoint.load(plain)
+    for text in ("[]", "3", "{", '"x"', "null", "[" * 100_000, '{"N": ' + "9" * 5000 + "}"):
+        save_file({"a": torch.ones(2)}, plain, {"metadata": text})
+        with pytest.raises(CheckpointError):
+            checkpoint.load(plain)
+    for suffix in (".pth", ".pth.tar", ".safetensors"):
+        for content in (b"", b"garbage" * 50, b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."):
+            path = tmp_path / f"other{suffix}"
+            path.write_bytes(content)
+            if content.startswith(b"\x80") and suffix != ".safetensors":
+                continue  # an empty table of weights: nothing to refuse
+            with pytest.raises(CheckpointError):
+                checkpoint.load_tensors(path)
+    torch.save([1, 2, 3], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="no table of weights"):
+        checkpoint.load_tensors(tmp_path / "list.pth")
+    torch.save({"a": "text"}, tmp_path / "text.pth")
+    with pytest.raises(CheckpointError, match="no table of weights"):
+        checkpoint.load_tensors(tmp_path / "text.pth")
+
+
+HOSTILE = {
+    "sparse": (lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6)), "sparse"),
+    "sparse rows": (lambda: torch.eye(3).to_sparse_csr(), "sparse"),
+    "meta": (lambda: torch.empty(10**6, 10**6, device="meta"), "without data"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "sparse or"),
+    "quantised": (lambda: torch.quantize_per_tensor(torch.ones(9), 1, 0, torch.qint8), "qint8"),
+    "complex": (lambda: torch.ones(9, dtype=torch.complex64), "complex64"),
+    "integers": (lambda: torch.ones(9, dtype=torch.int32), "int32, not as floating-point"),
+    "expanded": (lambda: torch.ones(1).expand(26_000, 26_000), "bytes of weights"),
+    "expanded halves": (lambda: torch.ones(1).half().expand(26_000, 26_000), "bytes of weights"),
+    "expanded beyond numbers": (lambda: torch.ones(1).expand(1 << 31, 1 << 31), "bytes of weights"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of kinds of tensors that torch gives up
+@pytest.mark.parametrize("make_tensor,message", HOSTILE.values(), ids=HOSTILE.keys())
+def test_tensors_that_are_no_weights_are_refused_at_no_cost(make_tensor, message, tmp_path):
+    path = tmp_path / "hostile.pth"
+    torch.save({"g_a.0.weight": make_tensor(), "g_a.6.weight": torch.ones(3)}, path)
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load_tensors(path)
+    assert peak_memory() - before < 64 << 20
+
+
+def test_shared_and_compressed_numbers_are_refused_at_no_cost(tmp_path):
+    """One storage seen a thousand times, and zeros in a deflated archive."""
+    one = torch.ones(1 << 18)
+    torch.save({f"{k}.weight": one.view(512, 512) for k in range(1000)}, tmp_path / "shared.pth")
+    torch.save({"weight": torch.zeros(9)}, tmp_path / "small.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "small.pth") as source,
+        zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for entry in source.infolist():
+            data = source.read(entry) + bytes((1 << 20) * entry.filename.endswith("data/0"))
+            target.writestr(entry.filename, data)
+    before = peak_memory()
+    for name in ("shared", "deflated"):
+        with pytest.raises(CheckpointError, match="bytes of weights"):
+            checkpoint.load_tensors(tmp_path / f"{name}.pth")
+    assert peak_memory() - before < 64 << 20
+
+
+def test_weights_of_a_huge_width_cost_no_memory(tmp_path):
+    """What they say by the shape of two layers is not built before the others are compared."""
+    wide = {"g_a.0.weight": torch.ones(50_000, 3), "g_a.6.weight": torch.ones(12, 3)}
+    torch.save(wide, tmp_path / "wide.pth")
+    before = peak_memory()
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
+    assert peak_memory() - before < 64 << 20
+    torch.save({"g_a.0.weight": torch.tensor(1.0)}, tmp_path / "wide.pth")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+def test_a_pickle_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pth.tar")
+    with pytest.raises(CheckpointError):
+        checkpoint.load_tensors(tmp_path / "harmful.pth.tar")
+    assert not (tmp_path / "harmed").exists()
