@@ -16,7 +16,7 @@ from torch import Tensor
 
 BASE = 256
 DIGIT = 127  # the largest digit; the smallest is -128
-REACH = (DIGIT, DIGIT * (1 + BASE), DIGIT * (1 + BASE + BASE**2))  # of one, two, three digits
+LARGEST = (DIGIT, DIGIT * (1 + BASE), DIGIT * (1 + BASE + BASE**2))  # of one, two, three digits
 LONGEST = 1 << 14  # terms in a sum: 2**14 * 2**14 fits 32 bits, and 2**16 times that 53 bits
 
 
@@ -47,7 +47,7 @@ class IntegerMatrix:
         self.weight = weight.contiguous()
         self.bytes: Tensor | None = None  # (K, 2 out): the low digits, then the high ones
         # Two digits reach further down than up: a row with a larger entry is kept negated.
-        self.sign = torch.where(weight.amax(1) > REACH[1], -1.0, 1.0).double()
+        self.sign = torch.where(weight.amax(1) > LARGEST[1], -1.0, 1.0).double()
         signed = weight * self.sign[:, None]
         low, high = _digits(signed, 2)
         fits = torch.equal(high.double() * BASE + low, signed)
@@ -68,8 +68,8 @@ class IntegerMatrix:
         if self.bytes is None or values.device.type != "cpu" or not has_bytes():
             return [values]
         largest = values.abs().max() if values.numel() else 0
-        for count, reach in enumerate(REACH, 1):
-            if largest <= reach:
+        for count, limit in enumerate(LARGEST, 1):
+            if largest <= limit:
                 return _digits(values, count)
         return [values]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.coding import products
-from models.coding.products import LONGEST, REACH, IntegerMatrix
+from models.coding.products import LARGEST, LONGEST, IntegerMatrix
 
 LARGEST_WEIGHT, LARGEST_INPUT = 1 << 15, 1 << 23
 
@@ -29,11 +29,11 @@ def way(request, monkeypatch):
         monkeypatch.setattr(products, "has_bytes", lambda: False)
 
 
-@pytest.mark.parametrize("largest", [1, *REACH, *(r + 1 for r in REACH), LARGEST_INPUT])
+@pytest.mark.parametrize("largest", [1, *LARGEST, *(r + 1 for r in LARGEST), LARGEST_INPUT])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 17, 5), (20, 300, 33)])
 def test_products_equal_pythons_integers(shape, largest, way):
     n, terms, outputs = shape
-    weight = integers(1, (outputs, terms), largest=LARGEST_WEIGHT, extremes=(1 << 15, REACH[1]))
+    weight = integers(1, (outputs, terms), largest=LARGEST_WEIGHT, extremes=(1 << 15, LARGEST[1]))
     rows = integers(2, (n, terms), largest=largest, extremes=(largest,))
     found = IntegerMatrix(weight)(rows)
     assert found.dtype == torch.float64
@@ -43,17 +43,17 @@ def test_products_equal_pythons_integers(shape, largest, way):
 @pytest.mark.parametrize("signs", [(1, 1), (-1, -1), (1, -1), (-1, 1)])
 def test_the_largest_sums_are_exact(signs, way):
     """All factors at their limits: what saturating instructions get wrong."""
-    weight = torch.full((2, LONGEST), float(REACH[1] * signs[0]), dtype=torch.float64)
-    rows = torch.full((3, LONGEST), float(REACH[2] * signs[1]), dtype=torch.float64)
-    expected = signs[0] * signs[1] * REACH[1] * REACH[2] * LONGEST
+    weight = torch.full((2, LONGEST), float(LARGEST[1] * signs[0]), dtype=torch.float64)
+    rows = torch.full((3, LONGEST), float(LARGEST[2] * signs[1]), dtype=torch.float64)
+    expected = signs[0] * signs[1] * LARGEST[1] * LARGEST[2] * LONGEST
     assert (IntegerMatrix(weight)(rows) == expected).all()
 
 
 @pytest.mark.parametrize(
     "row,has_digits",
     [
-        ([REACH[1], -LARGEST_WEIGHT], True),
-        ([LARGEST_WEIGHT, -REACH[1]], True),  # kept negated
+        ([LARGEST[1], -LARGEST_WEIGHT], True),
+        ([LARGEST_WEIGHT, -LARGEST[1]], True),  # kept negated
         ([LARGEST_WEIGHT, -LARGEST_WEIGHT], False),  # left to float64
     ],
 )
@@ -69,9 +69,9 @@ def test_digits_are_as_many_as_the_largest_value_needs():
     if not products.has_bytes():
         pytest.skip("needs a CPU with byte products (VNNI)")
     matrix = IntegerMatrix(torch.ones(1, 2, dtype=torch.float64))
-    for count, reach in enumerate(REACH, 1):
-        digits = matrix.split(torch.tensor([[float(-reach)]], dtype=torch.float64))
+    for count, largest in enumerate(LARGEST, 1):
+        digits = matrix.split(torch.tensor([[float(-largest)]], dtype=torch.float64))
         assert [d.dtype for d in digits] == [torch.int8] * count
-        assert sum(int(d) * 256**k for k, d in enumerate(digits)) == -reach
-    (beyond,) = matrix.split(torch.tensor([[REACH[2] + 1.0]], dtype=torch.float64))
+        assert sum(int(d) * 256**k for k, d in enumerate(digits)) == -largest
+    (beyond,) = matrix.split(torch.tensor([[LARGEST[2] + 1.0]], dtype=torch.float64))
     assert beyond.dtype == torch.float64
