@@ -13,6 +13,7 @@ from models.errors import DataError
 from models.presets import CATALOGUE, STUDIED
 
 PAIRS = tuple(zip(STUDIED[1:], STUDIED, strict=False))  # each model against the one before it
+LEAST_POINTS, LEAST_RANGE = 3, 1.0  # of a curve, and dB in common: less gives no BD-rate
 COLUMNS = (
     "curve", "against", "metric", "bd_rate_percent", "range_low_db", "range_high_db",
     "points", "points_against", "reason",
@@ -98,16 +99,23 @@ def _selected(path: Path, key: str, value: str, name: str) -> Curve:
 
 
 def compare(curve: Curve, against: Curve, metric: str) -> dict[str, str]:
-    """One row of the table without its names: BD-rate of `curve`, range, points, or a reason."""
+    """One row of the table without its names: BD-rate of `curve`, range, points, or a reason.
+
+    There is none of fewer than `LEAST_POINTS` points or over less than `LEAST_RANGE`: the mean over
+    so little says nothing of the curves.
+    """
     test, anchor = curve.points(metric), against.points(metric)
     row = {"points": str(len(test)), "points_against": str(len(anchor))}
     for name, points in ((curve.name, test), (against.name, anchor)):
-        if not points:
-            return {**row, "reason": f"{name} has no {metric} values"}
+        if len(points) < LEAST_POINTS:
+            few = f"{name} has {len(points)} of the {LEAST_POINTS} points that a BD-rate needs"
+            return {**row, "reason": few if points else f"{name} has no {metric} values"}
     try:
         delta = bd_rate(*zip(*anchor, strict=True), *zip(*test, strict=True))
     except ValueError as error:
         return {**row, "reason": str(error)}
+    if (common := delta.high - delta.low) < LEAST_RANGE:
+        return {**row, "reason": f"only {common:.2f} dB in common, {LEAST_RANGE:g} dB are needed"}
     return {
         **row,
         "bd_rate_percent": f"{delta.value:.3f}",

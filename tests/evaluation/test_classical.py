@@ -207,12 +207,28 @@ def test_every_comparison_has_a_row_even_without_data(results):
         assert "does not exist" in row["reason"]
 
 
+def test_too_few_points_or_decibels_in_common_give_no_number():
+    def curve(*qualities):
+        rates = tuple(0.1 * 2**k for k in range(len(qualities)))
+        return curves.Curve("c", rates, qualities, (float("nan"),) * len(qualities))
+
+    long = curve(30.0, 31.0, 32.0, 33.0)
+    assert curves.compare(long, curve(30.5, 31.0, 31.5), "psnr")["bd_rate_percent"]
+    for other, reason in (
+        (curve(30.0, 33.0), "2 of the 3 points"),
+        (curve(32.1, 33.5, 34.0), "only 0.90 dB in common"),
+    ):
+        for pair in ((long, other), (other, long)):
+            row = curves.compare(*pair, "psnr")
+            assert "bd_rate_percent" not in row and reason in row["reason"]
+
+
 def test_the_table_has_the_values_of_known_curves(results, capsys):
     zoo = curves.reference_curve("bmshj2018-factorized", results)
     assert len(zoo.bpp) == 8
     write_model(results, "Factorized", zoo.bpp, zoo.psnr, zoo.ms_ssim)
     write_model(results, "Hyperprior", [rate * 0.8 for rate in zoo.bpp], zoo.psnr)
-    write_model(results, "CheckerboardAutogressive", [0.1, 0.2], [50, 51])
+    write_model(results, "CheckerboardAutogressive", [0.1, 0.2, 0.3], [50, 51, 52])
     bd_rate.main(["--resultdir", str(results)])
     rows = {(r["curve"], r["against"], r["metric"]): r for r in read_csv(results / "bd_rate.csv")}
     row = rows["Factorized", "bmshj2018-factorized", "psnr"]
