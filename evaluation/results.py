@@ -10,15 +10,15 @@ image too small for it.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from evaluation.curves import read_rows
 from evaluation.metrics import ms_ssim_db
-from models.errors import UsageError
+from models.errors import DataError, UsageError
 from models.files import csv_text, locked, write_text
 
 COLUMNS = ("lmbda", "num_pixels", "bits", "bpp", "psnr", "time(enc)", "time(dec)", "ms_ssim")
@@ -51,29 +51,9 @@ def result_folder(asked: Path | None, study: bool, other: Path = OUTPUTS) -> Pat
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image at one operating point; ms_ssim is nan for an image too small for it."""
+class Figures:
+    """What is measured; ms_ssim is nan for an image too small for it."""
 
-    lmbda: float
-    image: str
-    width: int
-    height: int
-    bits: int
-    bpp: float
-    psnr: float
-    ms_ssim: float
-    estimate_bpp: float
-    encoding: float
-    decoding: float
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Means over the images of one operating point."""
-
-    lmbda: float
-    images: int
-    num_pixels: float
     bits: float
     bpp: float
     psnr: float
@@ -83,30 +63,38 @@ class Mean:
     decoding: float
 
 
+@dataclass(frozen=True)
+class Row(Figures):
+    """One image at one operating point."""
+
+    lmbda: float
+    image: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Mean(Figures):
+    """Means over the images of one operating point."""
+
+    lmbda: float
+    images: int
+    num_pixels: float
+
+
 def means(rows: Sequence[Row]) -> list[Mean]:
     """One `Mean` per lambda, lowest first; of MS-SSIM over the images that have one."""
     found = []
     for lmbda in sorted({row.lmbda for row in rows}):
         at = [row for row in rows if row.lmbda == lmbda]
-        found.append(
-            Mean(
-                lmbda,
-                len(at),
-                _mean(row.width * row.height for row in at),
-                _mean(row.bits for row in at),
-                _mean(row.bpp for row in at),
-                _mean(row.psnr for row in at),
-                _mean(row.ms_ssim for row in at if not math.isnan(row.ms_ssim)),
-                _mean(row.estimate_bpp for row in at),
-                _mean(row.encoding for row in at),
-                _mean(row.decoding for row in at),
-            )
-        )
+        figures = {f.name: _mean(getattr(row, f.name) for row in at) for f in fields(Figures)}
+        pixels = _mean(row.width * row.height for row in at)
+        found.append(Mean(lmbda=lmbda, images=len(at), num_pixels=pixels, **figures))
     return found
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
+    found = [value for value in values if not math.isnan(value)]
     return math.fsum(found) / len(found) if found else math.nan
 
 
@@ -131,9 +119,8 @@ class Results:
                 )
             return []
         try:
-            with self.per_image.open(newline="", encoding="utf-8") as file:
-                return [_parse(record) for record in csv.DictReader(file)]
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            return [_parse(record) for record in read_rows(self.per_image, IMAGE_COLUMNS)]
+        except (DataError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{self.per_image} is not a table of results ({error}): remove it, or choose "
                 "another --resultdir."

@@ -117,10 +117,12 @@ def fit(
     `TRIES` searches. UsageError that says how near it came if all are larger; others as `compress`.
     """
     check_effort(effort)
-    files = [(model, code(model, x, _analysis(model, x))) for model in codecs]
+    analysed = [_analysis(model, x) for model in codecs]
+    files = [(m, code(m, x, latents)) for m, latents in zip(codecs, analysed, strict=True)]
     if effort:
-        model, plain = min(files, key=lambda pair: abs(math.log(len(pair[1].data) / most)))
-        tries = _approach(model, plain, x, most, effort, seed, watch)
+        nearest = min(range(len(files)), key=lambda k: abs(math.log(len(files[k][1].data) / most)))
+        model, plain = files[nearest]
+        tries = _approach(model, plain, x, analysed[nearest], most, effort, seed, watch)
         files += [(model, coded) for coded in tries]
     fitting = [(model, coded) for model, coded in files if len(coded.data) <= most]
     if not fitting:
@@ -134,10 +136,17 @@ def fit(
 
 
 def _approach(
-    model: Codec, plain: Coded, x: Tensor, most: int, effort: int, seed: int, watch: Watch
+    model: Codec,
+    plain: Coded,
+    x: Tensor,
+    latents: dict[str, Tensor],
+    most: int,
+    effort: int,
+    seed: int,
+    watch: Watch,
 ) -> Iterator[Coded]:
     """Searched files of x (1, 3, H, W), at lambdas shifted until one is nearly `most` bytes."""
-    lmbda, latents = _lambda_of(model), _analysis(model, x)
+    lmbda = _lambda_of(model)
     aim, size, shift = math.log(most * (1 + CLOSE) / 2), math.log(len(plain.data)), 0.0
     below: list[tuple[float, float]] = []  # tries (size, shift), in logarithms
     above: list[tuple[float, float]] = []

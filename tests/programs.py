@@ -67,7 +67,7 @@ def save_photographs(folder: Path) -> Path:
 
 def result_row(lmbda: float, name: str = "a.png", bpp: float = 1.0, similarity: float = 0.9) -> Row:
     """A result of test.py on an image of 10 x 20 pixels."""
-    return Row(lmbda, name, 10, 20, int(bpp * 200), bpp, 30.0, similarity, bpp, 0.1, 0.2)
+    return Row(int(bpp * 200), bpp, 30.0, similarity, bpp, 0.1, 0.2, lmbda, name, 10, 20)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

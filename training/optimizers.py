@@ -7,7 +7,7 @@ and the small matrices of the entropy density keep Adam. Everything that a step 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,16 @@ def adam_update(grad: Tensor, state: dict, betas: tuple[float, float], eps: floa
 
 
 class _Mixed(torch.optim.Optimizer):
-    """Groups with `method` "adam" take Adam's step, the others that of `direction`."""
+    """Groups with `method` "adam" take Adam's step, the others that of `direction`.
+
+    Options are those of `DEFAULTS` and `ADAM`, for all groups that do not say otherwise.
+    """
+
+    ADAM: ClassVar[dict[str, Any]] = {"adam_betas": (0.9, 0.999), "eps": 1e-8}
+    DEFAULTS: ClassVar[dict[str, Any]]
+
+    def __init__(self, groups, **options):
+        super().__init__(groups, self.ADAM | self.DEFAULTS | options)
 
     def direction(self, parameter: nn.Parameter, state: dict, group: dict) -> Tensor | None:
         """The step, like parameter, to be multiplied by the learning rate; None for no step."""
@@ -108,23 +117,7 @@ class Muon(_Mixed):
     ("muon" or "adam") and, for Muon, `out_dim` (see `as_matrix`).
     """
 
-    def __init__(
-        self,
-        groups,
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        adam_betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ):
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "adam_betas": adam_betas,
-            "eps": eps,
-            "method": "muon",
-            "out_dim": 0,
-        }
-        super().__init__(groups, defaults)
+    DEFAULTS = {"lr": DEFAULT_LR["muon"], "momentum": 0.95, "method": "muon", "out_dim": 0}
 
     def direction(self, parameter: nn.Parameter, state: dict, group: dict) -> Tensor:
         if "momentum" not in state:
@@ -145,26 +138,13 @@ class SOAP(_Mixed):
     modes are left as they are (section 7.1, "one-sided"). The first step only initialises.
     """
 
-    def __init__(
-        self,
-        groups,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.95, 0.95),
-        frequency: int = 10,
-        max_dim: int = 1024,
-        adam_betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ):
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "frequency": frequency,
-            "max_dim": max_dim,
-            "adam_betas": adam_betas,
-            "eps": eps,
-            "method": "soap",
-        }
-        super().__init__(groups, defaults)
+    DEFAULTS = {
+        "lr": DEFAULT_LR["soap"],
+        "betas": (0.95, 0.95),
+        "frequency": 10,
+        "max_dim": 1024,
+        "method": "soap",
+    }
 
     def direction(self, parameter: nn.Parameter, state: dict, group: dict) -> Tensor | None:
         grad = parameter.grad.flatten(2) if parameter.dim() > 2 else parameter.grad

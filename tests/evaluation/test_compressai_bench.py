@@ -12,14 +12,14 @@ import torch
 from evaluation import bench, reference, results, zoo
 from evaluation.metrics import psnr
 from evaluation.points import ImportedPoint
-from evaluation.results import Row, means
+from evaluation.results import means
 from models import checkpoint
 from models.coding.container import read_header
 from models.errors import UsageError
 from models.images import to_uint8
 from models.interchange import to_compressai
 from tests.helpers import M, N, image, make
-from tests.programs import SecondCodec, files_in, load_test_program, read_csv
+from tests.programs import SecondCodec, files_in, load_test_program, read_csv, result_row
 
 driver = load_test_program()
 
@@ -114,10 +114,7 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
 
 
 def test_json_is_drawn_by_compressai(tmp_path):
-    rows = [
-        Row(lmbda, "a.png", 10, 20, int(bpp * 200), bpp, 30.0, 0.9, bpp, 0.1, 0.2)
-        for lmbda, bpp in ((0.1, 2.0), (0.5, 1.0))
-    ]
+    rows = [result_row(lmbda, bpp=bpp) for lmbda, bpp in ((0.1, 2.0), (0.5, 1.0))]
     found = means(rows)
     path = tmp_path / "ours.json"
     path.write_text(results.compressai_json("ours-mse", "files", found))

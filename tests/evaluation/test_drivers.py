@@ -95,7 +95,7 @@ def broken_image(folder):
 
 
 def other_results(folder):
-    row = Row(0.5, "kodim01.png", 768, 512, 80, 0.1, 30.0, 0.9, 0.1, 0.1, 0.1)
+    row = Row(80, 0.1, 30.0, 0.9, 0.1, 0.1, 0.1, 0.5, "kodim01.png", 768, 512)
     Results(folder.parent / "res", "Hyperprior").merge([row])
     write_image(folder / "a.png", np.zeros((8, 8, 3), np.uint8))
 
