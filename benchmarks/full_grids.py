@@ -58,7 +58,8 @@ def code_full_grids(
 
     def params_at(_: Tensor, positions: Tensor, step: int) -> tuple[Tensor, Tensor]:
         centres = cells(positions, width)
-        scales, means = context.at(prepared, seen, positions, centres, width + 2 * REACH).chunk(2, 2)
+        params = context.at(prepared, seen, positions, centres, width + 2 * REACH)
+        scales, means = params.chunk(2, 2)
         return means, scale_index(scales)
 
     for coder, own in zip(coders, (1 - odd, odd), strict=True):
@@ -133,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--dataset_path", type=Path, metavar="PATH", help="images (default: built-in photographs)")
     add("--checkpoints", nargs="*", type=Path, help="of Checkerboard (default: those in ckpts/)")
     add("--outdir", type=Path, metavar="DIR",
-        help="default: statistics for Kodak's images and the study's checkpoints, else outputs")  # fmt: skip
+        help="default: statistics for Kodak and the study's checkpoints, else outputs")  # fmt: skip
     options = parser.parse_args(arguments)
     return guarded("full_grids", lambda: run(options))
 
