@@ -15,8 +15,8 @@ from models.errors import CheckpointError, TrainingError
 
 TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
 RUN = (
-    "run_id", "model", "lmbda", "N", "M", "steps", "images_seen", "patch_size", "lr", "hours",
-    "hardware",
+    "run_id", "model", "lmbda", "N", "M", "fixed", "steps", "images_seen", "patch_size", "lr",
+    "hours", "hardware",
 )  # fmt: skip
 
 
@@ -144,8 +144,8 @@ def _scale_hyperprior(tensors: dict[str, Tensor]) -> bool:
 def ancestors(path: str | Path) -> list[dict]:
     """The runs of `train.py` that the weights of a checkpoint went through, the last one first.
 
-    Each with "run_id", "model", "lmbda", "N", "M", "steps", "images_seen", "patch_size", "lr",
-    "hours", "hardware". [] for a file that is no checkpoint of ours.
+    Each with what `RUN` names; None where the run did not tell. [] for a file that is no
+    checkpoint of ours.
     """
     try:
         metadata = checkpoint.read_metadata(path)

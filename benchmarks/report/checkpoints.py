@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.compute import fixed_parts, lineage
 from models import checkpoint
 from models.presets import STUDIED
 from training.inheritance import RUN, ancestors
 
 CHECKPOINT_COLUMNS = (
     "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "hours", "hardware", "parent",
-    "digest", "megabytes",
+    "digest", "megabytes", "lineage_steps", "lineage_megapixels", "lineage_petamacs",
 )  # fmt: skip
 RUN_COLUMNS = (*RUN, "parent", "checkpoint")
 
@@ -22,6 +23,9 @@ def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
         metadata = checkpoint.read_metadata(path)
         found = {**metadata, **metadata["provenance"]}
         found["megabytes"] = f"{path.stat().st_size / 1e6:.1f}"
+        found |= lineage(path).cells()
+        _, *before = ancestors(path)  # not the name of a file, which another run may have taken
+        found["parent"] = before[0]["run_id"] if before else None
         rows.append({name: str(found.get(name) or "") for name in CHECKPOINT_COLUMNS})
     return sorted(rows, key=lambda r: (STUDIED.index(r["model"]), float(r["lmbda"])))
 
@@ -34,9 +38,10 @@ def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
     """
     runs: dict[str, dict] = {}
     for path in sorted(root.rglob("epoch_*.safetensors")):
-        lineage = ancestors(path)
-        for k, run in reversed(list(enumerate(lineage))):
-            parent = lineage[k + 1]["run_id"] if k + 1 < len(lineage) else None
+        told = ancestors(path)
+        for k, run in reversed(list(enumerate(told))):
+            parent = told[k + 1]["run_id"] if k + 1 < len(told) else None
+            run["fixed"] = " ".join(fixed_parts(run))
             found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
             if (run["steps"] or 0) > (found["steps"] or 0):  # it went on after another had left it
                 found |= run

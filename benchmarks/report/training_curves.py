@@ -1,49 +1,98 @@
-"""Figures of the training: every checkpoint's curve, and the comparison of optimisers.
+"""Figures of the training: held-out loss against compute, and the comparison of optimisers.
 
     python -m benchmarks.report.training_curves
 
-Reads statistics/training/*.csv and statistics/optimizers.csv; draws
+Reads statistics/compute.csv, compute_fits.csv and optimizers.csv; draws
 Image4md/training_curves.png and Image4md/training_optimizers.png.
 """
 
 from __future__ import annotations
 
-import re
+from itertools import groupby
 from typing import Any
 
-from benchmarks.report.tables import STATISTICS, rows_of
+import numpy as np
+
+from benchmarks.report.compute import law
+from benchmarks.report.tables import rows_of
 from evaluation.plots import IMAGES, drawing, style_of
-from models.presets import STUDIED, short
+from models.presets import CHANNELS, short
 
-CURVES = STATISTICS / "training"
-SHADES = (1.0, 0.75, 0.5, 0.3)  # the first is the lowest lambda's
 DASHES = {"adam": ":", "soap": "--", "muon": "-"}
+SHOWN = 1.5  # losses up to so many times the least of a panel
+BEYOND = 2  # a fit is drawn to so many times the compute of its last point
+PANEL = 4.2, 3.9  # inches, width and height
+FINAL, ZOO = "final checkpoint", "dashed: where CompressAI's zoo would be met"
+STAR = {"marker": "*", "markersize": 11}
 
 
-def curves() -> dict[str, dict[float, list[dict[str, str]]]]:
-    """Rows with a validation, by model and lambda."""
-    found: dict[str, dict[float, list[dict[str, str]]]] = {}
-    for path in sorted(CURVES.glob("*_lmbda_*.csv")):
-        model, lmbda = re.fullmatch(r"(\w+)_lmbda_(.+)", path.stem).groups()
-        rows = [row for row in rows_of(f"training/{path.stem}") if row["val_loss"]]
-        found.setdefault(model, {})[float(lmbda)] = rows
-    return found
+def draw_compute(figure: Any) -> None:
+    """A panel for each lambda: every run's losses at the cost of its whole lineage."""
+    rows = rows_of("compute")
+    lambdas = sorted({row["lmbda"] for row in rows}, key=float)
+    panels = figure.subplots(1, len(lambdas), squeeze=False)[0]
+    for axes, lmbda in zip(panels, lambdas, strict=True):
+        own = [row for row in rows if row["lmbda"] == lmbda]
+        fits = [row for row in rows_of("compute_fits") if row["lmbda"] == lmbda]
+        for _, run in groupby(own, lambda row: row["run"]):
+            draw_run(axes, list(run))
+        laws = [line for row in fits if (line := draw_fit(axes, row))]
+        if laws:
+            axes.legend(handles=laws, loc="upper right", fontsize=8)
+        least = min(float(row["val_loss"]) for row in own)
+        shown = [float(r["lineage_petamacs"]) for r in own if float(r["val_loss"]) < SHOWN * least]
+        low = min([least, *(float(row["target"]) for row in fits if row["target"])])
+        axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)",
+                 xscale="log", xlim=(0.9 * min(shown), 1.6 * max(shown)),
+                 yscale="log", ylim=(0.97 * low, SHOWN * least))  # fmt: skip
+        plain_ticks(axes)
+    panels[0].set_ylabel("loss on held-out photographs")
+    named = {line.get_label(): line for axes in panels for line in axes.lines}
+    models = [label for label in named if label.endswith(")") and label[0] not in "_L"]
+    named = {label: named[label] for label in (*models, FINAL, ZOO) if label in named}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, fontsize=9)
 
 
-def draw_curves(figure: Any) -> None:
-    """A panel for each model: loss on held-out images against steps, a line for each lambda."""
-    found = curves()
-    panels = figure.subplots(1, len(STUDIED), sharey=True)
-    for axes, model in zip(panels, STUDIED, strict=True):
-        own = found.get(model, {})
-        for shade, (lmbda, rows) in zip(SHADES, sorted(own.items()), strict=False):
-            look = style_of(model) | {"alpha": shade, "markersize": 3, "linewidth": 1.3}
-            steps = [int(row["step"]) for row in rows]
-            axes.plot(steps, [float(r["val_loss"]) for r in rows], label=f"{lmbda:g}", **look)
-        axes.set(title=short(model), xlabel="step", yscale="log")
-        if own:
-            axes.legend(title="lambda")
-    panels[0].set_ylabel("loss on held-out images")
+def draw_run(axes: Any, rows: list[dict[str, str]]) -> None:
+    """The losses of a run: open markers for the wide transforms, a star at a final checkpoint."""
+    model, width = rows[0]["model"], (int(rows[0]["N"]), int(rows[0]["M"]))
+    wide = width == CHANNELS[model]["high"]
+    look = style_of(model) | {"linewidth": 1.2, "markersize": 4}
+    look["fillstyle"] = "none" if wide else "full"
+    places = [float(row["lineage_petamacs"]) for row in rows]
+    losses = [float(row["val_loss"]) for row in rows]
+    axes.plot(places, losses, label=f"{short(model)} ({width[0]}, {width[1]})", **look)
+    if rows[-1]["checkpoint"]:
+        axes.plot(places[-1:], losses[-1:], linestyle="", zorder=3, label=FINAL,
+                  **STAR, color=look["color"], markeredgecolor="black")  # fmt: skip
+
+
+def draw_fit(axes: Any, row: dict[str, str]) -> Any:
+    """The level of CompressAI's zoo, dashed, and the power law, dotted; returns the latter."""
+    color = style_of(row["model"])["color"]
+    if row["target"]:
+        axes.axhline(float(row["target"]), color=color, linestyle="--", linewidth=1,
+                     label=ZOO)  # fmt: skip
+    if not row["b"]:
+        return None
+    ends = float(row["from_petamacs"]), BEYOND * float(row["to_petamacs"])
+    places = np.geomspace(*ends, 100)
+    a, b, floor = (float(row[name]) for name in ("a", "b", "floor"))
+    span = float(row["to_petamacs"]) / float(row["from_petamacs"])
+    label = f"L = {law(row)}\n({row['points']} points, a factor of {span:.1f} in compute)"
+    (line,) = axes.plot(places, floor + a * places**-b, ":", color="black", label=label)
+    return line
+
+
+def plain_ticks(axes: Any) -> None:
+    """Plain numbers at round places of two logarithmic axes, of which y spans little."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axis.set_minor_locator(NullLocator())
 
 
 def draw_optimizers(figure: Any) -> None:
@@ -64,9 +113,10 @@ def draw_optimizers(figure: Any) -> None:
 
 def main() -> None:
     """Draw both figures; one without numbers is left out."""
-    if curves():
-        with drawing(IMAGES / "training_curves.png", (11, 3.2)) as figure:
-            draw_curves(figure)
+    if rows := rows_of("compute"):
+        panels = len({row["lmbda"] for row in rows})
+        with drawing(IMAGES / "training_curves.png", (PANEL[0] * panels, PANEL[1])) as figure:
+            draw_compute(figure)
     if rows_of("optimizers"):
         with drawing(IMAGES / "training_optimizers.png", (8, 3.2)) as figure:
             draw_optimizers(figure)

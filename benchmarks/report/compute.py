@@ -1,0 +1,69 @@
+"""Blocks of what compute buys: the cost of every lineage, and the power laws of the loss."""
+
+from __future__ import annotations
+
+from benchmarks.report.tables import fixed, markdown, rows_of
+from models.presets import short
+
+DECADE = 10  # a law through points that span less compute describes them and predicts nothing
+
+
+def lineages() -> str:
+    """What each final checkpoint has cost, and where the zoo would be met at its lambda."""
+    targets = {(r["model"], r["lmbda"]): r["target"] for r in rows_of("compute_fits")}
+    rows = [
+        [
+            short(r["model"]), r["lmbda"], f"{int(r['lineage_steps']):,}",
+            f"{float(r['lineage_megapixels']):,.0f}", fixed(r["lineage_petamacs"], 3),
+            fixed(r["val_loss"], 4), fixed(targets.get((r["model"], r["lmbda"])), 4),
+        ]
+        for r in rows_of("compute") if r["checkpoint"]
+    ]  # fmt: skip
+    header = ["model", "lambda", "steps", "megapixels", "1e15 MACs", "held-out loss"]
+    header += ["at which the zoo is met"]
+    return markdown(header, rows) if rows else "Not counted.\n"
+
+
+def law(row: dict[str, str]) -> str:
+    """The power law of a row of compute_fits.csv, C in 1e15 MACs."""
+    return f"{float(row['floor']):.3g} + {float(row['a']):.3g} C^-{float(row['b']):.2f}"
+
+
+def laws() -> str:
+    """A sentence for each fit: what went into it, what it says, and how far it can be trusted."""
+    rows = rows_of("compute_fits")
+    lines = [f"* {_sentence(r)}\n" for r in rows if r["b"]]
+    few = [
+        f"{short(r['model'])} {r['lmbda']} ({r['N']}, {r['M']}): {r['points']}"
+        for r in rows if not r["b"]
+    ]  # fmt: skip
+    if few:
+        lines.append(f"* Too few points for a fit: {'; '.join(few)}.\n")
+    return "".join(lines) or "Not fitted.\n"
+
+
+def _sentence(row: dict[str, str]) -> str:
+    start, end = float(row["from_petamacs"]), float(row["to_petamacs"])
+    text = (
+        f"{short(row['model'])} ({row['N']}, {row['M']}) at lambda {row['lmbda']}: "
+        f"L = `{law(row)}`, C in 1e15 MACs, through {row['points']} points ({row['through']}) "
+        f"from {start:.3g} to {end:.3g}, root mean square error {float(row['rms']):.2g}; "
+        f"floors from {float(row['floor_low']):.4g} to {float(row['floor_high']):.4g} "
+        "fit as well."
+    )
+    if end < DECADE * start:
+        text += (
+            f" The points span a factor of {end / start:.1f} in compute: the law describes them "
+            "and predicts nothing."
+        )
+    if not row["target"]:
+        return f"{text} No final checkpoint has been tested there, so nothing tells the zoo's loss."
+    reach = f" It would meet the zoo, at {float(row['target']):.3g}, "
+    if row["meets_petamacs"] == "inf":
+        return f"{text}{reach}never: its floor is above that."
+    return f"{text}{reach}at {float(row['meets_petamacs']):,.3g} ({_between(row)})."
+
+
+def _between(row: dict[str, str]) -> str:
+    low, high = (float(row[name]) for name in ("meets_low", "meets_high"))
+    return f"from {low:,.3g} to {'never' if high == float('inf') else f'{high:,.3g}'}"
