@@ -73,13 +73,13 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 def _panels(rows: list[dict], panels: Any) -> None:
-    titles = ("compress", "decompress", "memory, the larger of both")
+    titles = {"compress": "encoding", "decompress": "decoding", "memory": "memory, larger of both"}
     panels[2].axhline(LIMIT_MB, color="black", linewidth=0.8, linestyle=":")
-    for axes, title in zip(panels, titles, strict=True):
+    for axes, (direction, title) in zip(panels, titles.items(), strict=True):
         for model in dict.fromkeys(row["model"] for row in rows):
             own = [row for row in rows if row["model"] == model]
             if axes is not panels[2]:
-                own = [row for row in own if row["direction"] == title]
+                own = [row for row in own if row["direction"] == direction]
                 points = [(float(r["megapixels"]), float(r["seconds_per_megapixel"])) for r in own]
             else:
                 sizes = dict.fromkeys(r["megapixels"] for r in own)
@@ -89,6 +89,8 @@ def _panels(rows: list[dict], panels: Any) -> None:
                 ]
             axes.plot(*zip(*points, strict=True), label=short(model), **style_of(model))
         axes.set(title=title, xlabel="megapixels", xscale="log")
+        axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+        axes.minorticks_off()
         axes.set_ylabel("peak memory (MB)" if axes is panels[2] else "seconds per megapixel")
         axes.set_ylim(bottom=0)
     panels[0].legend(fontsize=8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.complexity import BATCH, KODAK
-from benchmarks.report.tables import markdown, rows_of
+from benchmarks.report.tables import markdown, rows_of, three
 from models.presets import short
 
 # Part 4 of the original report, as printed: README_CN.md at commit 069d72f (first pair) and
@@ -56,14 +56,18 @@ def corrected() -> str:
     rows = [
         [
             short(r["model"]), f"{r['N']}, {r['M']}", f"{int(r['parameters']):,}",
-            *(giga(r[f"{stage}_macs"]) for stage in ("transforms", "gdn", "hyperprior", "context")),
-            giga(r["total_macs"]), f"{float(r['total_macs']) / (512 * 768) / 1e3:.1f}",
-            giga(r["thop_macs"]), f"{float(r['thop_macs']) / float(r['total_macs']):.2f}",
+            *(
+                three(float(r[f"{stage}_macs"]) / 1e9)
+                for stage in ("transforms", "gdn", "hyperprior", "context", "total")
+            ),
+            three(float(r["total_macs"]) / (512 * 768) / 1e3),
+            three(float(r["thop_macs"]) / 1e9),
+            three(float(r["thop_macs"]) / float(r["total_macs"])),
         ]
         for r in _of_size(KODAK)
     ]  # fmt: skip
     header = [
-        "model", "N, M", "parameters", "transforms (G)", "GDN (G)", "hyperprior (G)",
-        "context (G)", "total (G)", "kMAC/pixel", "thop (G)", "thop / total",
+        "model", "N, M", "parameters", "transforms (1e9 MACs)", "GDN", "hyperprior",
+        "context", "total", "1e3 MACs per pixel", "thop (1e9 MACs)", "thop / total",
     ]  # fmt: skip
     return markdown(header, rows) if rows else "Not counted.\n"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.report import blocks, complexity, original, study, trust
+from benchmarks.report import blocks, claims, complexity, compute, original, speed, study, trust
 
 FILES = ("README.md", "report.md")
 MARKERS = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
@@ -14,29 +14,32 @@ MARKERS = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 TABLES: dict[str, Callable[[], str]] = {
     "status": study.status,
     "learned": study.learned,
+    "claims": claims.table,
     "results": blocks.results,
     "bd_rates": blocks.bd_rates,
+    "images": blocks.images,
     "training": blocks.training,
-    "speed": blocks.measured("codec_speed"),
-    "scaling": blocks.scaling,
-    "train_speed": blocks.measured("train_speed"),
-    "optimizers": blocks.measured("optimizers"),
-    "gap": study.gap,
-    "classical": study.classical,
+    "optimizers": blocks.optimizers,
+    "train_speed": blocks.train_speed,
+    "compute": compute.lineages,
+    "compute_fits": compute.laws,
+    "gap": blocks.gap,
+    "exactness": blocks.exactness,
+    "range_coder": blocks.range_coder,
+    "speed": speed.coding,
+    "stages": speed.stages,
+    "seconds": speed.seconds,
+    "scaling": speed.scaling,
+    "classical": blocks.classical,
+    "search": blocks.search,
+    "reconstructions": blocks.reconstructions,
     "complexity_printed": complexity.printed,
     "complexity": complexity.corrected,
+    "original_points": original.points,
     "original_curves": original.curves,
     "original_checkerboard": original.checkerboard,
-    "rd_figure": study.first_figure,
     "fuzz": trust.fuzz,
-    **{
-        f"figures_{name}": study.figures(name)
-        for name in (
-            "univariate_density", "rd_curves", "complexity", "side_information",
-            "reconstructions", "decoding_order", "training", "scaling",
-        )
-    },
-}  # fmt: skip
+}
 
 
 def fill(text: str) -> str:

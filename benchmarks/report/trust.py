@@ -6,6 +6,8 @@ hand, one row per failure that tests or reviews found, with the test that keeps 
 
 from __future__ import annotations
 
+from collections import Counter
+
 from benchmarks.report.tables import markdown, rows_of
 from models.presets import short
 
@@ -14,7 +16,7 @@ HEADER = ["model", "damaged files", "refused in a sentence", "decoded", "failure
 
 
 def fuzz() -> str:
-    """Cases tried, failures left, and failures found on the way."""
+    """Cases tried, failures left, and how many failures were found on the way."""
     measured, failures = rows_of("fuzz"), rows_of("failures_found")
     if not measured:
         return "Not measured.\n"
@@ -24,8 +26,10 @@ def fuzz() -> str:
     ]
     sums = [f"{sum(int(r[name]) for r in measured):,}" for name in COUNTS]
     rows.append(["all", *sums, f"{sum(float(r['seconds']) for r in measured):.1f}"])
-    listed = "".join(f"* {r['found_by']}: {r['failure']} (`{r['test']}`)\n" for r in failures)
+    kinds = Counter(r["found_by"].lower() for r in failures).most_common()
+    listed = ", ".join(f"{kind} {count}" for kind, count in kinds)
     return (
-        f"{markdown(HEADER, rows)}\n{len(failures)} failures were found on the way, each put right "
-        f"and kept away by the test in brackets:\n\n{listed}"
+        f"{markdown(HEADER, rows)}\n{len(failures)} failures were found on the way and mended "
+        f"({listed}). Each has a test that keeps it away: "
+        "[`failures_found.csv`](statistics/failures_found.csv).\n"
     )

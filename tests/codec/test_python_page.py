@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models import checkpoint
+from models.base import pad
 from models.coding.container import read_header
 from models.images import sample_photographs, write_image
 from tests.programs import ROOT
@@ -47,6 +48,11 @@ def test_the_page_does_what_it_says(page, tmp_path):
     assert page["rate"].item() > 0 and mine.g_a[0].weight.grad.abs().sum() > 0
     assert read_header(page["data"]).model == "PlainHyperprior"
     assert mine.decompress([page["data"]]).shape == x.shape
+    assert read_header(page["coarse_data"]).model == "OneScale"
+    latents = page["coarse"].analysis(pad(x, 64))
+    y_hat = page["coarse"].likelihoods(latents, "round")[0]
+    expected = page["coarse"].synthesis(y_hat)[:, :, :height, :width].clamp(0, 1)
+    torch.testing.assert_close(page["coarse_x_hat"], expected, rtol=0, atol=1e-3)
     path = checkpoint.path_for("PlainHyperprior", 0, 0.0, tmp_path)
     checkpoint.save(path, mine, config={}, provenance={})
     assert page["models"].load("PlainHyperprior", root=tmp_path).compress(x) != [b""]
