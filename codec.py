@@ -74,7 +74,8 @@ def _shared(command: argparse.ArgumentParser) -> None:
     add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="where to look for checkpoints (default: %(default)s)")  # fmt: skip
     add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
-        help="refuse larger images, as a guard against hostile files (default: %(default)s)",
+        help="refuse images of more pixels with padding, a guard against hostile files "
+        "(default: %(default)s)",
         )  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
     add("--import_module", action="append", default=[], metavar="MODULE",
