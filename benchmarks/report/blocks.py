@@ -103,19 +103,26 @@ def images() -> str:
     return markdown(["repository", "licence", "photographs"], rows, 2)
 
 
-def optimizers() -> str:
-    """The last row of every optimiser, and the seconds of a step beside Adam's."""
-    last = {(r["optimizer"], r["lr"]): r for r in rows_of("optimizers")}
+def ablation(name: str) -> str:
+    """The runs of one of benchmarks.ablations: their losses early and late, and their cost."""
+    runs: dict[str, list[dict[str, str]]] = {}
+    for row in rows_of(name):
+        runs.setdefault(row["run"], []).append(row)
+    if not runs:
+        return "Not measured yet.\n"
     rows = [
         [
-            {"adam": "Adam", "soap": "SOAP", "muon": "Muon"}.get(name, name), rate, r["step"],
-            three(r["val_loss"]), three(r["val_bpp"]), fixed(r["val_psnr"], 2), three(r["seconds"]),
+            run, fixed(first["val_loss"], 3), fixed(last["val_loss"], 3), three(last["val_bpp"]),
+            fixed(last["val_psnr"], 2), three(last["seconds"]),
         ]
-        for (name, rate), r in last.items()
+        for run, (first, *_, last) in runs.items()
     ]  # fmt: skip
-    header = ["optimiser", "peak rate", "steps", "loss on held-out images", "rate (bpp)"]
-    header += ["PSNR (dB)", "seconds"]
-    return markdown(header, rows) if rows else "Not measured.\n"
+    first, *_, last = next(iter(runs.values()))
+    header = [
+        "run", f"held-out loss after {first['step']} steps", f"after {last['step']} steps",
+        "rate (bpp)", "PSNR (dB)", "seconds",
+    ]  # fmt: skip
+    return markdown(header, rows)
 
 
 def train_speed() -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from benchmarks.ablations import ABLATIONS
 from benchmarks.report import blocks, claims, complexity, compute, original, speed, study, trust
 
 FILES = ("README.md", "report.md")
@@ -19,7 +21,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bd_rates": blocks.bd_rates,
     "images": blocks.images,
     "training": blocks.training,
-    "optimizers": blocks.optimizers,
+    **{name: partial(blocks.ablation, name) for name in ABLATIONS},
     "train_speed": blocks.train_speed,
     "compute": compute.lineages,
     "compute_fits": compute.laws,

@@ -18,7 +18,7 @@ from benchmarks.report.tables import rows_of
 from evaluation.plots import IMAGES, drawing, style_of
 from models.presets import CHANNELS, short
 
-DASHES = {"adam": ":", "soap": "--", "muon": "-"}
+DASHES = {"Adam": ":", "SOAP": "--", "Muon": "-"}
 SHOWN = 1.5  # losses up to so many times the least of a panel
 BEYOND = 2  # a fit is drawn to so many times the compute of its last point
 PANEL = 4.2, 3.9  # inches, width and height
@@ -100,12 +100,12 @@ def draw_optimizers(figure: Any) -> None:
     rows = rows_of("optimizers")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, column in zip(panels, ("step", "seconds"), strict=True):
-        for key in dict.fromkeys((r["optimizer"], r["lr"]) for r in rows):
-            own = [r for r in rows if (r["optimizer"], r["lr"]) == key]
+        for run in dict.fromkeys(r["run"] for r in rows):
+            own = [r for r in rows if r["run"] == run]
             places = [float(r[column]) for r in own]
             losses = [float(r["val_loss"]) for r in own]
-            line = DASHES.get(key[0], "-.")
-            axes.plot(places, losses, line, marker=".", label=f"{key[0]}, rate {key[1]}")
+            name, rate = run.split()
+            axes.plot(places, losses, DASHES[name], marker=".", label=f"{name}, rate {rate}")
         axes.set(xlabel=column, yscale="log")
     panels[0].set_ylabel("loss on held-out images")
     panels[0].legend()

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from benchmarks import (
+    ablations,
     codec_speed,
     integer_rate,
-    optimizers,
     range_coder,
     records,
     scaling,
@@ -21,6 +21,7 @@ from benchmarks import (
     worker,
 )
 from benchmarks.calibration import calibrated
+from benchmarks.records import write_csv
 from benchmarks.report import tables, training_curves
 from models import MODELS, checkpoint
 from models.images import read_image, to_uint8
@@ -210,18 +211,27 @@ def test_scaling_keeps_what_is_not_measured_again(tmp_path):
     assert scaling.merged(tmp_path / "none.csv", first) == first
 
 
-def test_optimizers_share_everything_but_the_optimiser(tmp_path, monkeypatch):
-    words = f"--steps 6 --batch_size 1 --patch_size 64 --N 8 --M 12 --threads 1 --outdir {tmp_path}"
-    assert optimizers.main(words.split()) == 0
-    rows = read_csv(tmp_path / "optimizers.csv")
-    keys = [(r["optimizer"], float(r["lr"])) for r in rows]
-    assert list(dict.fromkeys(keys)) == list(optimizers.RUNS)
-    for key in optimizers.RUNS:
-        own = [r for r, k in zip(rows, keys, strict=True) if k == key]
-        assert [int(r["step"]) for r in own] == [1, 2, 3, 4, 5, 6]
+TINY = "--steps 6 --batch_size 1 --patch_size 64 --N 8 --M 12 --threads 1"
+
+
+@pytest.mark.parametrize("name", ablations.ABLATIONS)
+def test_ablations_differ_in_what_they_name(name, tmp_path, ckpts):
+    (parent,) = checkpoint.find("Hyperprior", ckpts, lmbda=0.0483)
+    words = [name, *TINY.split(), "--init_ckpt", str(parent), "--outdir", str(tmp_path)]
+    assert ablations.main(words) == 0
+    rows = read_csv(tmp_path / f"{name}.csv")
+    runs = [[int(r["step"]) for r in rows if r["run"] == run] for run in ablations.ABLATIONS[name]]
+    assert runs == [[1, 2, 3, 4, 5, 6]] * len(runs)
     losses = [float(r["val_loss"]) for r in rows if int(r["step"]) == 6]
-    assert len(set(losses)) == len(losses)
-    # The figure of what was measured.
+    assert len(set(losses)) == len(losses) == len(runs)
+
+
+def test_the_optimisers_are_drawn(tmp_path, monkeypatch):
+    steps = [
+        {"run": run, "step": n, "seconds": n, "val_loss": 9 / n}
+        for run in ablations.ABLATIONS["optimizers"] for n in (1, 2)
+    ]  # fmt: skip
+    write_csv(tmp_path / "optimizers.csv", steps)
     monkeypatch.setattr(tables, "STATISTICS", tmp_path)
     monkeypatch.setattr(training_curves, "IMAGES", tmp_path)
     training_curves.main()
