@@ -61,11 +61,18 @@ class RandomCrops:
         (s + 1) * batch_size - 1, and process `rank` of `world_size` gets every world_size-th of
         them. K processes see what one process sees.
         """
+        return self.as_input(self.stored(step, batch_size, rank, world_size))
+
+    def stored(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
+        """`batch` as the images are kept, (B, crop, crop, 3) of uint8: a quarter of the bytes on
+        the way to a GPU."""
         first = step * batch_size
         numbers = range(first + rank, first + batch_size, world_size)
-        rows = torch.from_numpy(np.stack([self._crop(i) for i in numbers]))
-        planes = rows.permute(0, 3, 1, 2)
-        return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(self.scale)
+        return torch.from_numpy(np.stack([self._crop(i) for i in numbers]))
+
+    def as_input(self, rows: Tensor) -> Tensor:
+        """What a network takes of `stored` rows, on their device and channels last in memory."""
+        return rows.permute(0, 3, 1, 2).to(torch.float32).div_(self.scale)
 
     def _crop(self, i: int) -> np.ndarray:
         """Crop i as a view (crop, crop, channels) of a decoded image."""

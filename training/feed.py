@@ -73,8 +73,8 @@ def _centres(images: ImageSet, step: int) -> list[Tensor]:
 class Prefetch:
     """Makes the batches of the next steps in background threads.
 
-    Called with a step, gives this process's crops of it, (B, 3, P, P) in [0, 1]. Which thread
-    makes a batch, and when, does not matter: a batch depends on its step only.
+    Called with a step, gives this process's crops of it, (B, 3, P, P) in [0, 1] on its device.
+    Which thread makes a batch, and when, does not matter: a batch depends on its step only.
     """
 
     def __init__(self, crops: RandomCrops, settings: Settings, team: Team):
@@ -85,17 +85,19 @@ class Prefetch:
         self.pending: dict[int, Future] = {}
 
     def make(self, step: int) -> Tensor:
-        """The crops of a step, made now, (B, 3, P, P) in [0, 1]."""
-        x = self.crops.batch(step, self.batch_size, self.team.rank, self.team.size)
-        return x.pin_memory() if self.team.device.type == "cuda" else x
+        """The crops of a step as they are kept, made now, (B, P, P, 3)."""
+        rows = self.crops.stored(step, self.batch_size, self.team.rank, self.team.size)
+        return rows.pin_memory() if self.team.device.type == "cuda" else rows
 
     def __call__(self, step: int) -> Tensor:
         if self.pool is None:
-            return self.make(step)
-        for later in range(step, min(step + 2 * self.workers + 1, self.last)):
-            if later not in self.pending:
-                self.pending[later] = self.pool.submit(self.make, later)
-        return self.pending.pop(step).result()
+            rows = self.make(step)
+        else:
+            for later in range(step, min(step + 2 * self.workers + 1, self.last)):
+                if later not in self.pending:
+                    self.pending[later] = self.pool.submit(self.make, later)
+            rows = self.pending.pop(step).result()
+        return self.crops.as_input(rows.to(self.team.device, non_blocking=True))
 
     def __enter__(self) -> Prefetch:
         return self

@@ -150,9 +150,8 @@ class Trainer:
 
     def one_step(self) -> str | None:
         """One optimiser step; returns why to stop after it, the same in all processes."""
-        settings, device = self.settings, self.team.device
-        x = self.batch().to(device, non_blocking=True)
-        x = x.contiguous(memory_format=torch.channels_last)
+        settings = self.settings
+        x = self.batch().to(self.team.device).contiguous(memory_format=torch.channels_last)
         self.schedule.set(self.step)
         torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
         try:

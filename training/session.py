@@ -29,6 +29,7 @@ def train(settings: Settings, team: Team) -> int:
         importlib.import_module(settings.import_module)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.benchmark = True  # every step has the shapes of the one before
     data = team.together(lambda: open_data(settings))
     settings = settings.completed(len(data.crops.images), team.size)
     with ExitStack() as stack:

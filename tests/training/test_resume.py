@@ -15,6 +15,7 @@ from models import checkpoint
 from tests.programs import ROOT
 from tests.training.runs import STEPS, assert_same_weights, rows, state
 from training.crops import RandomCrops
+from training.feed import Prefetch
 
 # Interrupted runs ---------------------------------------------------------------------------------
 
@@ -79,12 +80,12 @@ def test_kill_9_at_any_moment_leaves_whole_files(run):
 
 
 def poisoned(monkeypatch, steps: range) -> None:
-    batch = RandomCrops.batch
+    batch = Prefetch.__call__
 
-    def with_nan(self, step, *rest):
-        return batch(self, step, *rest) * (float("nan") if step in steps else 1)
+    def with_nan(self, step):
+        return batch(self, step) * (float("nan") if step in steps else 1)
 
-    monkeypatch.setattr(RandomCrops, "batch", with_nan)
+    monkeypatch.setattr(Prefetch, "__call__", with_nan)
 
 
 def test_a_step_that_is_not_finite_is_skipped(run, monkeypatch, capsys):
@@ -106,15 +107,15 @@ def test_many_of_them_stop_the_run_and_say_where(run, monkeypatch, capsys):
 
 def test_a_failing_worker_stops_with_the_state_saved(run, monkeypatch, capsys):
     assert run("--exp_version", "whole") == 0
-    batch = RandomCrops.batch
+    stored = RandomCrops.stored
 
     def failing(self, step, *rest):
         if step == 5:
             raise OSError("the disk with the images is gone")
-        return batch(self, step, *rest)
+        return stored(self, step, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RandomCrops, "batch", failing)
+        patch.setattr(RandomCrops, "stored", failing)
         assert run("--exp_version", "cut", "--overwrite") == 1
     assert "No crops for step 5: the disk with the images is gone" in capsys.readouterr().err
     assert state(run.folder, "cut")["step"] == 5
