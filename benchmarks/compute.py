@@ -12,8 +12,11 @@ data, what an interrupted run did twice, and the optimiser (Muon's orthogonalisa
 step of Hyperprior on four crops of 256x256 at 128 and 192 channels, 5 % at 192 and 320).
 
 compute.csv has a row for each validation in statistics/training/, in the loss of that run's own
-lambda: losses compare at one lambda only. compute_fits.csv has the power law L = floor + a C^-b
-through those of a model and lambda (see `points_of`), C in units of 1e15 MACs.
+lambda: losses compare at one lambda only. Runs that held out other photographs (`splits` of
+`benchmarks.held_out`) are brought to the first ones: their losses are multiplied by what the
+study's checkpoint of that lambda has on those over what it has on these (held_out.csv).
+compute_fits.csv has the power law L = floor + a C^-b through those of a model and lambda (see
+`points_of`), C in units of 1e15 MACs.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from itertools import groupby
 from pathlib import Path
 
 from benchmarks.complexity import count
+from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
 from benchmarks.power_law import MIN_POINTS, PowerLaw, fit
 from benchmarks.records import number
 from evaluation.curves import measured_curve, read_rows, reference_curve
@@ -39,8 +43,17 @@ TRAINED, FIXED = 3, 1  # times the forward pass
 # commands are in statistics/training/README.md. Later runs tell, and keep latents.
 UNTOLD = {
     "7ddfc49bf1cf": "images", "12fb5a3d225a": "images", "b60346c82572": "images",
-    "86b94d2aabfe": "images", "5616a3a146a3": "images", "f5fff8f008bf": "latents",
+    "86b94d2aabfe": "images", "5616a3a146a3": "images",
 }  # fmt: skip
+# The runs on the GPU, which may be told of as ancestors from before these told what they had seen.
+# The first part of its trunk saw a third of the photographs: nothing compares with its validations.
+SEEN = dict.fromkeys(
+    (
+        "420ecc96aa23", "c33d2dec3869", "db8f776d1759", "d45b78b7523e", "da022940b55f",
+        "05a17b69711a", "5c46b13cdb43", "546275596916", "9095eefa3334",
+    ),
+    ONE_FOLDER,
+) | {"c119738ab419": None}  # fmt: skip
 
 COLUMNS = (
     "model", "N", "M", "lmbda", "run", "step", "rate", "lineage_steps", "lineage_megapixels",
@@ -137,13 +150,31 @@ def finals(root: Path) -> set[str]:
     return {run["run_id"] for path in paths for run in ancestors(path)[:1]}
 
 
+def to_first_photographs(run: dict) -> float | None:
+    """What a run's validations are multiplied by; None where nothing tells."""
+    seen = run.get("data_fingerprint") or SEEN.get(run["run_id"], THREE_FOLDERS)
+    if seen == THREE_FOLDERS:
+        return 1.0
+    rows = [r for r in read_rows(STATISTICS / "held_out.csv") if float(r["lmbda"]) == run["lmbda"]]
+    own = [r for r in rows if r["model"] == run["model"]] or rows
+    losses = {r["data_fingerprint"]: float(r["loss"]) for r in reversed(own)}
+    return losses[THREE_FOLDERS] / losses[seen] if seen in losses else None
+
+
 def curve_of(run: dict, final: bool) -> list[dict[str, str]]:
-    """The rows of a run's curve that have a validation; none where it is not kept."""
+    """The rows of a run's curve that have a validation, brought to the first photographs; none
+    where it is not kept or does not compare."""
+    factor = to_first_photographs(run)
+    if factor is None:
+        return []
     name = f"{run['model']}_lmbda_{run['lmbda']:g}"
     folder = STATISTICS / "training"
     earlier = folder / "earlier" / f"{name}_{run['run_id'][:6]}.csv"
     path = folder / f"{name}.csv" if final and not earlier.exists() else earlier
-    return [row for row in read_rows(path) if row["val_loss"]] if path.exists() else []
+    rows = [row for row in read_rows(path) if row["val_loss"]] if path.exists() else []
+    if factor == 1:
+        return rows
+    return [row | {"val_loss": number(factor * float(row["val_loss"]), 6)} for row in rows]
 
 
 def measurements(root: Path = Path("ckpts")) -> list[dict[str, str]]:

@@ -11,7 +11,8 @@ from training.inheritance import RUN, ancestors
 
 CHECKPOINT_COLUMNS = (
     "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "hours", "hardware", "parent",
-    "digest", "megabytes", "lineage_steps", "lineage_megapixels", "lineage_petamacs",
+    "data_fingerprint", "digest", "megabytes", "lineage_steps", "lineage_megapixels",
+    "lineage_petamacs",
 )  # fmt: skip
 RUN_COLUMNS = (*RUN, "parent", "checkpoint")
 
@@ -45,6 +46,7 @@ def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
             found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
             if (run["steps"] or 0) > (found["steps"] or 0):  # it went on after another had left it
                 found |= run
+            found |= {k: v for k, v in run.items() if found.get(k) is None}
             found["checkpoint"] = found["checkpoint"] or (
                 k == 0 and path.relative_to(root).as_posix()
             )

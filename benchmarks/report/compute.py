@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
 from benchmarks.report.tables import fixed, markdown, rows_of
 from models.presets import short
 
@@ -22,6 +23,26 @@ def lineages() -> str:
     header = ["model", "lambda", "steps", "megapixels", "1e15 MACs", "held-out loss"]
     header += ["at which the zoo is met"]
     return markdown(header, rows) if rows else "Not counted.\n"
+
+
+def held_out() -> str:
+    """Each checkpoint's loss on both sets of photographs, and the ratio."""
+    sets = ("of three folders", THREE_FOLDERS), ("of one", ONE_FOLDER)
+    losses = {
+        (r["model"], r["lmbda"], r["data_fingerprint"]): float(r["loss"])
+        for r in rows_of("held_out")
+    }
+    own = {(r["model"], r["lmbda"]): r["data_fingerprint"] for r in rows_of("checkpoints")}
+    rows = []
+    for model, lmbda in dict.fromkeys(key[:2] for key in losses):
+        three, one = (losses[model, lmbda, mark] for _, mark in sets)
+        held = [name for name, mark in sets if mark == own.get((model, lmbda))] or ["-"]
+        rows.append(
+            [short(model), lmbda, *held, f"{three:.4g}", f"{one:.4g}", f"{three / one:.3f}"]
+        )
+    header = ["model", "lambda", "held out itself", "loss on those of three folders"]
+    header += ["on those of one", "ratio"]
+    return markdown(header, rows) if rows else "Not measured yet.\n"
 
 
 def law(row: dict[str, str]) -> str:

@@ -25,6 +25,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "train_speed": blocks.train_speed,
     "compute": compute.lineages,
     "compute_fits": compute.laws,
+    "held_out": compute.held_out,
     "gap": blocks.gap,
     "exactness": blocks.exactness,
     "range_coder": blocks.range_coder,

@@ -14,11 +14,13 @@ import pytest
 
 import models
 from benchmarks import complexity
+from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
 from benchmarks.report import blocks, claims, comparisons, pages, study, tables, trust
 from benchmarks.report.checkpoints import checkpoints, training_runs
 from evaluation.curves import Curve
 from models import checkpoint
 from models.files import csv_text, write_text
+from models.images import natural_order
 from models.presets import OPERATING_POINTS, STUDIED
 from tests.programs import ROOT
 
@@ -148,15 +150,19 @@ def test_every_csv_is_used(monkeypatch):
 def test_the_list_of_images_is_that_of_every_checkpoint():
     rows = tables.rows_of("training/images")
     assert all(re.fullmatch("[0-9a-f]{64}", r["sha256"]) and r["licence"] for r in rows)
-    used = [r for r in rows if r["use"] == "training"]
-    sizes = [f"{r['file']} {r['height']} {r['width']} 1" for r in used]
-    fingerprint = hashlib.sha256("\n".join(sizes).encode()).hexdigest()[:16]
+    sets = {}
+    for column, name in (("use", str), ("use_in_one_folder", lambda file: Path(file).name)):
+        named = sorted(((name(r["file"]), r) for r in rows), key=lambda n: natural_order(n[0]))
+        used = [(n, r) for n, r in named if r[column] == "training"]
+        sizes = [f"{n} {r['height']} {r['width']} 1" for n, r in used]
+        sets[hashlib.sha256("\n".join(sizes).encode()).hexdigest()[:16]] = len(used)
+        names = sorted((n for n, _ in named), key=lambda n: hashlib.sha256(n.encode()).digest())
+        held_out = {n for n, r in named if r[column] == "validation"}
+        assert held_out == set(names[: len(held_out)])
+    assert list(sets) == [THREE_FOLDERS, ONE_FOLDER]
     for path in Path("ckpts").rglob("epoch_*.safetensors"):
         told = checkpoint.read_metadata(path)["provenance"]
-        assert (told["data_fingerprint"], told["images"]) == (fingerprint, len(used))
-    names = sorted((r["file"] for r in rows), key=lambda n: hashlib.sha256(n.encode()).digest())
-    held_out = {r["file"] for r in rows if r["use"] == "validation"}
-    assert held_out == set(names[: len(held_out)])
+        assert sets[told["data_fingerprint"]] == told["images"]
 
 
 # Comparisons ---------------------------------------------------------------------------------
