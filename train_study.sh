@@ -12,6 +12,8 @@
 #     TIME_PER_STAGE  seconds after which a stage is left for the next call; 0: no limit       [0]
 #     BATCH, PATCH    crops a step and process, and their side                             [4 256]
 #     PRECISION       bf16 or fp32                       [bf16 where the GPU or CPU computes in it]
+#     LANES           1: what depends on nothing of each other is trained at once, up to four runs;
+#                     a large GPU is idle for most of a step of one                            [0]
 #     CKPTS, RUNS     folders of the checkpoints and of the runs; change both for a trial
 #                                                                                    [ckpts runs]
 #     OPTIONS         more flags for train.py, such as '--threads 2'                 ['--compile']
@@ -35,6 +37,7 @@ STEPS=${STEPS:-1}
 TIME_PER_STAGE=${TIME_PER_STAGE:-0}
 BATCH=${BATCH:-4}
 PATCH=${PATCH:-256}
+LANES=${LANES:-0}
 CKPTS=${CKPTS:-ckpts}
 RUNS=${RUNS:-runs}
 OPTIONS=${OPTIONS---compile}
@@ -105,26 +108,54 @@ prior() {
         --scheduler cosine --ema 0.99 --ste_fraction 0.1
 }
 
+# together FUNCTION...: call them one after the other, or at once.
+together() {
+    local lane lanes=()
+    for lane; do
+        if [ "$LANES" = 1 ]; then "$lane" & lanes+=($!); else "$lane"; fi
+    done
+    for lane in ${lanes[@]+"${lanes[@]}"}; do wait "$lane"; done
+}
+
+# context LAMBDA: the models with a context, on Hyperprior's transforms.
+context() {
+    prior $J "$1" "$(final "$CKPTS" $H "$1")" 4000
+    branch $J "$1" "$(final "$CKPTS/priors" $J "$1")" 3000 3e-4
+    prior $C "$1" "$(final "$CKPTS" $J "$1")" 4000
+    branch $C "$1" "$(final "$CKPTS/priors" $C "$1")" 1500 2e-4
+}
+
 # A failed stage ends the plan with its message; Ctrl-C ends it too, with the state saved.
 low=$CKPTS/trunks/128_192 high=$CKPTS/trunks/192_320
 
+hyperpriors_low() {
+    branch $H 0.013 "$(final "$low" $H $TRUNK)" 6000 5e-4
+    branch $H 0.0067 "$(final "$CKPTS" $H 0.013)" 3000 3e-4
+    context 0.013
+    context 0.0067
+}
+factorized_low() {
+    trunk 128 192 $F "$(final "$low" $H $TRUNK)" 25000
+    branch $F 0.013 "$(final "$low" $F $TRUNK)" 6000 5e-4
+    branch $F 0.0067 "$(final "$CKPTS" $F 0.013)" 3000 3e-4
+}
+low() { together hyperpriors_low factorized_low; }
+
+hyperpriors_high() {
+    branch $H 0.0483 "$(final "$high" $H $TRUNK)" 5000 5e-4
+    branch $H 0.025 "$(final "$CKPTS" $H 0.0483)" 3000 3e-4
+    context 0.0483
+    context 0.025
+}
+factorized_high() {
+    trunk 192 320 $F "$(final "$high" $H $TRUNK)" 12000
+    branch $F 0.0483 "$(final "$high" $F $TRUNK)" 5000 5e-4
+    branch $F 0.025 "$(final "$CKPTS" $F 0.0483)" 3000 3e-4
+}
+high() {
+    trunk 192 320 $H "$(final "$low" $H $TRUNK)" 45000
+    together hyperpriors_high factorized_high
+}
+
 trunk 128 192 $H none 90000
-trunk 192 320 $H "$(final "$low" $H $TRUNK)" 45000
-trunk 128 192 $F "$(final "$low" $H $TRUNK)" 25000
-trunk 192 320 $F "$(final "$high" $H $TRUNK)" 12000
-
-for model in $H $F; do
-    case $model in "$H") low_trunk=$(final "$low" $H $TRUNK) high_trunk=$(final "$high" $H $TRUNK) ;;
-    *) low_trunk=$(final "$low" $F $TRUNK) high_trunk=$(final "$high" $F $TRUNK) ;; esac
-    branch $model 0.013 "$low_trunk" 6000 5e-4
-    branch $model 0.0067 "$(final "$CKPTS" $model 0.013)" 3000 3e-4
-    branch $model 0.0483 "$high_trunk" 5000 5e-4
-    branch $model 0.025 "$(final "$CKPTS" $model 0.0483)" 3000 3e-4
-done
-
-for lmbda in 0.013 0.0067 0.0483 0.025; do
-    prior $J $lmbda "$(final "$CKPTS" $H $lmbda)" 4000
-    branch $J $lmbda "$(final "$CKPTS/priors" $J $lmbda)" 3000 3e-4
-    prior $C $lmbda "$(final "$CKPTS" $J $lmbda)" 4000
-    branch $C $lmbda "$(final "$CKPTS/priors" $C $lmbda)" 1500 2e-4
-done
+together low high
