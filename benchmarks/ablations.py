@@ -124,7 +124,8 @@ def ablate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             data |= data_of(Path(place, "ckpts"))
     print_table(rows)
     study = data <= data_of(checkpoint.STUDY)
-    folder = outdir(parser, options, free=["ablation", "dataset", "threads"], study=study)
+    free = ["ablation", "dataset", "precision", "threads"]
+    folder = outdir(parser, options, free=free, study=study)
     write_csv(folder / f"{options.ablation}.csv", rows)
     return 0
 
