@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
-from benchmarks.report.tables import fixed, markdown, rows_of
-from models.presets import short
+from benchmarks.report.tables import fixed, markdown, percent, rows_of
+from models.presets import OPERATING_POINTS, short
 
 DECADE = 10  # a law through points that span less compute describes them and predicts nothing
 
@@ -43,6 +43,26 @@ def held_out() -> str:
     header = ["model", "lambda", "held out itself", "loss on those of three folders"]
     header += ["on those of one", "ratio"]
     return markdown(header, rows) if rows else "Not measured yet.\n"
+
+
+def rounding() -> str:
+    """What the last tenth of a run, with real rounding, does to the held-out photographs; of the
+    checkpoints whose curve has a validation where it begins."""
+    rows = []
+    for p in OPERATING_POINTS:
+        curve = [r for r in rows_of(f"training/{p.model}_lmbda_{p.lmbda:g}") if r["val_loss"]]
+        begins = [r for r in curve if 10 * int(r["step"]) == 9 * int(curve[-1]["step"])]
+        for before, after in zip(begins, curve[-1:], strict=False):
+            change = float(after["val_loss"]) / float(before["val_loss"]) - 1
+            pairs = (
+                f"{float(before[name]):.{digits}f} to {float(after[name]):.{digits}f}"
+                for name, digits in (("val_loss", 3), ("val_bpp", 3), ("val_psnr", 2))
+            )
+            peak = max(float(r["lr"]) for r in curve)
+            rate = f"{float(before['lr']) / peak:.2f}"
+            rows.append([short(p.model), f"{p.lmbda:g}", rate, *pairs, percent(100 * change)])
+    header = ["model", "lambda", "rate, of the largest", "held-out loss", "rate (bpp)"]
+    return markdown([*header, "PSNR (dB)", "loss"], rows) if rows else "Not measured yet.\n"
 
 
 def law(row: dict[str, str]) -> str:

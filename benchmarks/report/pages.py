@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "images": blocks.images,
     "training": blocks.training,
     **{name: partial(blocks.ablation, name) for name in ABLATIONS},
+    "rounding": compute.rounding,
     "train_speed": blocks.train_speed,
     "compute": compute.lineages,
     "compute_fits": compute.laws,

@@ -9,7 +9,7 @@ import pytest
 
 import models
 from benchmarks import complexity
-from benchmarks.report import blocks, claims, comparisons, study, tables, trust
+from benchmarks.report import blocks, claims, comparisons, compute, study, tables, trust
 from benchmarks.report.checkpoints import checkpoints, training_runs
 from evaluation.curves import Curve
 from models import checkpoint
@@ -220,3 +220,26 @@ def test_the_tests_of_the_failures_found_are_there():
     for found in tables.rows_of("failures_found"):
         path, name = found["test"].split("::")
         assert f"def {name}(" in Path(path).read_text("utf-8")
+
+
+def test_rounding_is_compared_where_it_begins(statistics):
+    def curve(steps: list[int]) -> list[dict]:
+        losses = {k: 2 - 0.001 * k for k in steps}
+        return [
+            {
+                "step": k,
+                "lr": 1 - k / 200,
+                "val_loss": v,
+                "val_bpp": v / 2,
+                "val_psnr": 30 + k / 100,
+            }
+            for k, v in losses.items()
+        ]
+
+    assert compute.rounding() == "Not measured yet.\n"
+    statistics("training/Factorized_lmbda_0.013", curve([50, 90, 100]))
+    statistics("training/Hyperprior_lmbda_0.013", curve([50, 100]))  # not validated there
+    expected = (
+        "| Factorized | 0.013 | 0.73 | 1.910 to 1.900 | 0.955 to 0.950 | 30.90 to 31.00 | -0.5 % |"
+    )
+    assert compute.rounding().splitlines()[2:] == [expected]
