@@ -74,6 +74,14 @@ def test_orthogonalize_is_newton_schulz_also_where_singular_values_are_tiny(shap
     torch.testing.assert_close(orthogonalize([matrix])[0].double(), expected, rtol=0, atol=1e-3)
 
 
+def test_orthogonalize_takes_matrices_of_all_shapes_together():
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in ((8, 20), (3, 4), (20, 8), (8, 9), (4, 4))]
+    together = orthogonalize(matrices)
+    for matrix, result in zip(matrices, together, strict=True):
+        torch.testing.assert_close(result, orthogonalize([matrix])[0], rtol=0, atol=1e-5)
+
+
 def test_orthogonalize_ignores_the_scale_and_keeps_zeros():
     matrix = torch.randn(6, 20)
     matrix[:, 3] = 0
