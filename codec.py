@@ -24,7 +24,7 @@ import models
 from models import checkpoint, search
 from models.base import Codec
 from models.coding.container import Header, read_file, scan_file
-from models.drivers import Progress, choose_device, guarded
+from models.drivers import PRECISIONS, Progress, choose_device, guarded
 from models.errors import CheckpointError, UsageError
 from models.files import write_bytes
 from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
@@ -78,6 +78,10 @@ def _shared(command: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
         )  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
+    add("--precision", choices=PRECISIONS, default="fp32",
+        help="of the transforms: bf16 takes half the time where the device computes in it; files "
+        "of one can be read in the other (default: %(default)s)",
+        )  # fmt: skip
     add("--import_module", action="append", default=[], metavar="MODULE",
         help="import first: one that registers your own model")  # fmt: skip
 
@@ -238,7 +242,7 @@ def _import(flags: argparse.Namespace) -> None:
 
 
 def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
-    """The model; large images show their progress tile by tile."""
+    """The model in the precision asked for; large images show their progress tile by tile."""
 
     def watched(tiles):
         with Progress(flags.command, len(tiles), "tile") as progress:
@@ -247,7 +251,7 @@ def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
                 progress.step()
 
     model.progress = watched
-    return model
+    return model.use(flags.precision)
 
 
 @contextmanager

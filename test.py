@@ -18,7 +18,7 @@ from evaluation.figures import draw
 from evaluation.photographs import dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, Results, compressai_json, means, result_folder, table
 from models import checkpoint
-from models.drivers import choose_device, guarded
+from models.drivers import PRECISIONS, choose_device, guarded
 from models.files import write_text
 from models.presets import MAX_PIXELS, METRICS, short
 
@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     group = made.add_argument_group("machine")
     add = group.add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add("--precision", choices=PRECISIONS, default="fp32",
+        help="of the transforms: bf16 takes half the time where the device computes in it; results "
+        "are filed under <Model>-bf16 (default: %(default)s)")  # fmt: skip
     add("--entropy_device", metavar="DEVICE",
         help="no longer needed: entropy parameters are computed in integers, so files decode "
         "alike on every device; accepted and ignored")  # fmt: skip

@@ -2,9 +2,10 @@
 
     python -m benchmarks.codec_speed [--rounds 5] [--sizes 192,192 192,320] [--image FILE]
 
-All codecs of one size (N, M) run in one process, in turn, round after round; the table gives
-the median and the quartiles of each, the median of the rounds' ratios, each codec's time in
-units of our Hyperprior's, the peak memory of a process that does nothing else, and the
+All codecs of one size (N, M) run in one process, in turn, round after round: ours in fp32 and,
+where the device has instructions for it, with the transforms in bf16. The table gives the median
+and the quartiles of each, the median of the rounds' ratios, each codec's time in units of our
+Hyperprior's in the same precision, the peak memory of a process that does nothing else, and the
 times that the original study printed. `encode` is image to bytes, `decode` bytes to image.
 Checkerboard has no counterpart in CompressAI. Weights are random with the statistics of
 trained ones (`benchmarks.calibration`), the same in both libraries.
@@ -15,10 +16,11 @@ Writes codec_speed.csv, codec_stages.csv (where our time goes) and machine.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,21 +34,27 @@ from evaluation.curves import read_rows
 from evaluation.results import STATISTICS
 from models import MODELS, canonical_name, checkpoint
 from models.base import Codec, pad
-from models.drivers import choose_device
+from models.drivers import PRECISIONS, choose_device
 from models.images import read_image, to_tensor, to_uint8
+from models.layers.bf16 import computes_in_bf16
 from models.presets import TWINS, points
 
 DIRECTIONS = {"encode": "compress", "decode": "decompress"}
 STAGES = ("g_a", "h_a", "h_s", "g_s")
 
 
-def tasks_of(model: Codec, twin: torch.nn.Module | None, x: Tensor) -> dict[str, Callable]:
-    """What is timed, by "<codec> <direction>"; x (1, 3, H, W), multiples of 64."""
+def tasks_of(
+    model: Codec, twin: torch.nn.Module | None, x: Tensor, precisions: Sequence[str]
+) -> dict[str, Callable]:
+    """What is timed, by "<codec> <direction>", where our codec's name is its precision.
+
+    x (1, 3, H, W), multiples of 64.
+    """
     files = model.compress(x)
-    tasks = {
-        "ours encode": lambda: model.compress(x),
-        "ours decode": lambda: model.decompress(files),
-    }
+    tasks: dict[str, Callable] = {}
+    for p in precisions:
+        tasks[f"{p} encode"] = lambda p=p: model.use(p).compress(x)
+        tasks[f"{p} decode"] = lambda p=p: model.use(p).decompress(files)
     if twin is not None:
         coded = twin.compress(x)
         tasks["compressai encode"] = lambda: twin.compress(x)
@@ -72,8 +80,8 @@ def stage_seconds(model: Codec, x: Tensor, rounds: int) -> dict[str, dict[str, f
 
         return run
 
-    names = [name for name in STAGES if hasattr(model, name) and name != "h_s"]
-    patched = [getattr(model, name) for name in names]
+    names = [name for name in ("g_a", "h_a", "g_s") if hasattr(model, name)]
+    patched = [getattr(model, n) if n == "h_a" else model.transform(n) for n in names]
     networks = model.frozen.networks
     integer = networks.get("h_s")
     try:
@@ -112,10 +120,10 @@ def original_seconds(model: str, N: int, M: int, folder: Path) -> dict[str, str]
     return {d: number(statistics.mean(float(r[f"{d}_s"]) for r in rows)) for d in DIRECTIONS}
 
 
-def peak_memory(model: Codec, x: Tensor) -> dict[str, float]:
+def peak_memory(model: Codec, x: Tensor, precisions: Sequence[str]) -> dict[str, float]:
     """Peak MB by "<codec> <direction>", each measured in a process of its own, on the CPU."""
     found = {}
-    codecs = ["ours"] + (["compressai"] if type(model).__name__ in TWINS else [])
+    codecs = [*precisions, *(["compressai"] if type(model).__name__ in TWINS else [])]
     with tempfile.TemporaryDirectory() as folder:
         weights, image = Path(folder, "weights.safetensors"), Path(folder, "image.npy")
         checkpoint.save(weights, model, config={}, provenance={})
@@ -128,44 +136,52 @@ def peak_memory(model: Codec, x: Tensor) -> dict[str, float]:
 
 
 def measure_size(
-    names: list[str], N: int, M: int, x: Tensor, rounds: int, memory: bool, device: str
+    names: list[str],
+    N: int,
+    M: int,
+    x: Tensor,
+    rounds: int,
+    memory: bool,
+    device: str,
+    precisions: Sequence[str],
 ) -> tuple[list[dict], list[dict]]:
     """The rows of both tables for all models of one size."""
     built = {name: calibrated(name, N, M, x.cpu()).to(device) for name in names}
     tasks, bits = {}, {}
     for name, model in built.items():
         twin = compressai_twin(model) if name in TWINS else None
-        for task, work in tasks_of(model, twin, x).items():
+        for task, work in tasks_of(model, twin, x, precisions).items():
             tasks[f"{name} {task}"] = work
         bits[name] = 8 * len(model.compress(x)[0]) / x[0, 0].numel()
     with torch.no_grad():
         seconds = alternate(tasks, rounds, device=device)
     rows, stages = [], []
     for name, model in built.items():
-        peaks = peak_memory(model, x.cpu()) if memory else {}
+        peaks = peak_memory(model.use("fp32"), x.cpu(), precisions) if memory else {}
         original = original_seconds(name, N, M, STATISTICS)
-        for direction in DIRECTIONS:
-            row = {"model": name, "N": N, "M": M, "bpp": number(bits[name], 3)}
-            row |= {"device": device, "direction": direction}
-            row |= timings(seconds, name, direction)
-            for codec in ("ours", "compressai"):
+        for precision, direction in itertools.product(precisions, DIRECTIONS):
+            what = {"model": name, "N": N, "M": M, "device": device}
+            what |= {"precision": precision, "direction": direction}
+            row = what | {"bpp": number(bits[name], 3)}
+            row |= timings(seconds, name, precision, direction)
+            for column, codec in (("ours", precision), ("compressai", "compressai")):
                 peak = peaks.get(f"{codec} {direction}")
-                row[f"{codec}_peak_mb"] = f"{peak:.0f}" if peak else ""
+                row[f"{column}_peak_mb"] = f"{peak:.0f}" if peak else ""
             rows.append(row | {"original_s": original[direction]})
-        for direction, found in stage_seconds(model, x, rounds).items():
-            row = {"model": name, "N": N, "M": M, "device": device, "direction": direction}
-            for stage in (*STAGES, "entropy"):
-                row[f"{stage}_s"] = number(found[stage]) if stage in found else ""
-            stages.append(row | {"all_s": number(found["all"])})
+            found = stage_seconds(model.use(precision), x, rounds)[direction]
+            row = {f"{s}_s": number(found[s]) if s in found else "" for s in (*STAGES, "entropy")}
+            stages.append(what | row | {"all_s": number(found["all"])})
     return rows, stages
 
 
-def timings(seconds: dict[str, list[float]], name: str, direction: str) -> dict[str, str]:
+def timings(
+    seconds: dict[str, list[float]], name: str, precision: str, direction: str
+) -> dict[str, str]:
     """The columns of a row that come from the rounds."""
     row = {}
-    ours = seconds[f"{name} ours {direction}"]
+    ours = seconds[f"{name} {precision} {direction}"]
     theirs = seconds.get(f"{name} compressai {direction}")
-    hyperprior = seconds.get(f"Hyperprior ours {direction}")
+    hyperprior = seconds.get(f"Hyperprior {precision} {direction}")
     for codec, values in (("ours", ours), ("compressai", theirs)):
         cells = [number(v) for v in spread(values)] if values else ["", "", ""]
         row[f"{codec}_s"] = cells[0]
@@ -212,10 +228,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.image:
         x = pad(to_tensor(read_image(options.image)), 64)
     rows, stages = [], []
+    half = computes_in_bf16(torch.device(device))
+    how = (options.rounds, options.memory, device, PRECISIONS if half else PRECISIONS[:1])
     for N, M in options.sizes:
-        found = measure_size(
-            options.models, N, M, x.to(device), options.rounds, options.memory, device
-        )
+        found = measure_size(options.models, N, M, x.to(device), *how)
         rows += found[0]
         stages += found[1]
     print_table(rows)

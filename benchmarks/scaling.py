@@ -53,7 +53,7 @@ def measure(name: str, channels: tuple[int, int], sizes: list[tuple[int, int]]) 
             np.save(pixels, large_photograph(height, width))
             megapixels = height * width / 1e6
             for direction in ("compress", "decompress"):
-                found = run_worker("ours", direction, weights, pixels, file)
+                found = run_worker("fp32", direction, weights, pixels, file)
                 row = {"model": name, "N": channels[0], "M": channels[1], "direction": direction}
                 row |= {"height": height, "width": width, "megapixels": number(megapixels, 3)}
                 row["bpp"] = number(8 * found["bytes"] / (height * width), 3)

@@ -1,8 +1,9 @@
 """One compression or decompression in a process of its own: its time and its peak memory.
 
-    python -m benchmarks.worker ours|compressai compress|decompress CHECKPOINT IMAGE.npy FILE
+    python -m benchmarks.worker fp32|bf16|compressai compress|decompress CHECKPOINT IMAGE.npy FILE
 
-IMAGE.npy is a uint8 array (H, W, 3). `compress` writes FILE, `decompress` reads it. Prints a
+IMAGE.npy is a uint8 array (H, W, 3). `compress` writes FILE, `decompress` reads it. The
+codec is CompressAI's or ours in a precision of the transforms. Prints a
 line of JSON: seconds, peak_mb, base_mb (before the image is touched), bytes.
 """
 
@@ -21,6 +22,7 @@ import torch
 
 from benchmarks.timing import compressai_twin
 from models import checkpoint
+from models.drivers import PRECISIONS
 from models.images import to_tensor, to_uint8
 
 
@@ -60,7 +62,7 @@ def theirs(model, direction: str, image: Path, file: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker")
-    parser.add_argument("codec", choices=("ours", "compressai"))
+    parser.add_argument("codec", choices=(*PRECISIONS, "compressai"))
     parser.add_argument("direction", choices=("compress", "decompress"))
     for name in ("checkpoint", "image", "file"):
         parser.add_argument(name, type=Path)
@@ -69,6 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
     work = ours
     if options.codec == "compressai":
         model, work = compressai_twin(model), theirs
+    else:
+        model.use(options.codec)
     base = peak_mb()
     started = time.perf_counter()
     work(model, options.direction, options.image, options.file)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import models
 from evaluation.points import ImportedPoint, Point, TrainedPoint
 from models import checkpoint
+from models.drivers import check_precision
 from models.errors import UsageError
 from models.presets import MAX_PIXELS, zoo_point
 from models.search import check_effort
@@ -32,6 +35,7 @@ class Wanted:
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
     effort: int = 0
+    precision: str = "fp32"
 
     @property
     def zoo(self) -> bool:
@@ -69,19 +73,24 @@ def choose(wanted: Wanted) -> Choice:
     except ValueError as error:
         raise UsageError(str(error)) from None
     title = f"{name}{suffix}"
-    if wanted.effort:  # never mixed with the main tables
+    if wanted.effort:  # never mixed with the main tables, as bf16
         title += f"-searched{wanted.effort}"
+    if wanted.precision != "fp32":
+        title += f"-{wanted.precision}"
     if wanted.checkpoint is None:
         found, study = _trained(wanted, name, lambdas)
-        return Choice(title, found, study and not wanted.effort)
+        return Choice(title, found, study and not wanted.effort and wanted.precision == "fp32")
     return Choice(title, [_from_file(wanted, name, wanted.checkpoint)], False)
 
 
 def _check(wanted: Wanted) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
     check_effort(wanted.effort)
+    check_precision(wanted.precision, torch.device(wanted.device))
     if wanted.effort and wanted.zoo:
         raise UsageError("CompressAI's models are measured as they are: drop --effort.")
+    if wanted.precision != "fp32" and wanted.zoo:
+        raise UsageError("CompressAI's models are measured as they are: drop --precision.")
     if wanted.effort and wanted.metric != "mse":
         raise UsageError("A search is for the mean square error: drop --effort or --metric.")
     if wanted.lmbda and wanted.quality:
@@ -124,7 +133,7 @@ def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
     if wanted.quality:
         checkpoint.load_tensors(path)  # says now what is wrong with it
         args = (path, name, wanted.quality[0], wanted.metric, wanted.device, wanted.max_pixels)
-        return ImportedPoint(*args, effort=wanted.effort)
+        return ImportedPoint(*args, effort=wanted.effort, precision=wanted.precision)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is not one of ours; for CompressAI's weights add --quality.")
     metadata = checkpoint.read_metadata(path)
@@ -135,5 +144,5 @@ def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
 
 def _trained_point(wanted: Wanted, path: Path, metadata: dict) -> TrainedPoint:
     modules = tuple(wanted.import_module)
-    settings = (wanted.device, modules, wanted.max_pixels, wanted.effort)
+    settings = (wanted.device, modules, wanted.max_pixels, wanted.effort, wanted.precision)
     return TrainedPoint(path, metadata["lmbda"], *settings)

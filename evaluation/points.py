@@ -57,9 +57,16 @@ class Point(Protocol):
 class ModelCodec:
     """One of this repository's models as a `PixelCodec`."""
 
-    def __init__(self, model: Codec, device: str, max_pixels: int = MAX_PIXELS, effort: int = 0):
+    def __init__(
+        self,
+        model: Codec,
+        device: str,
+        max_pixels: int = MAX_PIXELS,
+        effort: int = 0,
+        precision: str = "fp32",
+    ):
         self.device = choose_device(device)
-        self.model = model.to(self.device)
+        self.model = model.to(self.device).use(precision)
         self.max_pixels, self.effort = max_pixels, effort
 
     def encode(self, pixels: np.ndarray) -> bytes:
@@ -98,6 +105,7 @@ class TrainedPoint:
     modules: tuple[str, ...] = ()
     max_pixels: int = MAX_PIXELS
     effort: int = 0
+    precision: str = "fp32"
 
     @property
     def source(self) -> str:
@@ -108,7 +116,8 @@ class TrainedPoint:
         """The codec, frozen as it was saved. CheckpointError."""
         for module in self.modules:
             importlib.import_module(module)
-        return ModelCodec(checkpoint.load(self.path), self.device, self.max_pixels, self.effort)
+        model = checkpoint.load(self.path)
+        return ModelCodec(model, self.device, self.max_pixels, self.effort, self.precision)
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,7 @@ class ImportedPoint:
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
     effort: int = 0
+    precision: str = "fp32"
 
     @property
     def lmbda(self) -> float:
@@ -136,4 +146,5 @@ class ImportedPoint:
     def load(self) -> PixelCodec:
         """The codec, frozen here. CheckpointError."""
         model = checkpoint.load_compressai(self.path, self.model, self.quality, self.metric)
-        return ModelCodec(model.freeze(), self.device, self.max_pixels, self.effort)
+        model.freeze()
+        return ModelCodec(model, self.device, self.max_pixels, self.effort, self.precision)

@@ -20,12 +20,14 @@ def load(
     epoch: int | None = None,
     root: str | Path | None = None,
     device: str | torch.device = "cpu",
+    precision: str = "fp32",
 ) -> Codec:
     """A trained codec, frozen and in eval mode: `load("Hyperprior", lmbda=0.013)`.
 
     lmbda: the operating point; None is the largest, of the best quality. epoch: of the checkpoint;
     None is the last. root: a folder of checkpoints; None is the study's, ckpts/ beside this
-    package, wherever the program runs. `.metadata["file"]` is the file that was loaded.
+    package, wherever the program runs. `.metadata["file"]` is the file that was loaded. precision:
+    see `Codec.use`, which may raise UsageError.
     CheckpointError that says what there is when there is no such codec, or the file is broken.
     """
     try:
@@ -36,4 +38,4 @@ def load(
     model = checkpoint.load(path, device)
     if type(model).__name__ != name:
         raise CheckpointError(f"{path} holds a {type(model).__name__}, not a {name}: move it away.")
-    return model
+    return model.use(precision)

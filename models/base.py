@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -16,11 +15,14 @@ from models.coding.integer import FRACTION_BITS, GRID_BITS, IntegerNetwork
 from models.coding.loop import Coder
 from models.coding.priors import code_factorized, to_grid
 from models.coding.range_coder import Reader, Writer
+from models.drivers import check_precision
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables, density_tables, gaussian_tables
 from models.errors import FreezeError, StreamError
+from models.images import check_images
 from models.layers import Mode
+from models.layers.bf16 import InBf16
 from models.layers.tiles import Progress, analyse, synthesise
 from models.presets import MAX_PIXELS, OperatingPoint
 
@@ -43,6 +45,7 @@ class Codec(nn.Module):
         self.point: OperatingPoint | None = None
         self.metadata: dict = {}
         self.progress: Progress = iter  # wraps the tiles of a large image, such as tqdm
+        self.precision = "fp32"  # of the transforms while coding, see `use`
         self._frozen: Frozen | None = None
 
     def forward(self, x: Tensor, quantization: str | None = None) -> dict:
@@ -62,7 +65,7 @@ class Codec(nn.Module):
 
     def analysis(self, x: Tensor) -> dict[str, Tensor]:
         """Image (B, 3, H, W) to float latents by name, each (B, C, h, w)."""
-        return self.latents(analyse(self.g_a, x, self.progress))
+        return self.latents(analyse(self.transform("g_a"), x, self.progress))
 
     def latents(self, y: Tensor) -> dict[str, Tensor]:
         """y (B, M, H/16, W/16) and what else is coded for it, by name, each (B, C, h, w)."""
@@ -98,7 +101,7 @@ class Codec(nn.Module):
 
     def synthesis(self, y_hat: Tensor) -> Tensor:
         """y_hat (B, M, H/16, W/16) to an image (B, 3, H, W)."""
-        return synthesise(self.g_s, y_hat, self.progress)
+        return synthesise(self.transform("g_s"), y_hat, self.progress)
 
     def frozen_tables(self) -> dict[str, Tables]:
         """The frequency tables of each stream, from the present weights."""
@@ -169,6 +172,27 @@ class Codec(nn.Module):
     def load_state_dict(self, *args, **kwargs):
         self._frozen = None
         return super().load_state_dict(*args, **kwargs)
+
+    # Precision ------------------------------------------------------------------------
+
+    def use(self, precision: str) -> Codec:
+        """Code with transforms in "fp32" or "bf16" from now on; returns self.
+
+        Files stay exchangeable between the two. Training and unfrozen models keep to fp32.
+        UsageError for another name, and where the device only emulates bf16.
+        """
+        check_precision(precision, next(self.parameters()).device)
+        self.precision = precision
+        return self
+
+    def transform(self, name: str) -> nn.Module:
+        """g_a or g_s as coding runs it."""
+        if self.precision == "fp32" or self._frozen is None:
+            return getattr(self, name)
+        made = self.frozen.transforms
+        if name not in made:
+            made[name] = InBf16(getattr(self, name))
+        return made[name]
 
     # Images to files and back ------------------------------------------------------------
 
@@ -307,20 +331,6 @@ class HierarchicalCodec(Codec):
     def latent_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple]:
         z = (batch, self.N, height // 64, width // 64)
         return super().latent_shapes(batch, height, width) | {"z": z}
-
-
-def check_images(x: Tensor) -> None:
-    """ValueError unless x (B, 3, H, W) can be compressed."""
-    expected = "compress takes images (B, 3, H, W) of float32 in [0, 1]"
-    if x.ndim != 4 or x.shape[1] != 3 or not x.numel() or x.dtype != torch.float32:
-        raise ValueError(f"{expected}, B, H, W >= 1, not {tuple(x.shape)} of {x.dtype}.")
-    low, high = (v.item() for v in x.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the least and the greatest
-        raise ValueError(f"{expected}; these hold pixels that are not finite.")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"{expected}, not from {low:g} to {high:g}: divide by 255, or clamp to that range."
-        )
 
 
 def pad(x: Tensor, multiple: int) -> Tensor:

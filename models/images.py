@@ -7,6 +7,7 @@ becomes is stated at `read_image`. The built-in photographs come from scikit-ima
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import warnings
@@ -272,3 +273,17 @@ def sample_photographs() -> list[tuple[str, np.ndarray]]:
             "folder of images."
         ) from None
     return [(name, np.array(getattr(data, name)())) for name in SAMPLES]
+
+
+def check_images(x: torch.Tensor) -> None:
+    """ValueError unless x (B, 3, H, W) can be compressed."""
+    expected = "compress takes images (B, 3, H, W) of float32 in [0, 1]"
+    if x.ndim != 4 or x.shape[1] != 3 or not x.numel() or x.dtype != torch.float32:
+        raise ValueError(f"{expected}, B, H, W >= 1, not {tuple(x.shape)} of {x.dtype}.")
+    low, high = (v.item() for v in x.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the least and the greatest
+        raise ValueError(f"{expected}; these hold pixels that are not finite.")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{expected}, not from {low:g} to {high:g}: divide by 255, or clamp to that range."
+        )

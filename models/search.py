@@ -38,10 +38,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.base import Codec, check_images, pad
+from models.base import Codec, pad
 from models.coding.container import padded
 from models.errors import UsageError
-from models.images import to_uint8
+from models.images import check_images, to_uint8
+from models.layers.bf16 import computes_in_bf16
 
 WINDOW, MARGIN = 768, 64  # pixels, multiples of what a position of z covers
 HOT, COLD = 0.7, 0.2  # temperature at the first and the last step
@@ -313,7 +314,7 @@ def _descent(
     for step in range(steps):
         rounding = Relaxed(HOT * (COLD / HOT) ** (step / steps), generator)
         y_hat, likelihoods = model.likelihoods(latents, rounding)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=_bf16(device)):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(device)):
             x_hat = model.g_s(y_hat)
         error = x_hat[:, :, :height, :width].float().clamp(0, 1) - target
         mse = error.square().mean()
@@ -327,10 +328,3 @@ def _descent(
         optimizer.step()
         schedule.step()
         yield loss.item(), bpp.item(), -10 * math.log10(max(mse.item(), 1e-10))
-
-
-def _bf16(device: torch.device) -> bool:
-    """Whether the device computes in bf16, rather than emulate it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

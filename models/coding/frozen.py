@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import nn
 
 from models.coding.integer import digest_parts
 from models.coding.range_coder import CodingTables
@@ -16,11 +17,16 @@ Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
 
 
 class Frozen:
-    """The integers that coding needs: tables per latent, networks by name, their digest."""
+    """The integers that coding needs: tables per latent, networks by name, their digest.
+
+    `transforms`: g_a and g_s in another precision than the weights', by name, as they come to be
+    needed.
+    """
 
     def __init__(self, name: str, tables: dict[str, Tables], networks: Networks):
         self.tables = tables
         self.networks = networks
+        self.transforms: dict[str, nn.Module] = {}
         self.offsets = {k: torch.from_numpy(t.offsets).double() for k, t in tables.items()}
         self.device = torch.device("cpu")
         hashed = hashlib.sha256(name.encode())
@@ -45,6 +51,8 @@ class Frozen:
         if device != self.device:
             for network in self.networks.values():
                 network.to(device)
+            for transform in self.transforms.values():
+                transform.to(device)
             self.offsets = {k: t.to(device) for k, t in self.offsets.items()}
             self.device = device
         return self

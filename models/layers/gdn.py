@@ -98,9 +98,14 @@ class GDN(nn.Module):
         self.beta = nn.Parameter(torch.ones(channels).add(PEDESTAL).sqrt())
         self.gamma = nn.Parameter((GAMMA_INIT * torch.eye(channels)).add(PEDESTAL).sqrt())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def effective(self) -> tuple[Tensor, Tensor]:
+        """beta (C) and gamma (C, C) of the equation, from what is stored."""
         beta = lower_bound(self.beta, (BETA_MIN + PEDESTAL) ** 0.5).square() - PEDESTAL
         gamma = lower_bound(self.gamma, REPARAM_OFFSET).square() - PEDESTAL
+        return beta, gamma
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta, gamma = self.effective()
         batch, channels, height, width = x.shape
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # a view if channels_last
         with torch.autocast(x.device.type, enabled=False):

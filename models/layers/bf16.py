@@ -1,0 +1,124 @@
+"""g_a and g_s in bf16, for coding: half the time where the processor has instructions for it.
+
+bf16 is the upper half of a float: the same range, 8 bits of precision. Products are summed in fp32,
+and each layer rounds its result once. What feeds the range coder is computed in integers
+(`models.coding.integer`) and never here, so a file of one precision decodes in the other.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.layers.gdn import GDN
+
+GREY = 0.5  # the middle of the pixels
+BLOCK_BYTES = 1 << 18  # of one operand of GDN and CPU thread, a fraction of a core's own cache
+
+
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bf16, rather than emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+class InBf16(nn.Module):
+    """A copy of g_a, g_s or a network like them that computes in bf16.
+
+    fp32 (B, C, H, W) in, fp32 of the network's shape out.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = _fast(copy.deepcopy(network))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.bfloat16()).float()
+
+
+def _fast(module: nn.Module) -> nn.Module:
+    """The module in bf16, its parts replaced by those below where there are any."""
+    if isinstance(module, GDN):
+        return GDNInBf16(module)
+    if isinstance(module, nn.ConvTranspose2d) and _gives_pixels(module):
+        return PixelDeconv(module)
+    for name, part in module.named_children():
+        setattr(module, name, _fast(part))
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.bfloat16()
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.is_floating_point():
+            setattr(module, name, buffer.bfloat16())
+    return module
+
+
+class GDNInBf16(nn.Module):
+    """`GDN` of bf16 (B, C, H, W): products of bf16, summed in fp32; n rounded, its root in fp32.
+
+    The error is a tenth more than that of rounding the result alone, in half the time.
+    """
+
+    beta: Tensor
+    gamma: Tensor
+
+    def __init__(self, gdn: GDN):
+        super().__init__()
+        beta, gamma = gdn.effective()
+        self.inverse = gdn.inverse
+        self.register_buffer("beta", beta.detach().bfloat16())
+        self.register_buffer("gamma", gamma.detach().t().contiguous().bfloat16())
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # a view if channels_last
+        y = torch.empty_like(rows)
+        threads = torch.get_num_threads()
+        size = len(rows) if x.is_cuda else max(BLOCK_BYTES * threads // (2 * channels), 1)
+        for start in range(0, len(rows), max(size, 1)):
+            part = rows[start : start + size]
+            n = torch.addmm(self.beta, part.square(), self.gamma).float()
+            y[start : start + size] = (n.sqrt_() if self.inverse else n.rsqrt_()).mul_(part)
+        return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _gives_pixels(layer: nn.ConvTranspose2d) -> bool:
+    """Whether it is the last layer of g_s."""
+    shape = (layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
+    return shape == (3, (5, 5), (2, 2), (2, 2)) and layer.output_padding == (1, 1)
+
+
+class PixelDeconv(nn.Module):
+    """The last layer of g_s, as a convolution that gives 2x2 pixels of 3 colours a position.
+
+    (B, N, H, W) of bf16 -> (B, 3, 2H, 2W) of fp32.
+
+    out[2i + a] = sum_k w[k] x[i - d] with k = a + 2 + 2d, d = -1, 0, 1: a kernel of 3 for each
+    of the four (a, b). Twelve channels use the processor's registers; three leave most of them
+    empty. The bias is moved so that grey is 0: bf16 is finer there than at 1.
+    Source: Shi et al. 2016 (arXiv 1609.05158), section 3.2.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    offset: Tensor
+
+    def __init__(self, layer: nn.ConvTranspose2d):
+        super().__init__()
+        weight = layer.weight.detach().float()  # (N, 3, 5, 5)
+        weight = F.pad(weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
+        weight = weight.flip(2, 4).permute(1, 3, 5, 0, 2, 4).flatten(0, 2)  # (12, N, 3, 3)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        bias = torch.zeros(3) if layer.bias is None else layer.bias.detach().float()
+        rounded = (bias - GREY).bfloat16()
+        self.register_buffer("weight", weight.bfloat16())
+        self.register_buffer("bias", rounded.repeat_interleave(4))
+        self.register_buffer("offset", (bias - rounded.float()).view(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.conv2d(x, self.weight, self.bias, padding=1)
+        return F.pixel_shuffle(y, 2) + self.offset  # (B, 3, 2H, 2W), fp32
