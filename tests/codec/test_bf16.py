@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 import codec as program
+from benchmarks import precision
+from evaluation.metrics import psnr
 from models import checkpoint, drivers
-from models.base import pad
+from models.base import Codec, pad
 from models.coding.container import padded, unpack
 from models.errors import UsageError
-from models.images import sample_photographs, to_tensor
+from models.images import read_image, sample_photographs, to_tensor, to_uint8
 from models.layers import GDN, deconv
 from models.layers.bf16 import GDNInBf16, InBf16, PixelDeconv, computes_in_bf16
 from tests.helpers import NAMES, image, make, uniform
@@ -97,8 +99,8 @@ def test_a_photograph_is_as_good(name, emulated):
     model = checkpoint.load(checkpoint.find(name)[0])
     x = to_tensor(dict(sample_photographs())["coffee"][:192, :256])
     found = []
-    for precision in ("fp32", "bf16"):
-        (data,) = model.use(precision).compress(x)
+    for kind in ("fp32", "bf16"):
+        (data,) = model.use(kind).compress(x)
         found.append((len(data), (model.decompress([data]) - x).square().mean().item()))
     (size, error), (half_size, half_error) = found
     assert half_size == pytest.approx(size, rel=0.01)
@@ -153,3 +155,23 @@ def test_the_programs_code_in_bf16(ckpts, photographs, tmp_path, capsys):
     assert float(row["bpp"]) > 0
     assert load_test_program().main(["--model_name", "compressai:mbt2018", *common[2:]]) == 1
     one_line(capsys, "drop --precision")
+
+
+def test_what_bf16_costs_is_measured(ckpts, photographs, tmp_path, monkeypatch, emulated):
+    """Nothing, where both precisions are one; else little, and the symbols differ by few."""
+    paths = [checkpoint.find("Hyperprior", ckpts)[0]]
+    monkeypatch.setattr(precision, "checkpoints_of", lambda names: paths)
+    words = ["--images", str(photographs / "odd.png"), "--outdir", str(tmp_path)]
+    assert precision.main(words) == 0
+    (half,) = read_csv(tmp_path / "precision.csv")
+    monkeypatch.setattr(Codec, "use", lambda model, precision: model)
+    assert precision.main(words) == 0
+    (same,) = read_csv(tmp_path / "precision.csv")
+    costs = ("reader_db", "both_db", "rate_percent", "symbols_percent", "largest_level")
+    assert [same[name] for name in costs] == ["0"] * 5
+    assert float(half["largest_level"]) >= 1 and 0 < float(half["symbols_percent"]) < 5
+    assert abs(float(half["both_db"])) < 0.2
+    model = checkpoint.load(paths[0])
+    pixels = read_image(photographs / "odd.png")
+    decoded = to_uint8(model.decompress(model.compress(to_tensor(pixels))))
+    assert float(same["psnr"]) == pytest.approx(psnr(pixels, decoded), abs=1e-3)
