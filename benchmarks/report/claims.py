@@ -91,7 +91,7 @@ def checkerboard_speed() -> Judged:
     """Decoding in two steps against serial decoding, whole images."""
     seconds = {
         (r["model"], r["N"], r["M"]): r for r in rows_of("codec_speed")
-        if r["direction"] == "decode"
+        if (r["direction"], r["precision"]) == ("decode", "fp32")
     }  # fmt: skip
     found = [
         float(row["compressai_s"]) / float(seconds[CHECKERBOARD, *key[1:]]["ours_s"])
@@ -110,8 +110,8 @@ def checkerboard_speed() -> Judged:
 def serial() -> Judged:
     """Whether a causal context forces serial decoding."""
     one, wave, _ = study.steps()
-    ratios = speed.ratios(JOINT, "decode")
-    times = f"; {span(ratios, '.1f')} times as fast as CompressAI's" if ratios else ""
+    faster = speed.faster(JOINT, "decode")
+    times = f"; {faster} as fast as CompressAI's" if faster else ""
     return f"{wave} steps in place of {one:,}, the same symbols (tested){times}", NO
 
 

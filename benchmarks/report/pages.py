@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "range_coder": blocks.range_coder,
     "speed": speed.coding,
     "stages": speed.stages,
+    "precision": speed.precision,
     "seconds": speed.seconds,
     "scaling": speed.scaling,
     "classical": blocks.classical,

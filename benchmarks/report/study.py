@@ -75,13 +75,13 @@ def learned() -> str:
     found = _list([(short(m), bd_rate(m, f"{m} (original study)")) for m in STUDIED])
     own = _list([(f"{short(m)} against {short(o)}", bd_rate(m, o)) for m, o in PAIRS])
     serial, wave, two = steps()
-    faster = speed.ratios(JOINT, "decode")
+    faster = speed.faster(JOINT, "decode")
     grids, theirs = original.grid_ratios(), original.ratios()
     rates = (
         f"BD-rates in PSNR of our complete curves (negative: less rate): against the original's "
         f"{found or 'none yet'}; among ours {own or 'none yet'}"
     )
-    ratio = f"{span(faster, '.1f')} times as fast as CompressAI's in one run" if faster else "-"
+    ratio = f"{faster} as fast as CompressAI's, in one run" if faster else "-"
     lost = f"rises by a factor of {span(grids, '.2f')}" if grids else "has not been measured"
     made = [rate / joint for _, joint, rate, _ in theirs]
     return (

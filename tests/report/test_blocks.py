@@ -184,13 +184,19 @@ def test_the_sentences_take_their_numbers_from_the_csvs(statistics):
         {**pair, "against": STUDIED[0], "bd_rate_percent": "-23.4"},
     ]
     statistics("bd_rate", rows)
-    speed = {"model": STUDIED[2], "direction": "decode"}
-    statistics("codec_speed", [{**speed, "compressai_over_ours": n} for n in (11.1, 13.8)])
+    speed = {"model": STUDIED[2], "direction": "decode", "N": 192}
+    measured = [(192, "fp32", 11.1), (320, "fp32", 13.8), (320, "bf16", 21.9), (64, "fp32", 50.0)]
+    statistics("codec_speed", [
+        {**speed, "M": M, "precision": p, "compressai_over_ours": n} for M, p, n in measured
+    ])  # fmt: skip
     statistics("full_grids", [{"lmbda": 0.013, "ratio": "1.5"}])
     text = study.learned()
     assert "Hyperprior -12.3 %" in text
     assert "Hyperprior against Factorized -23.4 %" in text
-    assert "11.1 to 13.8 times as fast" in text and "by a factor of 1.50" in text
+    assert (
+        "11.1 to 13.8 times (fp32) and 21.9 times (bf16) as fast" in text
+        and "by a factor of 1.50" in text
+    )
     statistics("bd_rate", [row | {"points": 3} for row in rows])
     assert "-12.3" not in study.learned()  # of a curve that is not complete
 
