@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     add("--N", type=int, help="channels of the inner layers, in place of the operating point's")
     add("--M", type=int, help="channels of the latent, in place of the operating point's")
     add("--init_ckpt", metavar="FILE", help="start from every tensor of FILE that fits")
-    add("--rescale", type=float, help="factor on its latents (root of the lambdas' ratio)")
+    add("--init_transforms", metavar="FILE", help="g_a and g_s of FILE, in place of that one's")
+    add("--rescale", type=float, help="factor on their latents (root of the lambdas' ratio)")
     add("--fixed", nargs="+", default=[], metavar="PART",
         help="parts not to train; g_a and g_s both: train on kept latents")  # fmt: skip
     add("--import_module", metavar="MODULE", help="import first: one that registers your own model")

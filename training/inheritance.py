@@ -1,4 +1,4 @@
-"""What a new model takes from a trained one: `--init_ckpt` and `--fixed`."""
+"""What a new model takes from trained ones: `--init_ckpt`, `--init_transforms` and `--fixed`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ RUN = (
 )  # fmt: skip
 
 
-def take_weights(model: Codec, path: str | Path, factor: float = 1.0) -> str:
+def take_weights(
+    model: Codec, path: str | Path, factor: float = 1.0, parts: tuple[str, ...] = ("",)
+) -> str:
     """Copy every tensor of a checkpoint that fits by name and shape; says what did not.
 
     Transforms of a narrower model are widened (see `widened`), latents are multiplied by
-    `factor` (see `rescaled`). CheckpointError if the file cannot be read or nothing fits.
+    `factor` (see `rescaled`), and nothing but `parts`, such as "g_a.", is looked at.
+    CheckpointError if the file cannot be read or nothing fits.
     """
     found = {k: v for k, v in checkpoint.load_tensors(path).items() if not k.startswith(TABLES)}
-    found = rescaled(found, factor)
-    own = model.state_dict()
+    found = {k: v for k, v in rescaled(found, factor).items() if k.startswith(parts)}
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
     usable = found
     if has_side_information(found) != has_side_information(own):  # of y in one, of z in the other
         usable = {k: v for k, v in found.items() if not k.startswith("entropy_bottleneck.")}
@@ -39,14 +42,14 @@ def take_weights(model: Codec, path: str | Path, factor: float = 1.0) -> str:
         raise CheckpointError(
             f"No tensor of {path} fits {type(model).__name__} with N={model.N}, M={model.M}."
         )
-    model.load_state_dict({**own, **taken})
+    model.load_state_dict({**model.state_dict(), **taken})
     words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
     if factor != 1:
         words.append(f"Multiplied the latents by {factor:.4g}.")
     for reason, names in (
         ("Widened", sorted(wider)),
         ("Not taken from it", sorted(found.keys() - taken.keys())),
-        ("Left at random", sorted(own.keys() - taken.keys())),
+        ("Left as they were", sorted(own.keys() - taken.keys())),
     ):
         if names:
             words.append(f"{reason}: {', '.join(names)}.")
@@ -141,18 +144,23 @@ def _scale_hyperprior(tensors: dict[str, Tensor]) -> bool:
     return has_side_information(tensors) and not any(k.startswith("entropy_p") for k in tensors)
 
 
-def ancestors(path: str | Path) -> list[dict]:
-    """The runs of `train.py` that the weights of a checkpoint went through, the last one first.
+def ancestors(*paths: str | Path) -> list[dict]:
+    """The runs of `train.py` that the weights of checkpoints went through, the last one first.
 
-    Each with what `RUN` names; None where the run did not tell. [] for a file that is no
-    checkpoint of ours.
+    Each once, with what `RUN` names; None where the run did not tell. Nothing for a file that is
+    no checkpoint of ours.
     """
-    try:
-        metadata = checkpoint.read_metadata(path)
-    except CheckpointError:
-        return []
-    told = {**metadata["config"], **metadata["provenance"], **metadata}
-    return [{name: told.get(name) for name in RUN}, *told.get("ancestors", [])]
+    runs: list[dict] = []
+    for path in paths:
+        try:
+            metadata = checkpoint.read_metadata(path)
+        except CheckpointError:
+            continue
+        told = {**metadata["config"], **metadata["provenance"], **metadata}
+        known = {run["run_id"] for run in runs}
+        lineage = [{name: told.get(name) for name in RUN}, *told.get("ancestors", [])]
+        runs += [run for run in lineage if run["run_id"] not in known]
+    return runs
 
 
 def fix(model: Codec, names: list[str]) -> None:

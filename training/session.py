@@ -60,24 +60,25 @@ def train(settings: Settings, team: Team) -> int:
         if state is not None:
             trainer.load_state_dict(state)
             del state  # as large as the model and the optimiser
-        elif settings.init_ckpt:  # now: the run may replace the file
-            trainer.notes["ancestors"] = ancestors(settings.init_ckpt)
+        elif settings.parents:  # now: the run may replace the files
+            trainer.notes["ancestors"] = ancestors(*(path for path, _ in settings.parents))
         reason = trainer.train()
         team.together(lambda: records.finish(trainer, reason))
     return signals.exit_code if reason == SIGNALLED and signals.exit_code else EXIT[reason]
 
 
 def new_model(settings: Settings, journal: Silence, state: dict | None) -> Codec:
-    """The model of the settings: seeded random weights and those of `--init_ckpt`, or a state's."""
+    """The model of the settings: seeded random weights and those of its parents, or a state's."""
     torch.manual_seed(settings.seed)
     model = models.build(settings.model_name, settings.N, settings.M)
     model.point = settings.point
     if state is not None:
         model.load_state_dict(state["model"])
-    elif settings.init_ckpt:
-        factor = settings.rescale
-        if factor is None:
-            factor = latent_factor(settings.init_ckpt, settings.lmbda, settings.metric)
-        journal.say(take_weights(model, settings.init_ckpt, factor))
+    else:
+        for path, parts in settings.parents:
+            factor = settings.rescale
+            if factor is None:
+                factor = latent_factor(path, settings.lmbda, settings.metric)
+            journal.say(take_weights(model, path, factor, parts))
     fix(model, settings.fixed)
     return model

@@ -18,6 +18,7 @@ from models.presets import (
     points,
     zoo_point,
 )
+from training.inheritance import TRANSFORMS
 from training.loss import import_ms_ssim
 from training.optimizers import DEFAULT_LR
 
@@ -81,6 +82,7 @@ class Settings:
     N: int
     M: int
     init_ckpt: str | None
+    init_transforms: str | None
     rescale: float | None
     fixed: list[str]
     import_module: str | None
@@ -145,7 +147,13 @@ class Settings:
     @property
     def keeps_latents(self) -> bool:
         """Both transforms are fixed: y of the training images is computed once."""
-        return {"g_a", "g_s"} <= set(self.fixed)
+        return set(TRANSFORMS) <= set(self.fixed)
+
+    @property
+    def parents(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The checkpoints to start from, and the parts that each gives; the later one prevails."""
+        pairs = (self.init_ckpt, ("",)), (self.init_transforms, TRANSFORMS)
+        return [(path, parts) for path, parts in pairs if path is not None]
 
     @property
     def point(self) -> OperatingPoint:
@@ -166,8 +174,9 @@ class Settings:
         for name in ("dataset", "test_dataset"):
             if described[name] is not None:
                 described[name] = Path(described[name]).resolve().name
-        if self.init_ckpt:
-            described["init_ckpt"] = Path(self.init_ckpt).name
+        for name in ("init_ckpt", "init_transforms"):
+            if described[name] is not None:
+                described[name] = Path(described[name]).name
         return described
 
     def differences(self, before: dict) -> list[str]:

@@ -88,7 +88,7 @@ def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     words = ("--model_name", "Hyperprior", "--patch_size", "64", "--steps_per_epoch", "1")
     assert run(*words, "--init_ckpt", str(parent), "--lr", "1e-9") == 0
     out = capsys.readouterr().out
-    assert "Took 28 of" in out and "Left at random:" in out and "h_a.0.weight" in out
+    assert "Took 28 of" in out and "Left as they were:" in out and "h_a.0.weight" in out
     assert "Not taken from it: entropy_bottleneck.biases.0" in out
     (path,) = checkpoint.find("Hyperprior", run.folder / "ckpts")
     child = checkpoint.load(path)
@@ -102,6 +102,27 @@ def test_init_ckpt_takes_what_fits_and_lists_the_rest(run, capsys):
     assert (before["model"], before["steps"], before["patch_size"]) == ("Factorized", STEPS, 32)
     assert run("--init_ckpt", str(run.folder / "none.safetensors")) == 1
     assert "There is no checkpoint" in capsys.readouterr().err
+
+
+def test_init_transforms_replace_those_of_init_ckpt(run, capsys):
+    for name, lmbda in (("a", "0.01"), ("b", "0.04")):
+        assert run("--exp_version", name, "--seed", lmbda[-1], "--lmbda", lmbda) == 0
+    low, high = (
+        checkpoint.path_for("Factorized", 1, lmbda, run.folder / "ckpts")
+        for lmbda in (0.01, 0.04)
+    )
+    words = ("--init_ckpt", str(low), "--init_transforms", str(high), "--lmbda", "0.04")
+    words += ("--fixed", "g_a", "g_s", "--lr", "1e-9", "--exp_version", "c", "--overwrite")
+    transforms, first = (checkpoint.load(path).state_dict() for path in (high, low))
+    runs = [checkpoint.read_metadata(path)["provenance"]["run_id"] for path in (low, high)]
+    assert run(*words) == 0
+    made = checkpoint.load(high)
+    for name, value in made.state_dict().items():
+        if name.startswith(("g_a.", "g_s.")):
+            assert torch.equal(value, transforms[name])
+    biases = "entropy_bottleneck.biases.0"
+    assert torch.allclose(made.state_dict()[biases], first[biases], atol=1e-6)
+    assert [run["run_id"] for run in made.metadata["provenance"]["ancestors"]] == runs
 
 
 def test_fixed_parts_stay_as_they_are(run, capsys):
