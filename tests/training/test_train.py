@@ -108,8 +108,7 @@ def test_init_transforms_replace_those_of_init_ckpt(run, capsys):
     for name, lmbda in (("a", "0.01"), ("b", "0.04")):
         assert run("--exp_version", name, "--seed", lmbda[-1], "--lmbda", lmbda) == 0
     low, high = (
-        checkpoint.path_for("Factorized", 1, lmbda, run.folder / "ckpts")
-        for lmbda in (0.01, 0.04)
+        checkpoint.path_for("Factorized", 1, lmbda, run.folder / "ckpts") for lmbda in (0.01, 0.04)
     )
     words = ("--init_ckpt", str(low), "--init_transforms", str(high), "--lmbda", "0.04")
     words += ("--fixed", "g_a", "g_s", "--lr", "1e-9", "--exp_version", "c", "--overwrite")
