@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import f as f_distribution
 
-MIN_POINTS = 5  # three numbers are fitted
+MIN_POINTS = 8  # three numbers are fitted, and the rest tells how well
 FLOORS = 2000  # values that are tried
 CONFIDENCE = 0.95
 

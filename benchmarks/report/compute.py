@@ -74,12 +74,13 @@ def laws() -> str:
     """A sentence for each fit: what went into it, what it says, and how far it can be trusted."""
     rows = rows_of("compute_fits")
     lines = [f"* {_sentence(r)}\n" for r in rows if r["b"]]
-    few = [
-        f"{short(r['model'])} {r['lmbda']} ({r['N']}, {r['M']}): {r['points']}"
-        for r in rows if not r["b"]
-    ]  # fmt: skip
-    if few:
-        lines.append(f"* Too few points for a fit: {'; '.join(few)}.\n")
+    if few := [int(r["points"]) for r in rows if not r["b"]]:
+        between = f"{min(few)} to {max(few)}" if min(few) < max(few) else min(few)
+        pairs = "pair" if len(few) == 1 else "pairs"
+        lines.append(
+            f"* The other {len(few)} {pairs} of a model and a lambda: too few points ({between}) "
+            "for a fit.\n"
+        )
     return "".join(lines) or "Not fitted.\n"
 
 

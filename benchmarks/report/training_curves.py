@@ -8,7 +8,7 @@ Image4md/training_curves.png and Image4md/training_optimizers.png.
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from models.presets import CHANNELS, short
 DASHES = {"Adam": ":", "SOAP": "--", "Muon": "-"}
 SHOWN = 1.5  # losses up to so many times the least of a panel
 BEYOND = 2  # a fit is drawn to so many times the compute of its last point
-PANEL = 4.2, 3.9  # inches, width and height
+PANEL = 5, 3.8  # inches, width and height
+ACROSS = 2  # panels
 FINAL, ZOO = "final checkpoint", "dashed: where CompressAI's zoo would be met"
 STAR = {"marker": "*", "markersize": 11}
 
@@ -30,8 +31,11 @@ def draw_compute(figure: Any) -> None:
     """A panel for each lambda: every run's losses at the cost of its whole lineage."""
     rows = rows_of("compute")
     lambdas = sorted({row["lmbda"] for row in rows}, key=float)
-    panels = figure.subplots(1, len(lambdas), squeeze=False)[0]
-    for axes, lmbda in zip(panels, lambdas, strict=True):
+    panels = figure.subplots(-(-len(lambdas) // ACROSS), ACROSS, squeeze=False).flat
+    for axes, lmbda in zip_longest(panels, lambdas):
+        if lmbda is None:
+            axes.remove()
+            continue
         own = [row for row in rows if row["lmbda"] == lmbda]
         fits = [row for row in rows_of("compute_fits") if row["lmbda"] == lmbda]
         for _, run in groupby(own, lambda row: row["run"]):
@@ -43,11 +47,11 @@ def draw_compute(figure: Any) -> None:
         shown = [float(r["lineage_petamacs"]) for r in own if float(r["val_loss"]) < SHOWN * least]
         low = min([least, *(float(row["target"]) for row in fits if row["target"])])
         axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)",
-                 xscale="log", xlim=(0.9 * min(shown), 1.6 * max(shown)),
+                 xscale="log", xlim=(0.9 * min(shown), 1.25 * max(shown)),
                  yscale="log", ylim=(0.97 * low, SHOWN * least))  # fmt: skip
         plain_ticks(axes)
-    panels[0].set_ylabel("loss on held-out photographs")
-    named = {line.get_label(): line for axes in panels for line in axes.lines}
+        axes.set_ylabel("loss on held-out photographs")
+    named = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     models = [label for label in named if label.endswith(")") and label[0] not in "_L"]
     named = {label: named[label] for label in (*models, FINAL, ZOO) if label in named}
     figure.legend(named.values(), named, loc="outside lower center", ncols=4, fontsize=9)
@@ -85,12 +89,14 @@ def draw_fit(axes: Any, row: dict[str, str]) -> Any:
 
 
 def plain_ticks(axes: Any) -> None:
-    """Plain numbers at round places of two logarithmic axes, of which y spans little."""
+    """Plain numbers at round places of two logarithmic axes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    for axis in (axes.xaxis, axes.yaxis):
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        wide = high > 5 * low
+        axis.set_major_locator(
+            LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
+        )
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_minor_locator(NullLocator())
 
@@ -114,8 +120,9 @@ def draw_optimizers(figure: Any) -> None:
 def main() -> None:
     """Draw both figures; one without numbers is left out."""
     if rows := rows_of("compute"):
-        panels = len({row["lmbda"] for row in rows})
-        with drawing(IMAGES / "training_curves.png", (PANEL[0] * panels, PANEL[1])) as figure:
+        down = -(-len({row["lmbda"] for row in rows}) // ACROSS)
+        size = PANEL[0] * ACROSS, PANEL[1] * down
+        with drawing(IMAGES / "training_curves.png", size) as figure:
             draw_compute(figure)
     if rows_of("optimizers"):
         with drawing(IMAGES / "training_optimizers.png", (8, 3.2)) as figure:

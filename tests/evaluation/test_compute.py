@@ -59,9 +59,9 @@ def test_what_is_not_counted_is_refused():
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """A trunk that was left after 3 of its 5 steps, its branch, and their curves."""
+    """A trunk that was left after 3 of its 8 steps, its branch, and their curves."""
     monkeypatch.setattr(compute, "STATISTICS", tmp_path)
-    trunk = run("a", 5)
+    trunk = run("a", 8)
 
     def save(name: str, told: dict, ancestors: list[dict]) -> None:
         told = {**told, "ancestors": ancestors}
@@ -78,7 +78,7 @@ def study(tmp_path, monkeypatch):
 
     save("trunks/Factorized/epoch_0_lmbda_0.013.safetensors", trunk, [])
     save("Factorized/epoch_1_lmbda_0.013.safetensors", run("b", 2), [run("a", 3)])
-    curve("earlier/Factorized_lmbda_0.013_aaaaaa.csv", [0.001] * 5)
+    curve("earlier/Factorized_lmbda_0.013_aaaaaa.csv", [0.001] * 8)
     curve("Factorized_lmbda_0.013.csv", [0.001, 0.0001])
     return tmp_path
 
@@ -87,10 +87,10 @@ def test_a_row_has_the_cost_of_all_that_came_before_it(study):
     rows = compute.measurements(study)
     steps = [(r["run"][0], int(r["step"]), int(r["lineage_steps"]), r["rate"]) for r in rows]
     assert steps == [
-        *(("a", k, k, "constant") for k in range(1, 6)),
+        *(("a", k, k, "constant") for k in range(1, 9)),
         ("b", 1, 4, "falling"), ("b", 2, 5, "falling"),
     ]  # fmt: skip
-    assert [r["checkpoint"] for r in rows] == [""] * 6 + ["final"]
+    assert [r["checkpoint"] for r in rows] == [""] * 9 + ["final"]
     step = CROPS * 6 * one_way() / 1e15
     for row in rows:
         assert float(row["lineage_petamacs"]) == pytest.approx(
@@ -156,7 +156,7 @@ def test_noise_widens_what_is_known():
 
 
 def test_few_points_are_not_fitted():
-    with pytest.raises(ValueError, match="needs 5 points, not 4"):
+    with pytest.raises(ValueError, match="needs 8 points, not 4"):
         power_law.fit([(k, 1 / k) for k in (1, 2, 3, 4)])
 
 
@@ -197,7 +197,7 @@ def test_a_sentence_says_how_far_a_fit_can_be_trusted(tmp_path, monkeypatch):
     text = laws(fitted(), fitted(lmbda="0.025", b="", points="3"))
     assert "`0.9 + 0.5 C^-0.40`" in text and "predicts nothing" not in text
     assert "meet the zoo, at 1, at 56 (from 30 to never)" in text
-    assert "Too few points for a fit: Hyperprior 0.025 (128, 192): 3." in text
+    assert "The other 1 pair of a model and a lambda: too few points (3) for a fit." in text
     assert "predicts nothing" in laws(fitted(to_petamacs="3"))
     assert "nothing tells the zoo's loss" in laws(fitted(target=""))
     assert "never: its floor is above that" in laws(fitted(meets_petamacs="inf"))
@@ -211,7 +211,7 @@ def test_the_figure_is_drawn_from_the_csvs(study, monkeypatch):
     rows = compute.measurements(study)
     write_text(study / "compute.csv", csv_text(rows, rows[0]))
     fits = compute.fits(rows)
-    assert fits[0]["points"] == "5" and fits[0]["b"]
+    assert fits[0]["points"] == "8" and fits[0]["b"]
     write_text(study / "compute_fits.csv", csv_text(fits, fits[0]))
     training_curves.main()
     assert read_image(study / "training_curves.png").std() > 5
