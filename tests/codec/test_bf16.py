@@ -77,7 +77,7 @@ def test_a_network_of_ones_own_is_copied_in_bf16():
 
 @each_model
 def test_files_cross_precisions(name, emulated):
-    """The same symbols, whoever reads; only pixels differ, by a few of bf16's steps."""
+    """The same symbols, whoever reads; only pixels differ, by a step or two of bf16 (1/128)."""
     model = make(name).freeze()
     x = image(70, 90)
     for writer, reader in (("bf16", "fp32"), ("fp32", "bf16"), ("bf16", "bf16")):
@@ -89,13 +89,17 @@ def test_files_cross_precisions(name, emulated):
         assert torch.equal(model.use(reader).decode(streams, *size), y_hat)
         decoded = model.decompress([data])
         expected = model.use("fp32").decompress([data])
-        assert (decoded - expected).abs().max() < 0.05
+        assert (decoded - expected).square().mean().sqrt() < 2 / 128
         assert torch.equal(decoded, expected) == (reader == "fp32")
 
 
 @each_model
 def test_a_photograph_is_as_good(name, emulated):
-    """Trained weights: the size, and the error against the photograph, both within a percent."""
+    """Trained weights: the size within a percent, the error against the photograph within 5.
+
+    How far bf16 is off depends on the machine's instructions; statistics/precision.csv has the
+    measured means, about 0.3 % of the error.
+    """
     model = checkpoint.load(checkpoint.find(name)[0])
     x = to_tensor(dict(sample_photographs())["coffee"][:192, :256])
     found = []
@@ -104,7 +108,7 @@ def test_a_photograph_is_as_good(name, emulated):
         found.append((len(data), (model.decompress([data]) - x).square().mean().item()))
     (size, error), (half_size, half_error) = found
     assert half_size == pytest.approx(size, rel=0.01)
-    assert half_error == pytest.approx(error, rel=0.01)
+    assert half_error == pytest.approx(error, rel=0.05)
 
 
 def test_training_is_in_fp32_and_frees_the_copies(emulated):
