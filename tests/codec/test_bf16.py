@@ -97,8 +97,8 @@ def test_files_cross_precisions(name, emulated):
 def test_a_photograph_is_as_good(name, emulated):
     """Trained weights: the size within a percent, the error against the photograph within 5.
 
-    How far bf16 is off depends on the machine's instructions; statistics/precision.csv has the
-    measured means, about 0.3 % of the error.
+    How far bf16 is off for one image depends on whether the machine has instructions for it or
+    emulates them; statistics/precision.csv has means of 24 images, with instructions.
     """
     model = checkpoint.load(checkpoint.find(name)[0])
     x = to_tensor(dict(sample_photographs())["coffee"][:192, :256])
