@@ -63,7 +63,7 @@ class _Normalise(torch.autograd.Function):
         x, norm, gamma = ctx.saved_tensors
         grad_x = torch.empty_like(x)
         grad_beta, grad_gamma = torch.zeros_like(gamma[0]), torch.zeros_like(gamma)
-        gamma_as_x = gamma.to(x.dtype)
+        gamma_as_x, trained = gamma.to(x.dtype), any(ctx.needs_input_grad[1:3])
         size = _blocks(x)
         for start in range(0, len(x), size):
             here = slice(start, start + size)
@@ -75,9 +75,11 @@ class _Normalise(torch.autograd.Function):
                 scale = n * scale  # sqrt n
             else:  # dy/dn = -x / (2 n sqrt n)
                 grad_norm.div_(n).mul_(-0.5)
-            grad_beta += grad_norm.sum(0)
+            if trained:
+                grad_beta += grad_norm.sum(0)
             grad_norm = grad_norm.to(x.dtype)
-            grad_gamma += grad_norm.t() @ part.square().to(x.dtype)
+            if trained:
+                grad_gamma += grad_norm.t() @ part.square().to(x.dtype)
             through_norm = grad_norm @ gamma_as_x  # sum_i dL/dn_i gamma_ij
             grad_x[here] = scale.mul_(g).addcmul_(through_norm, part, value=2.0)
         return grad_x, grad_beta, grad_gamma, None

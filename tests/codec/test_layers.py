@@ -75,11 +75,12 @@ def test_gdn_without_gradient_and_in_channels_last_is_the_same(inverse):
     torch.testing.assert_close(ours(x.contiguous(memory_format=torch.channels_last)), expected)
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_gdn_gradient_is_that_of_finite_differences(inverse):
+def test_gdn_gradient_is_that_of_finite_differences(inverse, frozen):
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    beta = (torch.rand(4, dtype=torch.float64) + 0.5).requires_grad_()
-    gamma = torch.rand(4, 4, dtype=torch.float64).requires_grad_()
+    beta = (torch.rand(4, dtype=torch.float64) + 0.5).requires_grad_(not frozen)
+    gamma = torch.rand(4, 4, dtype=torch.float64).requires_grad_(not frozen)
     assert torch.autograd.gradcheck(
         lambda *inputs: _Normalise.apply(*inputs, inverse), (x, beta, gamma)
     )
