@@ -44,6 +44,8 @@ def parser() -> argparse.ArgumentParser:
     add("--rescale", type=float, help="factor on their latents (root of the lambdas' ratio)")
     add("--fixed", nargs="+", default=[], metavar="PART",
         help="parts not to train; g_a and g_s both: train on kept latents")  # fmt: skip
+    add("--latent_views", type=int, default=1, metavar="K",
+        help="of each image, mirrored and shifted, whose latents are kept")  # fmt: skip
     add("--import_module", metavar="MODULE", help="import first: one that registers your own model")
 
     group = made.add_argument_group("data")

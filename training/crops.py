@@ -43,6 +43,7 @@ class RandomCrops:
     scale = 255  # of the stored values
     grid = 1  # crops begin at its multiples
     mirrors = True
+    views = 1  # that are kept of every frame
 
     def __init__(self, images: ImageSet, crop: int, seed: int = 0, memory: int = MEMORY):
         if not images.sources:
@@ -83,7 +84,7 @@ class RandomCrops:
             index = np.searchsorted(self.cumulative, where * self.cumulative[-1], side="right")
             source = self.images.sources[index]
             try:
-                pixels = self._pixels(int(index), int(frame * source.frames))
+                pixels = self._pixels(int(index), int(frame * source.frames * self.views))
             except ImageError as error:
                 problem = str(error)
                 continue

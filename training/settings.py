@@ -56,11 +56,11 @@ MS_SSIM_MIN_PATCH = 161  # five scales with a window of 11
 BINDING = (
     "model_name", "lmbda", "metric", "N", "M", "optimizer", "lr", "rest_lr", "scheduler", "warmup",
     "milestones", "clip", "ema", "epoch", "steps_per_epoch", "batch_size", "patch_size",
-    "ste_fraction", "quantization", "val_time", "seed", "processes", "fixed",
+    "ste_fraction", "quantization", "val_time", "seed", "processes", "fixed", "latent_views",
 )  # fmt: skip
 AT_LEAST = {
     1: ("batch_size", "test_batch_size", "epoch", "check_time", "val_time", "log_every",
-        "max_skips"),
+        "max_skips", "latent_views"),
     0: ("steps_per_epoch", "warmup", "num_workers"),
 }  # fmt: skip
 UNTOLD = ("runs", "ckpts", "resume", "overwrite", "record", "import_module")
@@ -85,6 +85,7 @@ class Settings:
     init_transforms: str | None
     rescale: float | None
     fixed: list[str]
+    latent_views: int
     import_module: str | None
     # Data
     dataset: str | None

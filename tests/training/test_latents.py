@@ -35,9 +35,9 @@ def images(*shapes: tuple[int, int]) -> ImageSet:
     return ImageSet("in memory", tuple(sources))
 
 
-def settings(patch: int = 128):
-    flags = train.parser().parse_args(["--fixed", "g_a", "g_s", "--patch_size", str(patch)])
-    return resolve(flags)
+def settings(patch: int = 128, *extra: str):
+    words = ["--fixed", "g_a", "g_s", "--patch_size", str(patch), *extra]
+    return resolve(train.parser().parse_args(words))
 
 
 def gradients(model: Codec, output: dict, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -104,6 +104,36 @@ def test_crops_are_those_of_the_whole_images_latents_on_the_grid_of_the_coarsest
     assert torch.equal(again.batch(3, 40, rank=1, world_size=2), crops.batch(3, 40)[1::2])
     assert f"2 images, {crops.bytes / 1e6:,.0f} MB" in crops.report()
     assert crops.bytes == sum(y.nbytes for y in crops.kept.values())
+
+
+def test_views_are_latents_of_the_image_mirrored_and_shifted():
+    """Each view is that of one shift by hand; crops come from all of them."""
+    model, pictures = make("Factorized"), images((96, 112))
+    crops = LatentCrops(model, pictures, settings(64, "--latent_views", "4"))
+    assert "1 images, each in 4 views" in crops.report()
+    pixels, shifts = pictures.sources[0].pixels, []
+    for view in range(4):
+        kept = torch.from_numpy(crops.kept[0, view]).permute(2, 0, 1).float()
+        for top, left in np.ndindex(33, 49):  # a crop of 64 must be left
+            part = pixels[top:, left:]
+            part = np.ascontiguousarray(part[:, ::-1] if view % 2 else part)
+            x = pad(to_tensor(part), 16)
+            if x.shape[2] == 16 * kept.shape[1] and x.shape[3] == 16 * kept.shape[2]:
+                with torch.no_grad():
+                    y = model.analysis(x)["y"][0]
+                if (y - kept).abs().max() < 0.02:
+                    shifts.append((view, top, left))
+    assert [shift[0] for shift in shifts] == [0, 1, 2, 3] and shifts[0] == (0, 0, 0)
+    assert len({shift[1:] for shift in shifts}) == 4
+    drawn = crops.batch(0, 64).permute(0, 2, 3, 1).half().numpy()
+    seen = {
+        view
+        for crop in drawn
+        for (_, view), y in crops.kept.items()
+        for row, column in np.ndindex(y.shape[0] - 3, y.shape[1] - 3)
+        if np.array_equal(y[row : row + 4, column : column + 4], crop)
+    }
+    assert seen == {0, 1, 2, 3}
 
 
 def test_an_unreadable_image_is_left_out(caplog):
