@@ -104,10 +104,11 @@ branch() {
 
 # prior MODEL LAMBDA PARENT STEPS: the prior of a context model on fixed transforms. Crops of kept
 # latents cost little: of 8 a step, two thirds of the time would be Muon's. y is not trained, so
-# half of the steps can have it rounded, as the file does.
+# half of the steps can have it rounded, as the file does. A single view of the photographs would be
+# learned by heart.
 prior() {
-    stage "$CKPTS/priors" "$1" "$2" "$3" "$4" 1e-3 --fixed g_a g_s --batch_size 32 \
-        --scheduler cosine --ema 0.99 --ste_fraction 0.5
+    stage "$CKPTS/priors" "$1" "$2" "$3" "$4" 1e-3 --fixed g_a g_s --latent_views 4 \
+        --batch_size 32 --scheduler cosine --ema 0.99 --ste_fraction 0.5
 }
 
 # together FUNCTION...: call them one after the other, or at once.

@@ -2,14 +2,14 @@
 
     python -m benchmarks.compute        # writes statistics/compute.csv and compute_fits.csv
 
-A checkpoint's lineage is every run of `train.py` that its weights went through, each as far as
-the next one took it. The cost is counted, not timed: steps, pixels of the training crops, and
-multiply-accumulates (MACs) of the networks as `benchmarks.complexity` counts them (convolutions
-without masked taps, and GDN). A trained part costs 3 times its forward pass (forward, gradient of
-its input, gradient of its weights), a fixed one costs 1; on kept latents the transforms cost one
-analysis of every training photograph and nothing afterwards. Not counted: validation, averaging,
-data, what an interrupted run did twice, and the optimiser (Muon's orthogonalisation is 3 % of a
-step of Hyperprior on four crops of 256x256 at 128 and 192 channels, 5 % at 192 and 320).
+A checkpoint's lineage is every run of `train.py` that its weights went through, each as far as the
+next one took it. The cost is counted, not timed: steps, pixels of the training crops, and multiply-
+accumulates (MACs) of the networks as `benchmarks.complexity` counts them (convolutions without
+masked taps, and GDN). A trained part costs 3 times its forward pass (forward, gradient of its
+input, gradient of its weights), a fixed one costs 1; on kept latents the transforms cost one
+analysis of every view of a training photograph and nothing afterwards. Not counted: validation,
+averaging, data, what an interrupted run did twice, and the optimiser (Muon's orthogonalisation is 3
+% of a step of Hyperprior on four crops of 256x256 at 128 and 192 channels, 5 % at 192 and 320).
 
 compute.csv has a row for each validation in statistics/training/, in the loss of that run's own
 lambda: losses compare at one lambda only. Runs that held out other photographs (`splits` of
@@ -121,7 +121,8 @@ def spent(run: dict, steps: int | None = None, images: int | None = None) -> Spe
     if not set(fixed) <= set(TRANSFORMS):
         raise ValueError(f"Run {run['run_id']} fixed {', '.join(fixed)}.")
     if set(fixed) == set(TRANSFORMS) and UNTOLD.get(run["run_id"]) != "images":
-        return Spent(steps, pixels, round(TRAINED * rest * pixels + half * training_pixels()))
+        analysed = (run.get("latent_views") or 1) * training_pixels()
+        return Spent(steps, pixels, round(TRAINED * rest * pixels + half * analysed))
     factors = [FIXED if part in fixed else TRAINED for part in TRANSFORMS]
     return Spent(steps, pixels, round((half * sum(factors) + TRAINED * rest) * pixels))
 

@@ -15,8 +15,8 @@ from models.errors import CheckpointError, TrainingError
 
 TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
 RUN = (
-    "run_id", "model", "lmbda", "N", "M", "fixed", "steps", "images_seen", "patch_size", "lr",
-    "hours", "hardware", "data_fingerprint",
+    "run_id", "model", "lmbda", "N", "M", "fixed", "latent_views", "steps", "images_seen",
+    "patch_size", "lr", "hours", "hardware", "data_fingerprint",
 )  # fmt: skip
 
 
