@@ -65,6 +65,28 @@ def rounding() -> str:
     return markdown([*header, "PSNR (dB)", "loss"], rows) if rows else "Not measured yet.\n"
 
 
+def views() -> str:
+    """The priors that went on with more views of the photographs: what the run before ended with
+    on the held-out ones, and what theirs did."""
+    runs = {r["run_id"]: r for r in rows_of("training_runs")}
+    rows = []
+    for run in (r for r in runs.values() if r["checkpoint"] and r.get("latent_views")):
+        before = runs.get(run["parent"], {})
+        if before.get("lmbda") != run["lmbda"] or before.get("fixed") != run["fixed"]:
+            continue  # another loss, or everything trained
+        name = f"{run['model']}_lmbda_{run['lmbda']}"
+        cells = [short(run["model"]), run["lmbda"]]
+        for stage, curve in (before, f"earlier/{name}_{run['parent'][:6]}"), (run, name):
+            validations = [r for r in rows_of(f"training/{curve}") if r["val_loss"]]
+            last = [r for r in validations if int(r["step"]) <= int(stage["steps"])][-1]
+            bpp, loss = fixed(last["val_bpp"], 4), fixed(last["val_loss"], 3)
+            cells += [stage.get("latent_views") or "1", f"{int(last['step']):,}", bpp, loss]
+        rows.append(cells)
+    header = ["model", "lambda", "views", "steps", "rate (bpp)", "held-out loss"]
+    header += ["then views", "steps", "rate (bpp)", "held-out loss"]
+    return markdown(header, rows) if rows else "Not measured yet.\n"
+
+
 def law(row: dict[str, str]) -> str:
     """The power law of a row of compute_fits.csv, C in 1e15 MACs."""
     return f"{float(row['floor']):.3g} + {float(row['a']):.3g} C^-{float(row['b']):.2f}"

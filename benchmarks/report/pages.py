@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "training": blocks.training,
     **{name: partial(blocks.ablation, name) for name in ABLATIONS},
     "rounding": compute.rounding,
+    "views": compute.views,
     "train_speed": blocks.train_speed,
     "compute": compute.lineages,
     "compute_fits": compute.laws,

@@ -249,3 +249,27 @@ def test_rounding_is_compared_where_it_begins(statistics):
         "| Factorized | 0.013 | 0.73 | 1.910 to 1.900 | 0.955 to 0.950 | 30.90 to 31.00 | -0.5 % |"
     )
     assert compute.rounding().splitlines()[2:] == [expected]
+
+
+def test_more_views_are_compared_with_the_run_before(statistics):
+    def curve(*losses: float) -> list[dict]:
+        return [
+            {"step": 100 * (k + 1), "val_loss": v, "val_bpp": v / 2} for k, v in enumerate(losses)
+        ]
+
+    run = {"model": STUDIED[2], "lmbda": "0.013", "fixed": "g_a g_s", "checkpoint": "a file"}
+    first = {
+        **run,
+        "run_id": "abcdefgh",
+        "latent_views": "",
+        "steps": 200,
+        "parent": "",
+        "checkpoint": "",
+    }
+    more = {**run, "run_id": "b", "latent_views": "3", "steps": 100, "parent": "abcdefgh"}
+    assert compute.views() == "Not measured yet.\n"
+    statistics("training_runs", [first, more, {**more, "run_id": "c", "lmbda": "0.025"}])
+    statistics(f"training/earlier/{STUDIED[2]}_lmbda_0.013_abcdef", curve(1.2, 1.1, 1.0))
+    statistics(f"training/{STUDIED[2]}_lmbda_0.013", curve(0.9))
+    expected = "| Joint | 0.013 | 1 | 200 | 0.5500 | 1.100 | 3 | 100 | 0.4500 | 0.900 |"
+    assert compute.views().splitlines()[2:] == [expected]
