@@ -54,6 +54,11 @@ SEEN = dict.fromkeys(
     ),
     ONE_FOLDER,
 ) | {"c119738ab419": None}  # fmt: skip
+# "joined_by" of runs that are told of as ancestors from before any had it (see `ancestors`).
+JOINED_BY = {
+    "40c78662fc3d": "672293ebcc4f", "6755eddd9f17": "2a7706d2ac21",
+    "35fa11d8bb65": "f10a66d1e123", "c0a8e0901891": "39978ce45c65",
+}  # fmt: skip
 
 COLUMNS = (
     "model", "N", "M", "lmbda", "run", "step", "rate", "lineage_steps", "lineage_megapixels",
@@ -135,14 +140,24 @@ def lineage(path: Path) -> Spent:
 def lineages(root: Path) -> dict[str, list[dict]]:
     """Every run that a checkpoint of the folder comes from, by id: itself, at its longest, and
     the runs before it, as far as they were taken over."""
-    found: dict[str, list[dict]] = {}
+    found: dict[str, tuple[tuple[int, int, bool], list[dict]]] = {}
     for path in sorted(root.rglob("epoch_*.safetensors")):
         runs = ancestors(path)
         for k, run in enumerate(runs):
-            known = found.get(run["run_id"])
-            if known is None or (run["steps"] or 0) > (known[0]["steps"] or 0):
-                found[run["run_id"]] = runs[k:]
-    return found
+            told = lineage_of(runs, k)
+            reach = run["steps"] or 0, len(told), k == 0  # its own checkpoint knows it best
+            if run["run_id"] not in found or reach > found[run["run_id"]][0]:
+                found[run["run_id"]] = reach, told
+    return {run_id: told for run_id, (_, told) in found.items()}
+
+
+def lineage_of(runs: list[dict], k: int) -> list[dict]:
+    """The lineage of runs[k] from that of runs[0], a later one: without what others joined."""
+    later = {run["run_id"] for run in runs[:k]}
+    for i in range(k + 1, len(runs)):
+        if runs[i].get("joined_by", JOINED_BY.get(runs[i]["run_id"])) in later:
+            return runs[k:i]
+    return runs[k:]
 
 
 def finals(root: Path) -> set[str]:

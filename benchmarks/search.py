@@ -1,8 +1,8 @@
 """What the encoder's search gains, and its price: rate and distortion by effort.
 
     python test.py --model_name Hyperprior --dataset_path data/kodak --effort 200 \\
-      --resultdir outputs/search                     # and other models and efforts
-    python -m benchmarks.search [--searched outputs/search] [--resultdir statistics] [--out FILE]
+      --resultdir statistics/searched                # and other models and efforts
+    python -m benchmarks.search [--searched DIR] [--resultdir statistics] [--out FILE]
 
 Reads <searched>/<Model>-searched<N>.csv as test.py writes it, and <resultdir>/<Model>.csv for
 effort 0, both of the same images, and writes search.csv: the means over the images, and for each
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--searched", type=Path, default=Path("outputs/search"), metavar="DIR")
+    add("--searched", type=Path, default=STATISTICS / "searched", metavar="DIR")
     add("--resultdir", type=Path, default=STATISTICS, metavar="DIR")
     add("--out", type=Path, metavar="FILE", help="default: search.csv in the result folder")
     options = parser.parse_args(arguments)

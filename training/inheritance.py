@@ -144,11 +144,12 @@ def _scale_hyperprior(tensors: dict[str, Tensor]) -> bool:
     return has_side_information(tensors) and not any(k.startswith("entropy_p") for k in tensors)
 
 
-def ancestors(*paths: str | Path) -> list[dict]:
+def ancestors(*paths: str | Path, by: str | None = None) -> list[dict]:
     """The runs of `train.py` that the weights of checkpoints went through, the last one first.
 
     Each once, with what `RUN` names; None where the run did not tell. Nothing for a file that is
-    no checkpoint of ours.
+    no checkpoint of ours. The list is flat: what a second checkpoint adds begins with a run that
+    has "joined_by", the run `by` which takes from both; see `benchmarks.compute.lineage_of`.
     """
     runs: list[dict] = []
     for path in paths:
@@ -159,7 +160,10 @@ def ancestors(*paths: str | Path) -> list[dict]:
         told = {**metadata["config"], **metadata["provenance"], **metadata}
         known = {run["run_id"] for run in runs}
         lineage = [{name: told.get(name) for name in RUN}, *told.get("ancestors", [])]
-        runs += [run for run in lineage if run["run_id"] not in known]
+        new = [run for run in lineage if run["run_id"] not in known]
+        if runs and new and by:
+            new[0] = {**new[0], "joined_by": by}
+        runs += new
     return runs
 
 

@@ -25,6 +25,8 @@ COLUMNS = (
 class Silence:
     """What a process does with what its training tells: nothing, in all but the first one."""
 
+    run_id: str | None = None
+
     def begin(self, start: int, total: int) -> None:
         """Open the curve and the progress bar; steps are counted from `start` to `total`."""
 

@@ -26,6 +26,7 @@ class Records(Journal):
     def __init__(self, settings: Settings, run: Run, team: Team, data: Data):
         super().__init__(run.folder, tensorboard=settings.tensorboard)
         self.settings, self.run, self.team, self.data = settings, run, team, data
+        self.run_id = run.id
         self.revision = code_revision()
         self.saved: int | None = None  # the step of the state that is on the disk
 

@@ -61,7 +61,8 @@ def train(settings: Settings, team: Team) -> int:
             trainer.load_state_dict(state)
             del state  # as large as the model and the optimiser
         elif settings.parents:  # now: the run may replace the files
-            trainer.notes["ancestors"] = ancestors(*(path for path, _ in settings.parents))
+            parents = (path for path, _ in settings.parents)
+            trainer.notes["ancestors"] = ancestors(*parents, by=records.run_id)
         reason = trainer.train()
         team.together(lambda: records.finish(trainer, reason))
     return signals.exit_code if reason == SIGNALLED and signals.exit_code else EXIT[reason]

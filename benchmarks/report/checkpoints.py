@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.compute import fixed_parts, lineage
+from benchmarks.compute import fixed_parts, lineage, lineage_of
 from models import checkpoint
 from models.presets import STUDIED
 from training.inheritance import RUN, ancestors
@@ -41,7 +41,8 @@ def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
     for path in sorted(root.rglob("epoch_*.safetensors")):
         told = ancestors(path)
         for k, run in reversed(list(enumerate(told))):
-            parent = told[k + 1]["run_id"] if k + 1 < len(told) else None
+            _, *before = lineage_of(told, k)
+            parent = before[0]["run_id"] if before else None
             run["fixed"] = " ".join(fixed_parts(run))
             found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
             if (run["steps"] or 0) > (found["steps"] or 0):  # it went on after another had left it

@@ -100,6 +100,14 @@ def test_a_row_has_the_cost_of_all_that_came_before_it(study):
     assert compute.lineage(path).cells().items() <= rows[-1].items()
 
 
+def test_what_a_later_run_took_over_is_not_of_the_lineage_of_those_before():
+    """a <- b <- c <- d; c also took from x <- y, d from z."""
+    runs = [run(name, 1) for name in "dcbaxyz"]
+    runs[4]["joined_by"], runs[6]["joined_by"] = runs[1]["run_id"], runs[0]["run_id"]
+    found = ["".join(r["run_id"][0] for r in compute.lineage_of(runs, k)) for k in range(7)]
+    assert found == ["dcbaxyz", "cbaxy", "ba", "a", "xy", "y", "z"]
+
+
 def row(run_id: str, petamacs: float, loss: float, rate: str) -> dict:
     return {"run": run_id, "lineage_petamacs": petamacs, "val_loss": loss, "rate": rate}
 

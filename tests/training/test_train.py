@@ -121,7 +121,9 @@ def test_init_transforms_replace_those_of_init_ckpt(run, capsys):
             assert torch.equal(value, transforms[name])
     biases = "entropy_bottleneck.biases.0"
     assert torch.allclose(made.state_dict()[biases], first[biases], atol=1e-6)
-    assert [run["run_id"] for run in made.metadata["provenance"]["ancestors"]] == runs
+    told = made.metadata["provenance"]
+    assert [run["run_id"] for run in told["ancestors"]] == runs
+    assert [run.get("joined_by") for run in told["ancestors"]] == [None, told["run_id"]]
 
 
 def test_fixed_parts_stay_as_they_are(run, capsys):
