@@ -203,7 +203,11 @@ class SOAP(_Mixed):
             if gram is not None:
                 gram.lerp_(_gram(grad, k), 1 - beta2)
                 if step % group["frequency"] == 0:  # one step of orthogonal iteration
-                    bases[k] = torch.linalg.qr(gram @ bases[k])[0]
+                    # which sorts the directions, largest first: their squares go with them
+                    power = gram @ bases[k]
+                    order = (bases[k] * power).sum(0).argsort(descending=True)
+                    bases[k] = torch.linalg.qr(power[:, order])[0]
+                    square = state["square"] = square.index_select(k, order)
         return update.reshape(parameter.shape)
 
 
@@ -214,14 +218,15 @@ def _gram(x: Tensor, mode: int) -> Tensor:
 
 
 def _eigenbasis(gram: Tensor) -> Tensor:
-    """Orthonormal eigenvectors, as columns, of a Gram matrix (d, d), of any rank and size.
+    """Orthonormal eigenvectors, as columns, of a Gram matrix (d, d) of any rank and size, the
+    largest eigenvalue first.
 
     In single precision LAPACK gives NaN, or up, where many rows are zero, as those of the dead
     channels of a trained network are: hence double, a trace of 1 and a ridge below fp32's grain.
     """
     scaled = gram.double() / gram.double().trace().clamp(min=1e-300)
     scaled.diagonal().add_(1e-9)
-    return torch.linalg.eigh(scaled)[1].to(gram.dtype)
+    return torch.linalg.eigh(scaled)[1].flip(1).to(gram.dtype)
 
 
 def _rotate(x: Tensor, bases: list[Tensor | None], back: bool) -> Tensor:

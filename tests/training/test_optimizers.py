@@ -242,7 +242,7 @@ def quadratic(name: str, lr: float, steps: int = 150) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_all_descend_an_ill_conditioned_quadratic(name):
-    start, end = quadratic(name, lr=0.1 if name == "soap" else 0.3)
+    start, end = quadratic(name, lr=0.15 if name == "soap" else 0.3)
     assert end < 0.005 * start
 
 
