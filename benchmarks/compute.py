@@ -2,14 +2,14 @@
 
     python -m benchmarks.compute        # writes statistics/compute.csv and compute_fits.csv
 
-A checkpoint's lineage is every run of `train.py` that its weights went through, each as far as the
-next one took it. The cost is counted, not timed: steps, pixels of the training crops, and multiply-
-accumulates (MACs) of the networks as `benchmarks.complexity` counts them (convolutions without
-masked taps, and GDN). A trained part costs 3 times its forward pass (forward, gradient of its
-input, gradient of its weights), a fixed one costs 1; on kept latents the transforms cost one
+A checkpoint's lineage is every run of `train.py` that its weights went through, each as far as
+the next one took it. The cost is counted, not timed: steps, pixels of the training crops, and
+multiply-accumulates (MACs) of the networks as `benchmarks.complexity` counts them (convolutions
+without masked taps, and GDN). A trained part costs 3 times its forward pass (forward, gradient of
+its input, gradient of its weights), a fixed one costs 1; on kept latents the transforms cost one
 analysis of every view of a training photograph and nothing afterwards. Not counted: validation,
-averaging, data, what an interrupted run did twice, and the optimiser (Muon's orthogonalisation is 3
-% of a step of Hyperprior on four crops of 256x256 at 128 and 192 channels, 5 % at 192 and 320).
+averaging, data, what an interrupted run did twice, and the optimiser (Muon's orthogonalisation is
+3 % of a step of Hyperprior on four crops of 256x256 at 128 and 192 channels, 5 % at 192 and 320).
 
 compute.csv has a row for each validation in statistics/training/, in the loss of that run's own
 lambda: losses compare at one lambda only. Runs that held out other photographs (`splits` of
