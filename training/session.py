@@ -29,7 +29,6 @@ def train(settings: Settings, team: Team) -> int:
         importlib.import_module(settings.import_module)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.benchmark = True  # every step has the shapes of the one before
     data = team.together(lambda: open_data(settings))
     settings = settings.completed(len(data.crops.images), team.size)
     with ExitStack() as stack:
@@ -52,6 +51,7 @@ def train(settings: Settings, team: Team) -> int:
             kept = team.together(lambda: LatentCrops(model, crops.images, settings, team.size))
             records.say(kept.report())
             crops = kept
+        torch.backends.cudnn.benchmark = True  # from now on: every step has the same shapes
         batches = stack.enter_context(Prefetch(crops, settings, team))
         signals = stack.enter_context(Signals(member=team.size > 1))
         trainer = Trainer(
