@@ -63,6 +63,7 @@ format: $(STAMP) ## rewrite the code in the common format
 figures: $(STAMP) ## draw the diagrams and curves, execute the notebooks
 	$(PY) -m notebooks.diagrams
 	$(PY) -m benchmarks.report.training_curves
+	$(PY) -m benchmarks.report.search_gain
 	$(PY) -m benchmarks.scaling --draw
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb

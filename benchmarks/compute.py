@@ -39,12 +39,6 @@ from models.presets import STUDIED, TWINS, ZOO_LAMBDAS
 from training.inheritance import TRANSFORMS, ancestors
 
 TRAINED, FIXED = 3, 1  # times the forward pass
-# Runs on fixed transforms whose metadata do not tell of `--fixed` or of kept latents; their
-# commands are in statistics/training/README.md. Later runs tell, and keep latents.
-UNTOLD = {
-    "7ddfc49bf1cf": "images", "12fb5a3d225a": "images", "b60346c82572": "images",
-    "86b94d2aabfe": "images", "5616a3a146a3": "images",
-}  # fmt: skip
 # The runs on the GPU, which may be told of as ancestors from before these told what they had seen.
 # The first part of its trunk saw a third of the photographs: nothing compares with its validations.
 SEEN = dict.fromkeys(
@@ -107,11 +101,6 @@ def training_pixels() -> int:
     return sum(int(i["width"]) * int(i["height"]) for i in images if i["use"] == "training")
 
 
-def fixed_parts(run: dict) -> tuple[str, ...]:
-    """The parts that a run did not train."""
-    return TRANSFORMS if run["run_id"] in UNTOLD else tuple(run.get("fixed") or ())
-
-
 def spent(run: dict, steps: int | None = None, images: int | None = None) -> Spent:
     """What a run of a lineage has cost, to its end or after so many steps and crops.
 
@@ -122,10 +111,10 @@ def spent(run: dict, steps: int | None = None, images: int | None = None) -> Spe
     pixels = images * run["patch_size"] ** 2
     transforms, rest = macs_per_pixel(run["model"], run["N"], run["M"])
     half = transforms / 2  # g_s mirrors g_a
-    fixed = fixed_parts(run)
-    if not set(fixed) <= set(TRANSFORMS):
-        raise ValueError(f"Run {run['run_id']} fixed {', '.join(fixed)}.")
-    if set(fixed) == set(TRANSFORMS) and UNTOLD.get(run["run_id"]) != "images":
+    fixed = set(run.get("fixed") or ())
+    if not fixed <= set(TRANSFORMS):
+        raise ValueError(f"Run {run['run_id']} fixed {', '.join(sorted(fixed))}.")
+    if fixed == set(TRANSFORMS):
         analysed = (run.get("latent_views") or 1) * training_pixels()
         return Spent(steps, pixels, round(TRAINED * rest * pixels + half * analysed))
     factors = [FIXED if part in fixed else TRAINED for part in TRANSFORMS]

@@ -5,8 +5,11 @@
     python -m benchmarks.search [--searched DIR] [--resultdir statistics] [--out FILE]
 
 Reads <searched>/<Model>-searched<N>.csv as test.py writes it, and <resultdir>/<Model>.csv for
-effort 0, both of the same images, and writes search.csv: the means over the images, and for each
-effort the BD-rate (PSNR) against effort 0, empty where fewer than two lambdas were measured.
+effort 0, both of the same images, and writes search.csv: the means over the images, by how many
+percent lambda * 255**2 * MSE + bpp is above that of effort 0, and for each effort the BD-rate
+(PSNR) against effort 0, empty where fewer than two lambdas were measured. Seconds are not those
+of the results, which come from several machines: they follow from the steps and from
+<resultdir>/search_speed.csv (`benchmarks.search_speed`), empty without it.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from benchmarks.records import print_table
+from benchmarks.records import number, print_table
+from evaluation.curves import read_rows
 from evaluation.metrics import bd_rate
-from evaluation.results import STATISTICS, Mean, Results, means
+from evaluation.results import STATISTICS, Results, Row, means
 from models.drivers import guarded
 from models.errors import DataError
 from models.files import csv_text, write_text
-from models.presets import STUDIED
+from models.presets import STUDIED, points
 
 
 def efforts_of(model: str, folder: Path) -> list[int]:
@@ -32,16 +38,42 @@ def efforts_of(model: str, folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def rows_of(model: str, effort: int, curve: list[Mean], anchor: list[Mean]) -> list[dict[str, str]]:
-    """CSV rows of a model at one effort; `anchor` is its curve at effort 0."""
+def losses(rows: Sequence[Row]) -> dict[float, float]:
+    """lambda * 255**2 * MSE + bpp by lambda, mean over the images."""
+    found: dict[float, list[float]] = {}
+    for row in rows:
+        error = 255**2 * 10 ** (-row.psnr / 10)
+        found.setdefault(row.lmbda, []).append(row.lmbda * error + row.bpp)
+    return {lmbda: fmean(values) for lmbda, values in found.items()}
+
+
+def seconds(model: str, lmbda: float, effort: int, folder: Path) -> str:
+    """Of an image of 768x512 at an effort, from search_speed.csv; "" where that is not there."""
+    path = folder / "search_speed.csv"
+    widths = {(str(p.N), str(p.M)) for p in points(model) if p.lmbda == lmbda}
+    for row in read_rows(path) if path.is_file() else []:
+        if row["model"] == model and (row["N"], row["M"]) in widths:
+            searching = float(row["others_s"]) + effort * float(row["step_s"])
+            return number(searching if effort else float(row["plain_s"]), 3)
+    return ""
+
+
+def rows_of(
+    model: str, effort: int, rows: Sequence[Row], plain: Sequence[Row], folder: Path
+) -> list[dict[str, str]]:
+    """CSV rows of a model at one effort; `plain` are its images at effort 0."""
+    curve, anchor = means(rows), means(plain)
     gain = ""
     if effort and min(len(curve), len(anchor)) > 1:
-        points = [[getattr(m, k) for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
-        gain = f"{bd_rate(*points).value:.3f}"
+        sides = [[getattr(m, k) for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
+        gain = f"{bd_rate(*sides).value:.3f}"
+    loss, before = losses(rows), losses(plain)
     return [
         {
             "model": model, "lmbda": f"{m.lmbda:g}", "effort": str(effort), "bpp": f"{m.bpp:.6f}",
-            "psnr": f"{m.psnr:.5f}", "ms_ssim": f"{m.ms_ssim:.6f}", "seconds": f"{m.encoding:.2f}",
+            "psnr": f"{m.psnr:.5f}", "ms_ssim": f"{m.ms_ssim:.6f}",
+            "seconds": seconds(model, m.lmbda, effort, folder),
+            "loss_percent": f"{100 * (loss[m.lmbda] / before[m.lmbda] - 1):.3f}" if effort else "",
             "bd_rate_percent": gain,
         }
         for m in curve
@@ -54,11 +86,11 @@ def run(searched: Path, folder: Path, out: Path | None) -> int:
     for model in STUDIED:
         efforts = efforts_of(model, searched)
         plain = Results(folder, model).rows() if efforts else []
-        anchor, images = means(plain), {(row.image, row.width, row.height) for row in plain}
-        rows += rows_of(model, 0, anchor, anchor)
+        images = {(row.image, row.width, row.height) for row in plain}
+        rows += rows_of(model, 0, plain, plain, folder)
         for effort in efforts:
             found = Results(searched, f"{model}-searched{effort}").check(images)
-            rows += rows_of(model, effort, means(found), anchor)
+            rows += rows_of(model, effort, found, plain, folder)
     if not rows:
         raise DataError(f"{searched} holds no results of searches: run test.py with --effort.")
     print_table(rows)

@@ -42,5 +42,5 @@ def build(name: str, N: int, M: int) -> Codec:
 
 register(Factorized, "FactorizedPrior")
 register(Hyperprior, "ScaleHyperprior")
-register(JointAutoregressiveHierarchicalPriors, "JointAutoregressive")
+register(JointAutoregressiveHierarchicalPriors, "JointAutoregressive", "Joint")
 register(CheckerboardAutogressive, "Checkerboard", "CheckerboardAutoregressive")

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 from benchmarks.report.comparisons import lineage
-from benchmarks.report.tables import fixed, hardware, machine, markdown, percent, rows_of, three
+from benchmarks.report.tables import (
+    fixed,
+    hardware,
+    machine,
+    markdown,
+    percent,
+    rows_of,
+    span,
+    three,
+)
 from evaluation.metrics import ms_ssim_db
 from models.presets import CATALOGUE, STUDIED, short
 
@@ -209,17 +218,23 @@ def classical() -> str:
 
 
 def search() -> str:
-    """What the encoder's search gains at each effort, and the seconds of an image."""
+    """What the encoder's search gains at each effort, and the seconds of an image; what there is
+    without it, `results` shows."""
     rows = []
-    for r in rows_of("search"):
-        gain = f"{float(r['bd_rate_percent']):+.1f} %" if r["bd_rate_percent"] else "-"
+    for r in (r for r in rows_of("search") if r["effort"] != "0"):
+        found = (r["loss_percent"], r["bd_rate_percent"])
+        gains = [f"{float(gain):+.1f} %" if gain else "-" for gain in found]
         rows.append([
             short(r["model"]), r["lmbda"], r["effort"], three(r["bpp"]), fixed(r["psnr"], 2),
-            three(r["seconds"]), gain,
+            three(r["seconds"]), *gains,
         ])  # fmt: skip
     header = ["model", "lambda", "steps", "rate (bpp)", "PSNR (dB)", "encoding (s)"]
-    header += ["BD-rate against no search"]
-    return markdown(header, rows) if rows else "Not measured yet.\n"
+    header += ["loss against no search", "BD-rate against no search"]
+    if not rows:
+        return "Not measured yet.\n"
+    price = span([float(r["step_s"]) for r in rows_of("search_speed")], ".2f", " s")
+    note = f"A step takes {price}. Machine: {machine('search_speed')}."
+    return f"{markdown(header, rows)}\n{note}\n"
 
 
 def reconstructions() -> str:

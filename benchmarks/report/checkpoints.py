@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.compute import fixed_parts, lineage, lineage_of
+from benchmarks.compute import lineage, lineage_of
 from models import checkpoint
 from models.presets import STUDIED
 from training.inheritance import RUN, ancestors
@@ -43,11 +43,12 @@ def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
         for k, run in reversed(list(enumerate(told))):
             _, *before = lineage_of(told, k)
             parent = before[0]["run_id"] if before else None
-            run["fixed"] = " ".join(fixed_parts(run))
+            run["fixed"] = " ".join(run.get("fixed") or ())
             found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
             if (run["steps"] or 0) > (found["steps"] or 0):  # it went on after another had left it
                 found |= run
             found |= {k: v for k, v in run.items() if found.get(k) is None}
+            found["parent"] = found["parent"] or parent  # not told where it joined another lineage
             found["checkpoint"] = found["checkpoint"] or (
                 k == 0 and path.relative_to(root).as_posix()
             )

@@ -72,8 +72,8 @@ def views() -> str:
     rows = []
     for run in (r for r in runs.values() if r["checkpoint"] and r.get("latent_views")):
         before = runs.get(run["parent"], {})
-        if before.get("lmbda") != run["lmbda"] or before.get("fixed") != run["fixed"]:
-            continue  # another loss, or everything trained
+        if any(before.get(name) != run[name] for name in ("model", "lmbda", "fixed")):
+            continue  # another prior, another loss, or everything trained
         name = f"{run['model']}_lmbda_{run['lmbda']}"
         cells = [short(run["model"]), run["lmbda"]]
         for stage, curve in (before, f"earlier/{name}_{run['parent'][:6]}"), (run, name):

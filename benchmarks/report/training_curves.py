@@ -49,7 +49,7 @@ def draw_compute(figure: Any) -> None:
         axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)",
                  xscale="log", xlim=(0.9 * min(shown), 1.25 * max(shown)),
                  yscale="log", ylim=(0.97 * low, SHOWN * least))  # fmt: skip
-        plain_ticks(axes)
+        plain_ticks(axes.xaxis, axes.yaxis)
         axes.set_ylabel("loss on held-out photographs")
     named = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     models = [label for label in named if label.endswith(")") and label[0] not in "_L"]
@@ -88,11 +88,12 @@ def draw_fit(axes: Any, row: dict[str, str]) -> Any:
     return line
 
 
-def plain_ticks(axes: Any) -> None:
-    """Plain numbers at round places of two logarithmic axes."""
+def plain_ticks(*shown: Any) -> None:
+    """Plain numbers at round places of logarithmic axes (matplotlib's Axis)."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+    for axis in shown:
+        low, high = axis.get_view_interval()
         wide = high > 5 * low
         axis.set_major_locator(
             LogLocator(subs=(1, 2, 5)) if wide else MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])

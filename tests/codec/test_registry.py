@@ -24,6 +24,7 @@ JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAuto
         ("ScaleHyperprior", "Hyperprior"),
         ("JointAutoregressive", JOINT),
         ("jointautoregressive", JOINT),
+        ("Joint", JOINT),
         ("Checkerboard", CHECKERBOARD),
         ("CheckerboardAutoregressive", CHECKERBOARD),
     ],

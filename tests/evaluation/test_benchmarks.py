@@ -17,6 +17,7 @@ from benchmarks import (
     range_coder,
     records,
     scaling,
+    search_speed,
     timing,
     train_speed,
     worker,
@@ -72,6 +73,7 @@ MEASURED = {
     integer_rate: ("integer_rate.csv", ""),
     range_coder: ("range_coder.csv", ""),
     scaling: ("scaling.csv", "--models Factorized"),
+    search_speed: ("search_speed.csv", ""),
     train_speed: ("train_speed.csv", ""),
 }
 

@@ -12,6 +12,7 @@ from evaluation import bench
 from evaluation.results import Results
 from models import search
 from models.drivers import Progress
+from models.files import csv_text, write_text
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
@@ -179,17 +180,26 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
     Results(searched, "Hyperprior-searched9").merge(halved[:1])
     words = ["--searched", str(searched), "--resultdir", str(plain)]
     assert gains.main(words) == 0
-    found = [
-        (r["effort"], r["lmbda"], float(r["bpp"]), r["bd_rate_percent"])
-        for r in read_csv(plain / "search.csv")
-    ]
-    assert found == [
+    table = read_csv(plain / "search.csv")
+    assert [(r["effort"], r["lmbda"], float(r["bpp"]), r["bd_rate_percent"]) for r in table] == [
         ("0", "0.1", 1.0, ""), ("0", "0.2", 2.0, ""), ("9", "0.1", 0.5, ""),
         ("50", "0.1", 0.5, "-50.000"), ("50", "0.2", 1.0, "-50.000"),
     ]  # fmt: skip
+    error = 0.1 * 255**2 * 10 ** (-curve[0].psnr / 10)
+    by_hand = 100 * ((error + 0.5) / (error + 1.0) - 1)
+    assert [r["loss_percent"] for r in table][:3] == ["", "", f"{by_hand:.3f}"]
+    assert not any(r["seconds"] for r in table)  # what the results took was on another machine
     Results(searched, "Hyperprior-searched7").merge([result_row(0.1, "b.png")])
     capsys.readouterr()
     assert gains.main(words) == 1
     one_line(capsys, "other images")
     assert gains.main(["--searched", str(tmp_path), "--resultdir", str(plain)]) == 1
     one_line(capsys, "run test.py with --effort")
+
+
+def test_seconds_of_a_search_follow_from_its_steps(tmp_path):
+    row = {"model": "Hyperprior", "N": "192", "M": "320", "plain_s": "1", "others_s": "3"}
+    write_text(tmp_path / "search_speed.csv", csv_text([row | {"step_s": "0.5"}], [*row, "step_s"]))
+    found = [gains.seconds("Hyperprior", 0.025, effort, tmp_path) for effort in (0, 200)]
+    assert found == ["1", "103"]
+    assert gains.seconds("Hyperprior", 0.013, 200, tmp_path) == ""  # of the other width

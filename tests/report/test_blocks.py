@@ -161,6 +161,19 @@ def test_a_run_that_went_on_after_it_was_left_is_listed_at_its_longest(tmp_path)
     assert (row["steps"], row["hours"]) == ("5", "5")
 
 
+def test_a_run_that_joined_a_lineage_has_the_parent_that_its_own_checkpoint_tells(tmp_path):
+    first, second, third = ({"run_id": name, "steps": 1} for name in "123")
+    joined = third | {"joined_by": "4"}  # its own parent, 1, is listed before it
+    for name, told in (
+        ("a/epoch_0", {"run_id": "4", "steps": 1, "ancestors": [second, first, joined]}),
+        ("b/epoch_0", third | {"ancestors": [first]}),
+    ):
+        path = tmp_path / f"{name}_lmbda_1.safetensors"
+        checkpoint.save(path, models.build("Factorized", 8, 12), config={}, provenance=told)
+    parents = {r["run_id"]: r["parent"] for r in training_runs(tmp_path)}
+    assert parents == {"1": "", "2": "1", "3": "1", "4": "2"}
+
+
 def test_the_status_follows_the_checkpoints(statistics):
     assert study.status().startswith("**Preliminary.** 0 of the 16")
     statistics("checkpoints", trained(20_000)[:15])
@@ -199,6 +212,14 @@ def test_the_sentences_take_their_numbers_from_the_csvs(statistics):
     )
     statistics("bd_rate", [row | {"points": 3} for row in rows])
     assert "-12.3" not in study.learned()  # of a curve that is not complete
+    gains = [
+        {"model": m, "effort": effort, "bd_rate_percent": gain, "seconds": "9.8"}
+        for effort, gain, models in (("50", "-5.04", STUDIED), ("200", "-8", STUDIED[:3]))
+        for m in models
+    ]
+    statistics("search", gains)
+    assert "50 steps of descent" in study.learned() and "-5.0 % (BD-rates" in study.learned()
+    assert "for 10 s of two cores" in study.learned()
 
 
 def test_the_gap_is_that_of_the_mean_bits(statistics):
