@@ -32,6 +32,7 @@ from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
 from benchmarks.power_law import MIN_POINTS, PowerLaw, fit
 from benchmarks.records import number
 from evaluation.curves import measured_curve, read_rows, reference_curve
+from evaluation.metrics import trade_off
 from evaluation.results import STATISTICS
 from models.errors import DataError
 from models.files import csv_text, write_text
@@ -229,11 +230,6 @@ def _point(row: dict[str, str]) -> tuple[float, float]:
     return float(row["lineage_petamacs"]), float(row["val_loss"])
 
 
-def kodak_loss(bpp: float, psnr: float, lmbda: float) -> float:
-    """The loss of a mean rate and a mean PSNR in dB, whose error is the geometric mean's."""
-    return lmbda * 255**2 * 10 ** (-psnr / 10) + bpp
-
-
 def target(model: str, lmbda: float, held_out: float) -> dict[str, str]:
     """The held-out loss at which we expect to meet CompressAI's zoo; {} where nothing tells.
 
@@ -249,8 +245,8 @@ def target(model: str, lmbda: float, held_out: float) -> dict[str, str]:
     except (DataError, KeyError, ValueError):  # not of the zoo, or not tested
         return {}
     ours = measured_curve(model, STATISTICS)
-    kodak = kodak_loss(ours.bpp[place], ours.psnr[place], lmbda)
-    theirs = kodak_loss(zoo.bpp[quality], zoo.psnr[quality], lmbda)
+    kodak = trade_off(ours.bpp[place], ours.psnr[place], lmbda)
+    theirs = trade_off(zoo.bpp[quality], zoo.psnr[quality], lmbda)
     values = {"held_out": held_out, "kodak": kodak, "zoo_kodak": theirs}
     values["target"] = held_out * theirs / kodak
     return {name: number(value) for name, value in values.items()}

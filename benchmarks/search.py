@@ -23,7 +23,7 @@ from statistics import fmean
 
 from benchmarks.records import number, print_table
 from evaluation.curves import read_rows
-from evaluation.metrics import bd_rate
+from evaluation.metrics import bd_rate, trade_off
 from evaluation.results import STATISTICS, Results, Row, means
 from models.drivers import guarded
 from models.errors import DataError
@@ -42,16 +42,14 @@ def losses(rows: Sequence[Row]) -> dict[float, float]:
     """lambda * 255**2 * MSE + bpp by lambda, mean over the images."""
     found: dict[float, list[float]] = {}
     for row in rows:
-        error = 255**2 * 10 ** (-row.psnr / 10)
-        found.setdefault(row.lmbda, []).append(row.lmbda * error + row.bpp)
+        found.setdefault(row.lmbda, []).append(trade_off(row.bpp, row.psnr, row.lmbda))
     return {lmbda: fmean(values) for lmbda, values in found.items()}
 
 
-def seconds(model: str, lmbda: float, effort: int, folder: Path) -> str:
-    """Of an image of 768x512 at an effort, from search_speed.csv; "" where that is not there."""
-    path = folder / "search_speed.csv"
+def seconds(model: str, lmbda: float, effort: int, speeds: Sequence[dict[str, str]]) -> str:
+    """Of an image of 768x512 at an effort, from the rows of search_speed.csv; "" without its."""
     widths = {(str(p.N), str(p.M)) for p in points(model) if p.lmbda == lmbda}
-    for row in read_rows(path) if path.is_file() else []:
+    for row in speeds:
         if row["model"] == model and (row["N"], row["M"]) in widths:
             searching = float(row["others_s"]) + effort * float(row["step_s"])
             return number(searching if effort else float(row["plain_s"]), 3)
@@ -59,7 +57,11 @@ def seconds(model: str, lmbda: float, effort: int, folder: Path) -> str:
 
 
 def rows_of(
-    model: str, effort: int, rows: Sequence[Row], plain: Sequence[Row], folder: Path
+    model: str,
+    effort: int,
+    rows: Sequence[Row],
+    plain: Sequence[Row],
+    speeds: Sequence[dict[str, str]],
 ) -> list[dict[str, str]]:
     """CSV rows of a model at one effort; `plain` are its images at effort 0."""
     curve, anchor = means(rows), means(plain)
@@ -72,7 +74,7 @@ def rows_of(
         {
             "model": model, "lmbda": f"{m.lmbda:g}", "effort": str(effort), "bpp": f"{m.bpp:.6f}",
             "psnr": f"{m.psnr:.5f}", "ms_ssim": f"{m.ms_ssim:.6f}",
-            "seconds": seconds(model, m.lmbda, effort, folder),
+            "seconds": seconds(model, m.lmbda, effort, speeds),
             "loss_percent": f"{100 * (loss[m.lmbda] / before[m.lmbda] - 1):.3f}" if effort else "",
             "bd_rate_percent": gain,
         }
@@ -83,14 +85,16 @@ def rows_of(
 def run(searched: Path, folder: Path, out: Path | None) -> int:
     """Write the table and print it; raises what `guarded` turns into a line."""
     rows = []
+    path = folder / "search_speed.csv"
+    speeds = read_rows(path) if path.is_file() else []
     for model in STUDIED:
         efforts = efforts_of(model, searched)
         plain = Results(folder, model).rows() if efforts else []
         images = {(row.image, row.width, row.height) for row in plain}
-        rows += rows_of(model, 0, plain, plain, folder)
+        rows += rows_of(model, 0, plain, plain, speeds)
         for effort in efforts:
             found = Results(searched, f"{model}-searched{effort}").check(images)
-            rows += rows_of(model, effort, found, plain, folder)
+            rows += rows_of(model, effort, found, plain, speeds)
     if not rows:
         raise DataError(f"{searched} holds no results of searches: run test.py with --effort.")
     print_table(rows)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from benchmarks.report.tables import STATISTICS, rows_of, span
 from evaluation.curves import Curve, measured_curve
 from models.errors import DataError
+from models.presets import STUDIED
 
 ALIKE = 1.5  # lineages whose compute differs by less compare architectures
 NO, PART, YES, UNTESTED = "does not hold", "holds in part", "holds", "not tested"
@@ -58,6 +59,16 @@ def compute_ratio(model: str, other: str) -> float:
     common = macs[model].keys() & macs[other].keys()
     logs = [math.log(macs[model][k] / macs[other][k]) for k in common]
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def searched_alike() -> list[dict[str, str]]:
+    """Rows of statistics/search.csv: the most steps that all models have BD-rates for; or none."""
+    rows = [r for r in rows_of("search") if r["bd_rate_percent"] and r["seconds"]]
+    for effort in sorted({int(r["effort"]) for r in rows}, reverse=True):
+        own = [r for r in rows if r["effort"] == str(effort)]
+        if {r["model"] for r in own} == set(STUDIED):
+            return own
+    return []
 
 
 def verdict(differences: list[float], compute: float = 1.0) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+from benchmarks.report.comparisons import searched_alike
 from benchmarks.report.tables import rows_of
 from benchmarks.report.training_curves import plain_ticks
 from evaluation.plots import AXES, IMAGES, drawing, style_of
@@ -18,20 +19,15 @@ from models.presets import STUDIED, short
 LMBDA = "0.013"  # of the right panel: the one with the most efforts
 
 
-def most_complete(rows: list[dict[str, str]]) -> str:
-    """The effort above 0 with the most lambdas, the highest of those; "" without any."""
-    efforts = [row["effort"] for row in rows if row["effort"] != "0"]
-    return max(efforts, key=lambda effort: (efforts.count(effort), int(effort)), default="")
-
-
-def draw_curves(axes: Any, model: str, rows: list[dict[str, str]]) -> None:
-    """A model's rate and PSNR, solid without a search, dashed with one."""
-    for effort, line in (("0", "-"), (most_complete(rows), "--")):
-        points = [(float(r["bpp"]), float(r["psnr"])) for r in rows if r["effort"] == effort]
-        look = style_of(model) | {"linestyle": line, "linewidth": 1.2, "markersize": 4}
-        name = short(model) + (f", searched, {effort} steps" if effort != "0" else "")
-        axes.plot(*zip(*sorted(points), strict=True), label=name, **look)
-    axes.set(xlabel="rate (bits per pixel)", ylabel=AXES["psnr"])
+def draw_curve(axes: Any, rows: list[dict[str, str]]) -> None:
+    """Rate and PSNR of one model at one effort, dashed if it is above 0."""
+    if not rows:
+        return
+    model, effort = rows[0]["model"], rows[0]["effort"]
+    line, words = ("-", "") if effort == "0" else ("--", f", searched, {effort} steps")
+    look = style_of(model) | {"linestyle": line, "linewidth": 1.2, "markersize": 4}
+    points = sorted((float(r["bpp"]), float(r["psnr"])) for r in rows)
+    axes.plot(*zip(*points, strict=True), label=short(model) + words, **look)
 
 
 def draw_gain(axes: Any, model: str, rows: list[dict[str, str]]) -> None:
@@ -49,11 +45,14 @@ def main() -> None:
     """Draw the figure; without numbers it is left out."""
     if not (rows := rows_of("search")):
         return
+    alike = searched_alike()
     with drawing(IMAGES / "search_gain.png", (11, 4.4)) as figure:
         left, right = figure.subplots(1, 2)
+        left.set(xlabel="rate (bits per pixel)", ylabel=AXES["psnr"])
         for model, group in groupby(rows, lambda row: row["model"]):
             own = list(group)
-            draw_curves(left, model, own)
+            draw_curve(left, [r for r in own if r["effort"] == "0"])
+            draw_curve(left, [r for r in alike if r["model"] == model])
             draw_gain(right, model, own)
         left.legend(loc="lower right", fontsize=8)
         right.legend(loc="lower right", fontsize=8)

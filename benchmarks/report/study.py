@@ -5,7 +5,7 @@ What a sentence claims follows from the CSVs, so a block stays true when they ch
 
 from __future__ import annotations
 
-from benchmarks.report import original, speed
+from benchmarks.report import comparisons, original, speed
 from benchmarks.report.tables import hardware, percent, rows_of, span
 from evaluation.curves import PAIRS
 from models.coding.orders import checkerboard, raster, wavefront
@@ -71,18 +71,15 @@ def status() -> str:
 
 
 def searched() -> str:
-    """What the encoder's search gains, with the most steps that all models have a BD-rate for."""
-    rows = [r for r in rows_of("search") if r["bd_rate_percent"] and r["seconds"]]
-    for effort in sorted({int(r["effort"]) for r in rows}, reverse=True):
-        own = [r for r in rows if r["effort"] == str(effort)]
-        if {r["model"] for r in own} == set(STUDIED):
-            gains = span([float(r["bd_rate_percent"]) for r in own], "+.1f", " %")
-            price = span([float(r["seconds"]) for r in own], ".0f", " s")
-            return (
-                f"{effort} steps of descent on an image's latents change the rate by {gains} "
-                f"(BD-rates in PSNR), for {price} of two cores; files and decoder stay the same"
-            )
-    return "Not measured for all models"
+    """What the encoder's search gains, with as many steps as all models have."""
+    if not (rows := comparisons.searched_alike()):
+        return "Not measured for all models"
+    gains = span([float(r["bd_rate_percent"]) for r in rows], "+.1f", " %")
+    price = span([float(r["seconds"]) for r in rows], ".0f", " s")
+    return (
+        f"{rows[0]['effort']} steps of descent on an image's latents change the rate by {gains} "
+        f"(BD-rates in PSNR), for {price} of two cores; files and decoder stay the same"
+    )
 
 
 def learned() -> str:

@@ -12,7 +12,6 @@ from evaluation import bench
 from evaluation.results import Results
 from models import search
 from models.drivers import Progress
-from models.files import csv_text, write_text
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
@@ -197,9 +196,9 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
     one_line(capsys, "run test.py with --effort")
 
 
-def test_seconds_of_a_search_follow_from_its_steps(tmp_path):
+def test_seconds_of_a_search_follow_from_its_steps():
     row = {"model": "Hyperprior", "N": "192", "M": "320", "plain_s": "1", "others_s": "3"}
-    write_text(tmp_path / "search_speed.csv", csv_text([row | {"step_s": "0.5"}], [*row, "step_s"]))
-    found = [gains.seconds("Hyperprior", 0.025, effort, tmp_path) for effort in (0, 200)]
+    speeds = [row | {"step_s": "0.5"}]
+    found = [gains.seconds("Hyperprior", 0.025, effort, speeds) for effort in (0, 200)]
     assert found == ["1", "103"]
-    assert gains.seconds("Hyperprior", 0.013, 200, tmp_path) == ""  # of the other width
+    assert gains.seconds("Hyperprior", 0.013, 200, speeds) == ""  # of the other width
