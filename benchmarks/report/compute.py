@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
-from benchmarks.report.tables import fixed, markdown, percent, rows_of
+from benchmarks.report.tables import fixed, markdown, percent, rows_of, three
 from models.presets import OPERATING_POINTS, short
 
 DECADE = 10  # a law through points that span less compute describes them and predicts nothing
@@ -15,7 +15,7 @@ def lineages() -> str:
     rows = [
         [
             short(r["model"]), r["lmbda"], f"{int(r['lineage_steps']):,}",
-            f"{float(r['lineage_megapixels']):,.0f}", fixed(r["lineage_petamacs"], 3),
+            three(r["lineage_megapixels"]), three(r["lineage_petamacs"]),
             fixed(r["val_loss"], 4), fixed(targets.get((r["model"], r["lmbda"])), 4),
         ]
         for r in rows_of("compute") if r["checkpoint"]
@@ -35,11 +35,10 @@ def held_out() -> str:
     own = {(r["model"], r["lmbda"]): r["data_fingerprint"] for r in rows_of("checkpoints")}
     rows = []
     for model, lmbda in dict.fromkeys(key[:2] for key in losses):
-        three, one = (losses[model, lmbda, mark] for _, mark in sets)
+        pair = [losses[model, lmbda, mark] for _, mark in sets]
         held = [name for name, mark in sets if mark == own.get((model, lmbda))] or ["-"]
-        rows.append(
-            [short(model), lmbda, *held, f"{three:.4g}", f"{one:.4g}", f"{three / one:.3f}"]
-        )
+        shown = [f"{loss:.4g}" for loss in pair]
+        rows.append([short(model), lmbda, *held, *shown, f"{pair[0] / pair[1]:.3f}"])
     header = ["model", "lambda", "held out itself", "loss on those of three folders"]
     header += ["on those of one", "ratio"]
     return markdown(header, rows) if rows else "Not measured yet.\n"
