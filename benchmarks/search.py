@@ -7,8 +7,8 @@
 Reads <searched>/<Model>-searched<N>.csv as test.py writes it, and <resultdir>/<Model>.csv for
 effort 0, both of the same images, and writes search.csv: the means over the images, by how many
 percent lambda * 255**2 * MSE + bpp is above that of effort 0, and for each effort the BD-rate
-(PSNR) against effort 0, empty where fewer than two lambdas were measured. Seconds are not those
-of the results, which come from several machines: they follow from the steps and from
+(PSNR) against effort 0 at the same lambdas, empty where fewer than two were measured. Seconds are
+not those of the results, which come from several machines: they follow from the steps and from
 <resultdir>/search_speed.csv (`benchmarks.search_speed`), empty without it.
 """
 
@@ -64,9 +64,11 @@ def rows_of(
     speeds: Sequence[dict[str, str]],
 ) -> list[dict[str, str]]:
     """CSV rows of a model at one effort; `plain` are its images at effort 0."""
-    curve, anchor = means(rows), means(plain)
+    curve = means(rows)
+    searched = {m.lmbda for m in curve}
+    anchor = [m for m in means(plain) if m.lmbda in searched]  # chords against chords
     gain = ""
-    if effort and min(len(curve), len(anchor)) > 1:
+    if effort and len(anchor) > 1:
         sides = [[getattr(m, k) for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
         gain = f"{bd_rate(*sides).value:.3f}"
     loss, before = losses(rows), losses(plain)
