@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from benchmarks.report.tables import fixed, machine, markdown, rows_of, span, three
 from models.drivers import PRECISIONS
 from models.presets import CHANNELS, STUDIED, short
@@ -80,19 +82,28 @@ def stages() -> str:
 
 
 def precision() -> str:
-    """What bf16 costs in error and rate, by checkpoint."""
+    """What bf16 costs in error and rate, by checkpoint; which of them were replaced since."""
+    tested = {(m, float(r["lmbda"])): float(r["psnr"]) for m in STUDIED for r in rows_of(m)}
+    measured = rows_of("precision")
+    replaced = [
+        f"{short(r['model'])} {r['lmbda']}" for r in measured
+        if abs(float(r["psnr"]) - tested.get((r["model"], float(r["lmbda"])), math.inf)) > 0.01
+    ]  # fmt: skip
     rows = [
         [
             short(r["model"]), r["lmbda"], fixed(r["psnr"], 2), f"{float(r['reader_db']):+.4f}",
             f"{float(r['both_db']):+.4f}", f"{float(r['rate_percent']):+.3f}",
             three(r["symbols_percent"]), r["largest_level"],
         ]
-        for r in rows_of("precision")
+        for r in measured
     ]  # fmt: skip
     header = ["model", "lambda", "PSNR in fp32 (dB)", "read in bf16 (dB)"]
     header += ["written and read in bf16 (dB)", "rate (%)", "symbols that differ (%)"]
     header += ["largest difference of a pixel (levels of 255)"]
-    return markdown(header, rows) if rows else "Not measured yet.\n"
+    if not rows:
+        return "Not measured yet.\n"
+    note = f"\nCheckpoints that others have replaced since: {', '.join(replaced)}.\n"
+    return markdown(header, rows) + (note if replaced else "")
 
 
 def seconds() -> str:

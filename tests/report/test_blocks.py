@@ -9,7 +9,7 @@ import pytest
 
 import models
 from benchmarks import complexity
-from benchmarks.report import blocks, claims, comparisons, compute, study, tables, trust
+from benchmarks.report import blocks, claims, comparisons, compute, speed, study, tables, trust
 from benchmarks.report.checkpoints import checkpoints, training_runs
 from evaluation.curves import Curve
 from models import checkpoint
@@ -125,6 +125,18 @@ def statistics(tmp_path, monkeypatch):
         write_text(tmp_path / f"{name}.csv", csv_text(rows, rows[0]))
 
     return write
+
+
+def test_rows_of_bf16_tell_which_checkpoints_were_replaced(statistics):
+    row = {"model": "Hyperprior", "reader_db": 0, "both_db": 0, "rate_percent": 0}
+    row |= {"symbols_percent": 0.1, "largest_level": 2}
+    points = (0.013, 32.8), (0.025, 34.4), (1, 40)
+    measured = [row | {"lmbda": lmbda, "psnr": psnr} for lmbda, psnr in points]
+    statistics("precision", measured)
+    statistics("Hyperprior", [{"lmbda": 0.013, "psnr": 32.9}, {"lmbda": 0.025, "psnr": 34.4004}])
+    assert speed.precision().endswith("since: Hyperprior 0.013, Hyperprior 1.\n")
+    statistics("precision", measured[1:2])
+    assert "replaced" not in speed.precision()
 
 
 def trained(steps: int) -> list[dict]:
