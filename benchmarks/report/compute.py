@@ -69,21 +69,29 @@ def views() -> str:
     on the held-out ones, and what theirs did."""
     runs = {r["run_id"]: r for r in rows_of("training_runs")}
     rows = []
-    for run in (r for r in runs.values() if r["checkpoint"] and r.get("latent_views")):
+    for run in (r for r in runs.values() if r.get("latent_views")):
         before = runs.get(run["parent"], {})
         if any(before.get(name) != run[name] for name in ("model", "lmbda", "fixed")):
             continue  # another prior, another loss, or everything trained
-        name = f"{run['model']}_lmbda_{run['lmbda']}"
+        pair = [before.get("latent_views") or "1", run["latent_views"]]
+        if int(pair[0]) >= int(pair[1]):
+            continue
         cells = [short(run["model"]), run["lmbda"]]
-        for stage, curve in (before, f"earlier/{name}_{run['parent'][:6]}"), (run, name):
-            validations = [r for r in rows_of(f"training/{curve}") if r["val_loss"]]
+        for number, stage in zip(pair, (before, run), strict=True):
+            validations = [r for r in rows_of(f"training/{_curve(stage)}") if r["val_loss"]]
             last = [r for r in validations if int(r["step"]) <= int(stage["steps"])][-1]
             bpp, loss = fixed(last["val_bpp"], 4), fixed(last["val_loss"], 3)
-            cells += [stage.get("latent_views") or "1", f"{int(last['step']):,}", bpp, loss]
+            cells += [number, f"{int(last['step']):,}", bpp, loss]
         rows.append(cells)
     header = ["model", "lambda", "views", "steps", "rate (bpp)", "held-out loss"]
     header += ["then views", "steps", "rate (bpp)", "held-out loss"]
     return markdown(header, rows) if rows else "Not measured yet.\n"
+
+
+def _curve(run: dict[str, str]) -> str:
+    """Where the curve of a run lies in statistics/training, by its row of training_runs.csv."""
+    name = f"{run['model']}_lmbda_{run['lmbda']}"
+    return name if run["checkpoint"] else f"earlier/{name}_{run['run_id'][:6]}"
 
 
 def law(row: dict[str, str]) -> str:

@@ -290,19 +290,19 @@ def test_more_views_are_compared_with_the_run_before(statistics):
             {"step": 100 * (k + 1), "val_loss": v, "val_bpp": v / 2} for k, v in enumerate(losses)
         ]
 
-    run = {"model": STUDIED[2], "lmbda": "0.013", "fixed": "g_a g_s", "checkpoint": "a file"}
-    first = {
-        **run,
-        "run_id": "abcdefgh",
-        "latent_views": "",
-        "steps": 200,
-        "parent": "",
-        "checkpoint": "",
-    }
-    more = {**run, "run_id": "b", "latent_views": "3", "steps": 100, "parent": "abcdefgh"}
+    run = {"model": STUDIED[2], "lmbda": "0.013", "fixed": "g_a g_s", "checkpoint": ""}
+    first = {**run, "run_id": "abcdefgh", "latent_views": "", "steps": 200, "parent": ""}
+    more = {**run, "run_id": "bbbbbbbb", "latent_views": "3", "steps": 100, "parent": "abcdefgh"}
+    fewer = {**more, "run_id": "c", "latent_views": "2", "parent": "bbbbbbbb"}
+    final = {"checkpoint": "a file"}
     assert compute.views() == "Not measured yet.\n"
-    statistics("training_runs", [first, more, {**more, "run_id": "c", "lmbda": "0.025"}])
+    statistics("training_runs", [first, {**more, **final}, {**more, "run_id": "d", "lmbda": "1"}])
     statistics(f"training/earlier/{STUDIED[2]}_lmbda_0.013_abcdef", curve(1.2, 1.1, 1.0))
     statistics(f"training/{STUDIED[2]}_lmbda_0.013", curve(0.9))
-    expected = "| Joint | 0.013 | 1 | 200 | 0.5500 | 1.100 | 3 | 100 | 0.4500 | 0.900 |"
-    assert compute.views().splitlines()[2:] == [expected]
+    expected = ["| Joint | 0.013 | 1 | 200 | 0.5500 | 1.100 | 3 | 100 | 0.4500 | 0.900 |"]
+    assert compute.views().splitlines()[2:] == expected
+    # A run that went on from there, with no more views, leaves the row as it was.
+    statistics("training_runs", [first, more, {**fewer, **final}])
+    statistics(f"training/earlier/{STUDIED[2]}_lmbda_0.013_bbbbbb", curve(0.9))
+    statistics(f"training/{STUDIED[2]}_lmbda_0.013", curve(0.8))
+    assert compute.views().splitlines()[2:] == expected
