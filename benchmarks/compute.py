@@ -30,7 +30,7 @@ from pathlib import Path
 from benchmarks.complexity import count
 from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
 from benchmarks.power_law import MIN_POINTS, PowerLaw, fit
-from benchmarks.records import number
+from benchmarks.records import curve_file, number
 from evaluation.curves import measured_curve, read_rows, reference_curve
 from evaluation.metrics import trade_off
 from evaluation.results import STATISTICS
@@ -173,10 +173,7 @@ def curve_of(run: dict, final: bool) -> list[dict[str, str]]:
     factor = to_first_photographs(run)
     if factor is None:
         return []
-    name = f"{run['model']}_lmbda_{run['lmbda']:g}"
-    folder = STATISTICS / "training"
-    earlier = folder / "earlier" / f"{name}_{run['run_id'][:6]}.csv"
-    path = folder / f"{name}.csv" if final and not earlier.exists() else earlier
+    path = curve_file(run, final, STATISTICS)
     rows = [row for row in read_rows(path) if row["val_loss"]] if path.exists() else []
     if factor == 1:
         return rows

@@ -2,9 +2,10 @@
 
     python -m benchmarks.precision --images data/kodak [--model_name Hyperprior ...]
 
-Each image is written and read in both precisions. precision.csv has, for each checkpoint, means
-over the images: PSNR in fp32; what changes where only the reader is in bf16, and where both are;
-the change of the rate; the share of y's symbols that differ, and the largest difference of a pixel.
+Each image is written and read in both precisions. precision.csv has, for each checkpoint, the run
+that it comes from, and means over the images: PSNR in fp32; what changes where only the reader is
+in bf16, and where both are; the change of the rate; the share of y's symbols that differ, and the
+largest difference of a pixel.
 Needs a CPU (or GPU, --device) with bf16 instructions.
 """
 
@@ -27,6 +28,7 @@ from models.coding.container import padded, unpack
 from models.drivers import Progress, choose_device, guarded
 from models.errors import CheckpointError
 from models.images import to_tensor, to_uint8
+from training.inheritance import ancestors
 
 
 def latents_in(model: Codec, data: bytes) -> torch.Tensor:
@@ -86,7 +88,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
                 found.append(compare(model, photograph.read()))
                 progress.step()
         row = {"model": type(model).__name__, "lmbda": f"{model.point.lmbda:g}"}
-        row["images"] = str(len(found))
+        row |= {"run_id": ancestors(path)[0]["run_id"], "images": str(len(found))}
         for name in found[0]:
             values = [one[name] for one in found]
             mean = max(values) if name == "largest_level" else statistics.mean(values)

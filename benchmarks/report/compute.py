@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
+from benchmarks.records import curve_file
+from benchmarks.report import tables
 from benchmarks.report.tables import fixed, markdown, percent, rows_of, three
+from evaluation.curves import read_rows
 from models.presets import OPERATING_POINTS, short
 
 DECADE = 10  # a law through points that span less compute describes them and predicts nothing
@@ -78,7 +81,8 @@ def views() -> str:
             continue
         cells = [short(run["model"]), run["lmbda"]]
         for number, stage in zip(pair, (before, run), strict=True):
-            validations = [r for r in rows_of(f"training/{_curve(stage)}") if r["val_loss"]]
+            path = curve_file(stage, bool(stage["checkpoint"]), tables.STATISTICS)
+            validations = [r for r in read_rows(path) if r["val_loss"]]
             last = [r for r in validations if int(r["step"]) <= int(stage["steps"])][-1]
             bpp, loss = fixed(last["val_bpp"], 4), fixed(last["val_loss"], 3)
             cells += [number, f"{int(last['step']):,}", bpp, loss]
@@ -86,12 +90,6 @@ def views() -> str:
     header = ["model", "lambda", "views", "steps", "rate (bpp)", "held-out loss"]
     header += ["then views", "steps", "rate (bpp)", "held-out loss"]
     return markdown(header, rows) if rows else "Not measured yet.\n"
-
-
-def _curve(run: dict[str, str]) -> str:
-    """Where the curve of a run lies in statistics/training, by its row of training_runs.csv."""
-    name = f"{run['model']}_lmbda_{run['lmbda']}"
-    return name if run["checkpoint"] else f"earlier/{name}_{run['run_id'][:6]}"
 
 
 def law(row: dict[str, str]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from benchmarks.report.tables import fixed, machine, markdown, rows_of, span, three
 from models.drivers import PRECISIONS
 from models.presets import CHANNELS, STUDIED, short
@@ -83,12 +81,9 @@ def stages() -> str:
 
 def precision() -> str:
     """What bf16 costs in error and rate, by checkpoint; which of them were replaced since."""
-    tested = {(m, float(r["lmbda"])): float(r["psnr"]) for m in STUDIED for r in rows_of(m)}
+    final = {r["run_id"] for r in rows_of("training_runs") if r["checkpoint"]}
     measured = rows_of("precision")
-    replaced = [
-        f"{short(r['model'])} {r['lmbda']}" for r in measured
-        if abs(float(r["psnr"]) - tested.get((r["model"], float(r["lmbda"])), math.inf)) > 0.01
-    ]  # fmt: skip
+    replaced = [f"{short(r['model'])} {r['lmbda']}" for r in measured if r["run_id"] not in final]
     rows = [
         [
             short(r["model"]), r["lmbda"], fixed(r["psnr"], 2), f"{float(r['reader_db']):+.4f}",

@@ -128,12 +128,13 @@ def statistics(tmp_path, monkeypatch):
 
 
 def test_rows_of_bf16_tell_which_checkpoints_were_replaced(statistics):
-    row = {"model": "Hyperprior", "reader_db": 0, "both_db": 0, "rate_percent": 0}
+    row = {"model": "Hyperprior", "psnr": 32.8, "reader_db": 0, "both_db": 0, "rate_percent": 0}
     row |= {"symbols_percent": 0.1, "largest_level": 2}
-    points = (0.013, 32.8), (0.025, 34.4), (1, 40)
-    measured = [row | {"lmbda": lmbda, "psnr": psnr} for lmbda, psnr in points]
+    points = (0.013, "a"), (0.025, "b"), (1, "c")
+    measured = [row | {"lmbda": lmbda, "run_id": run} for lmbda, run in points]
+    runs = {"a": "", "b": "Hyperprior/file", "d": "Hyperprior/other"}
     statistics("precision", measured)
-    statistics("Hyperprior", [{"lmbda": 0.013, "psnr": 32.9}, {"lmbda": 0.025, "psnr": 34.4004}])
+    statistics("training_runs", [{"run_id": k, "checkpoint": v} for k, v in runs.items()])
     assert speed.precision().endswith("since: Hyperprior 0.013, Hyperprior 1.\n")
     statistics("precision", measured[1:2])
     assert "replaced" not in speed.precision()
