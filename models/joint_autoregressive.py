@@ -32,11 +32,10 @@ from models.coding.priors import code_with_context
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
 from models.layers import (
-    MaskedConv2d,
+    CausalConv2d,
     Mode,
     Quantised,
     analysis_transform,
-    causal_mask,
     feature_synthesis,
     hyper_analysis,
     parameter_network,
@@ -59,7 +58,7 @@ class JointAutoregressiveHierarchicalPriors(HierarchicalCodec):
         self.h_a = hyper_analysis(N, M, nn.LeakyReLU)
         self.h_s = feature_synthesis(N, M)
         self.entropy_parameters = parameter_network(M)
-        self.context_prediction = MaskedConv2d(M, 2 * M, causal_mask())
+        self.context_prediction = CausalConv2d(M, 2 * M)
         self.entropy_bottleneck = NonParametricDensity(N)
 
     def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:

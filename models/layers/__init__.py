@@ -2,6 +2,7 @@
 
 from models.layers.bounds import lower_bound
 from models.layers.convolutions import (
+    CausalConv2d,
     MaskedConv2d,
     causal_mask,
     checkerboard_mask,
@@ -22,6 +23,7 @@ from models.layers.transforms import (
 
 __all__ = [
     "GDN",
+    "CausalConv2d",
     "MaskedConv2d",
     "Mode",
     "Quantised",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from evaluation.reference import import_compressai
 from models.layers import (
     GDN,
+    CausalConv2d,
     MaskedConv2d,
     Quantised,
     causal_mask,
@@ -151,9 +152,16 @@ def test_masks_are_those_of_the_papers():
     assert parity(2, 3).tolist() == [[0, 1, 0], [1, 0, 1]]
 
 
-@pytest.mark.parametrize("mask", [CAUSAL, CHECKERBOARD])
-def test_masked_convolution_never_changes_its_weight(mask):
-    layer = MaskedConv2d(3, 4, torch.tensor(mask).float())
+CONTEXTS = [
+    (lambda inputs, outputs: MaskedConv2d(inputs, outputs, causal_mask()), CAUSAL),
+    (lambda inputs, outputs: MaskedConv2d(inputs, outputs, checkerboard_mask()), CHECKERBOARD),
+    (CausalConv2d, CAUSAL),
+]
+
+
+@pytest.mark.parametrize("build,mask", CONTEXTS)
+def test_masked_convolution_never_changes_its_weight(build, mask):
+    layer = build(3, 4)
     before = layer.weight.detach().clone()
     layer(torch.randn(1, 3, 6, 6)).sum().backward()
     assert torch.equal(layer.weight, before)
@@ -163,10 +171,10 @@ def test_masked_convolution_never_changes_its_weight(mask):
     assert "mask" not in layer.state_dict()  # it is derived from the model, not learned
 
 
-@pytest.mark.parametrize("mask", [CAUSAL, CHECKERBOARD])
-def test_context_has_no_jacobian_outside_its_mask(mask):
+@pytest.mark.parametrize("build,mask", CONTEXTS)
+def test_context_has_no_jacobian_outside_its_mask(build, mask):
     height, width = 6, 7
-    layer = MaskedConv2d(2, 3, torch.tensor(mask).float())
+    layer = build(2, 3)
     jacobian = torch.autograd.functional.jacobian(layer, torch.randn(1, 2, height, width))
     influence = jacobian[0, :, :, :, 0].abs().sum((0, 3))  # (row, column, row', column')
     expected = torch.zeros(height, width, height, width, dtype=torch.bool)
@@ -180,11 +188,17 @@ def test_context_has_no_jacobian_outside_its_mask(mask):
     assert torch.equal(influence != 0, expected)
 
 
-def test_masked_convolution_equals_a_convolution_with_zeroed_taps():
-    layer = MaskedConv2d(3, 4, causal_mask())
-    x = torch.randn(2, 3, 6, 5)
-    zeroed = layer.weight * torch.tensor(CAUSAL)
-    assert torch.equal(layer(x), F.conv2d(x, zeroed, layer.bias, padding=2))
+@pytest.mark.parametrize("height,width", [(6, 5), (1, 4), (3, 1)])
+@pytest.mark.parametrize("build,mask", CONTEXTS)
+def test_masked_convolution_equals_a_convolution_with_zeroed_taps(build, mask, height, width):
+    layer = build(3, 4).double()
+    x = torch.randn(2, 3, height, width, dtype=torch.double, requires_grad=True)
+    zeroed = layer.weight * torch.tensor(mask)
+    expected = F.conv2d(x, zeroed, layer.bias, padding=2)
+    torch.testing.assert_close(layer(x), expected)
+    weights = x, layer.weight, layer.bias
+    grads = (torch.autograd.grad(y.square().sum(), weights) for y in (layer(x), expected))
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("kernel,stride", [(5, 2), (3, 1), (1, 1)])
