@@ -76,8 +76,9 @@ class MaskedConv2d(nn.Conv2d):
 class CausalConv2d(MaskedConv2d):
     """A masked convolution with `causal_mask`, which computes its 12 taps of 25 only.
 
-    Those are the rows above, all columns, and the row itself, columns on the left: two small
-    convolutions in place of a large one whose products are mostly with zeros.
+    (B, inputs, H, W) -> (B, outputs, H, W). The taps are the rows above, all columns, and of the
+    row itself the columns on the left: two small convolutions in place of a large one most of
+    whose products are with zeros.
     """
 
     def __init__(self, inputs: int, outputs: int):
