@@ -49,9 +49,13 @@ def held_out() -> str:
 
 def rounding() -> str:
     """What the last tenth of a run, with real rounding, does to the held-out photographs; of the
-    checkpoints whose curve has a validation where it begins."""
+    checkpoints that train g_s and whose curve has a validation where it begins."""
+    ends = [r for r in rows_of("training_runs") if r["checkpoint"]]
+    held = {(r["model"], r["lmbda"]) for r in ends if "g_s" in r["fixed"]}
     rows = []
     for p in OPERATING_POINTS:
+        if (p.model, f"{p.lmbda:g}") in held:
+            continue
         curve = [r for r in rows_of(f"training/{p.model}_lmbda_{p.lmbda:g}") if r["val_loss"]]
         begins = [r for r in curve if 10 * int(r["step"]) == 9 * int(curve[-1]["step"])]
         for before, after in zip(begins, curve[-1:], strict=False):

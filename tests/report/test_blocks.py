@@ -279,6 +279,9 @@ def test_rounding_is_compared_where_it_begins(statistics):
     assert compute.rounding() == "Not measured yet.\n"
     statistics("training/Factorized_lmbda_0.013", curve([50, 90, 100]))
     statistics("training/Hyperprior_lmbda_0.013", curve([50, 100]))  # not validated there
+    statistics(f"training/{STUDIED[2]}_lmbda_0.013", curve([50, 90, 100]))  # a prior alone
+    prior = {"model": STUDIED[2], "lmbda": "0.013", "fixed": "g_a g_s", "checkpoint": "a file"}
+    statistics("training_runs", [prior])
     expected = (
         "| Factorized | 0.013 | 0.73 | 1.910 to 1.900 | 0.955 to 0.950 | 30.90 to 31.00 | -0.5 % |"
     )
