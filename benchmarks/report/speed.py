@@ -121,7 +121,7 @@ def seconds() -> str:
         f"{span(tested, '.2f', ' s')} in [3.1](#31-rate-distortion-curves). The first is the "
         "median of repeated decodings of one image in one process, with random weights that have "
         "the statistics of trained ones; the second the mean over 24 images, each decoded once "
-        "by a second process, with trained weights, on a machine that may have done other work. "
+        "by a second process, with trained weights, on another day. "
         "Ratios within one run are worth more than seconds. The original's "
         f"{span(original, ',.0f', ' s')} are history: another machine, and one position at a "
         "time.\n"
