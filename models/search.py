@@ -42,7 +42,7 @@ from models.base import Codec, pad
 from models.coding.container import padded
 from models.errors import UsageError
 from models.images import check_images, to_uint8
-from models.layers.bf16 import computes_in_bf16
+from models.layers.bf16 import computes_in_bf16, with_pixel_deconv
 
 WINDOW, MARGIN = 768, 64  # pixels, multiples of what a position of z covers
 HOT, COLD = 0.7, 0.2  # temperature at the first and the last step
@@ -311,11 +311,12 @@ def _descent(
     rate = min(LARGEST_RATE, 0.7 / math.sqrt(steps))
     optimizer = torch.optim.Adam(latents.values(), lr=rate, eps=DAMPING)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    g_s = with_pixel_deconv(model.g_s)  # a tenth of a step less
     for step in range(steps):
         rounding = Relaxed(HOT * (COLD / HOT) ** (step / steps), generator)
         y_hat, likelihoods = model.likelihoods(latents, rounding)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(device)):
-            x_hat = model.g_s(y_hat)
+            x_hat = g_s(y_hat)
         error = x_hat[:, :, :height, :width].float().clamp(0, 1) - target
         mse = error.square().mean()
         bits = [-likelihood.log2().sum() for likelihood in likelihoods.values()]

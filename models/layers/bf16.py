@@ -8,6 +8,7 @@ and each layer rounds its result once. What feeds the range coder is computed in
 from __future__ import annotations
 
 import copy
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,8 @@ def _fast(module: nn.Module) -> nn.Module:
     """The module in bf16, its parts replaced by those below where there are any."""
     if isinstance(module, GDN):
         return GDNInBf16(module)
-    if isinstance(module, nn.ConvTranspose2d) and _gives_pixels(module):
-        return PixelDeconv(module)
+    if _gives_pixels(module):
+        return PixelDeconv(module, torch.bfloat16)
     for name, part in module.named_children():
         setattr(module, name, _fast(part))
     for parameter in module.parameters(recurse=False):
@@ -86,8 +87,17 @@ class GDNInBf16(nn.Module):
         return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _gives_pixels(layer: nn.ConvTranspose2d) -> bool:
+def with_pixel_deconv(g_s: nn.Module) -> nn.Module:
+    """g_s in fp32, the last layer a `PixelDeconv` of its present weights, if it is one of ours."""
+    if isinstance(g_s, nn.Sequential) and _gives_pixels(g_s[-1]):
+        return nn.Sequential(*g_s[:-1], PixelDeconv(g_s[-1], torch.float32))
+    return g_s
+
+
+def _gives_pixels(layer: nn.Module) -> TypeGuard[nn.ConvTranspose2d]:
     """Whether it is the last layer of g_s."""
+    if not isinstance(layer, nn.ConvTranspose2d):
+        return False
     shape = (layer.out_channels, layer.kernel_size, layer.stride, layer.padding)
     return shape == (3, (5, 5), (2, 2), (2, 2)) and layer.output_padding == (1, 1)
 
@@ -95,7 +105,7 @@ def _gives_pixels(layer: nn.ConvTranspose2d) -> bool:
 class PixelDeconv(nn.Module):
     """The last layer of g_s, as a convolution that gives 2x2 pixels of 3 colours a position.
 
-    (B, N, H, W) of bf16 -> (B, 3, 2H, 2W) of fp32.
+    (B, N, H, W) of `dtype` -> (B, 3, 2H, 2W) of fp32.
 
     out[2i + a] = sum_k w[k] x[i - d] with k = a + 2 + 2d, d = -1, 0, 1: a kernel of 3 for each
     of the four (a, b). Twelve channels use the processor's registers; three leave most of them
@@ -107,7 +117,7 @@ class PixelDeconv(nn.Module):
     bias: Tensor
     offset: Tensor
 
-    def __init__(self, layer: nn.ConvTranspose2d):
+    def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype):
         super().__init__()
         weight = layer.weight.detach().float()  # (N, 3, 5, 5)
         weight = F.pad(weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
@@ -115,8 +125,8 @@ class PixelDeconv(nn.Module):
         weight = weight.contiguous(memory_format=torch.channels_last)
         bias = torch.zeros(3) if layer.bias is None else layer.bias.detach().float()
         rounded = (bias - GREY).bfloat16()
-        self.register_buffer("weight", weight.bfloat16())
-        self.register_buffer("bias", rounded.repeat_interleave(4))
+        self.register_buffer("weight", weight.to(dtype))
+        self.register_buffer("bias", rounded.repeat_interleave(4).to(dtype))
         self.register_buffer("offset", (bias - rounded.float()).view(3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

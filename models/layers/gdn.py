@@ -35,13 +35,11 @@ def _normalise(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, keep: bool
     norm = torch.empty_like(x, dtype=gamma.dtype) if keep else None
     size = _blocks(x)
     for start in range(0, len(x), size):
-        part = x[start : start + size].to(gamma.dtype)
-        n = torch.addmm(beta, part.square(), gamma.t())
-        if norm is not None:
-            norm[start : start + size] = n
-        root = n.sqrt_() if inverse else n.rsqrt_()
-        torch.mul(part, root, out=root)
-        y[start : start + size] = root
+        here = slice(start, start + size)
+        part = x[here].to(gamma.dtype)
+        n = torch.empty_like(part) if norm is None else norm[here]
+        torch.addmm(beta, part.square(), gamma.t(), out=n)
+        torch.mul(part, n.sqrt() if inverse else n.rsqrt(), out=y[here])
     return y, norm
 
 
@@ -81,7 +79,7 @@ class _Normalise(torch.autograd.Function):
             if trained:
                 grad_gamma += grad_norm.t() @ part.square().to(x.dtype)
             through_norm = grad_norm @ gamma_as_x  # sum_i dL/dn_i gamma_ij
-            grad_x[here] = scale.mul_(g).addcmul_(through_norm, part, value=2.0)
+            torch.addcmul(scale.mul_(g), through_norm, part, value=2.0, out=grad_x[here])
         return grad_x, grad_beta, grad_gamma, None
 
 
