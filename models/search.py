@@ -25,6 +25,9 @@ the error of the decoded 8-bit image.
   passes, as in coding.
 * Means get no gradient by way of where y is rounded, only by way of the rate (`Quantised.hat`):
   with it, Joint's loss was 3.6 % higher after 50 steps.
+* A context sees the noise of all latents around, and a latent moves the means of those after it:
+  Joint and Checkerboard descend at half the rate. Over eight crops of training photographs, 50
+  steps take Joint's loss at lambda 0.0067 down by 5.1 %; at the whole rate it rose by 0.6 %.
 * Images of more than `WINDOW` pixels a side: one window after another, see `search`.
 """
 
@@ -47,6 +50,7 @@ from models.layers.bf16 import computes_in_bf16, with_pixel_deconv
 WINDOW, MARGIN = 768, 64  # pixels, multiples of what a position of z covers
 HOT, COLD = 0.7, 0.2  # temperature at the first and the last step
 LARGEST_RATE = 0.1  # of Adam, in quantisation steps; falls with more steps
+WITH_CONTEXT = 0.5  # of that rate for Joint and Checkerboard
 DAMPING = 2.0  # Adam's epsilon, in bits per quantisation step
 TRIES, CLOSE = 6, 0.98  # of `fit`: searches, and the part of the target that ends them
 ELASTICITY = 0.6  # of the size by lambda, roughly: the first guesses of `fit`
@@ -309,6 +313,8 @@ def _descent(
     # Gradients are in bits. Adam's strides are of one length, also for latents at zero, where the
     # gradient is noise: the damping shortens those that are worth few bits.
     rate = min(LARGEST_RATE, 0.7 / math.sqrt(steps))
+    if hasattr(model, "context_prediction"):
+        rate *= WITH_CONTEXT
     optimizer = torch.optim.Adam(latents.values(), lr=rate, eps=DAMPING)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     g_s = with_pixel_deconv(model.g_s)  # a tenth of a step less
