@@ -82,6 +82,9 @@ def test_a_second_ctrl_c_ends_processes_that_hang(run):
     process = training(run, "--gpu_id", "cpu cpu")
     children = started_by(process)
     os.kill(children[1], signal.SIGSTOP)  # the first then waits for it in the middle of a step
+    stopped = Path(f"/proc/{children[1]}/status")
+    while "State:\tT" not in stopped.read_text():  # signals that come sooner are handled first
+        assert process.poll() is None
     os.killpg(process.pid, signal.SIGINT)
     while not has(children[1], "ShdPnd", signal.SIGTERM):  # passed on to it
         assert process.poll() is None
