@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from evaluation.metrics import bd_rate, ms_ssim_db
 from models.errors import DataError
@@ -148,3 +150,15 @@ def _find(name: str, folder: Path) -> Curve:
     if name.endswith(" (original study)"):
         return original_curve(name.removesuffix(" (original study)"), folder)
     return reference_curve(name, folder)
+
+
+def mean_interval(values: Sequence[float], draws: int = 10_000) -> tuple[float, float, float]:
+    """The mean of values (n,), and the ends of its 95 % bootstrap interval.
+
+    Images are drawn n at a time with replacement; the interval holds the middle 95 % of the
+    means of these draws (Efron and Tibshirani 1993, section 13.3). Seeded.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    chosen = np.random.default_rng(0).integers(len(array), size=(draws, len(array)))
+    low, high = np.percentile(array[chosen].mean(1), (2.5, 97.5))
+    return float(array.mean()), float(low), float(high)

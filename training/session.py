@@ -9,6 +9,7 @@ import torch
 
 import models
 from models.base import Codec
+from training.crops import RandomCrops
 from training.feed import Prefetch, open_data
 from training.inheritance import ancestors, fix, latent_factor, take_weights
 from training.journal import Silence
@@ -22,9 +23,12 @@ from training.team import Signals, Team
 EXIT = {FINISHED: 0, TIME_IS_UP: 0, SIGNALLED: 130, NOT_FINITE: 1, NOT_SAVED: 1}
 
 
-def train(settings: Settings, team: Team) -> int:
+def train(settings: Settings, team: Team, kept: LatentCrops | None = None) -> int:
     """Train as the settings say; returns the exit code. TrainingError, CheckpointError,
-    ImageError and OSError carry one sentence for the user."""
+    ImageError and OSError carry one sentence for the user.
+
+    kept: latents of these images under these transforms that an earlier run has computed.
+    """
     if settings.import_module:
         importlib.import_module(settings.import_module)
     if settings.threads:
@@ -46,11 +50,12 @@ def train(settings: Settings, team: Team) -> int:
         state = team.share(state)
         model = team.together(lambda: new_model(settings, records, state))
         model.to(team.device, memory_format=torch.channels_last)
-        crops = data.crops
+        crops: RandomCrops = data.crops
         if settings.keeps_latents:
-            kept = team.together(lambda: LatentCrops(model, crops.images, settings, team.size))
-            records.say(kept.report())
-            crops = kept
+            crops = kept or team.together(
+                lambda: LatentCrops(model, data.crops.images, settings, team.size)
+            )
+            records.say(crops.report())
         torch.backends.cudnn.benchmark = True  # from now on: every step has the same shapes
         batches = stack.enter_context(Prefetch(crops, settings, team))
         signals = stack.enter_context(Signals(member=team.size > 1))
