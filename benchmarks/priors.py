@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import shlex
 import statistics
 import sys
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ RECIPE = (
     "--fixed g_a g_s --optimizer muon --lr 1e-3 --scheduler cosine --warmup 20 --ema 0.99 "
     "--ste_fraction 0.1 --batch_size 16 --latent_views 2 --val_time 1 --check_time 1000 "
     "--threads 1 --num_workers 0 --gpu_id cpu --no_tensorboard --save_minutes 5 --resume"
-).split()
+)
 STEPS_PER_EPOCH = 100
 IMAGE_COLUMNS = (
     "lmbda", "steps", "seed", "prior", "image", "width", "height", "bytes", "bpp", "psnr",
@@ -78,7 +79,7 @@ class Job:
         transforms = checkpoint.find("Hyperprior", lmbda=self.lmbda)[-1]
         metadata = checkpoint.read_metadata(transforms)
         flags = [
-            *RECIPE, "--model_name", PRIORS[self.prior], "--import_module", MEAN_SCALE,
+            *shlex.split(RECIPE), "--model_name", PRIORS[self.prior], "--import_module", MEAN_SCALE,
             "--lmbda", str(self.lmbda), "--N", str(metadata["N"]), "--M", str(metadata["M"]),
             "--init_transforms", str(transforms), "--dataset", dataset, "--seed", str(self.seed),
             "--epoch", str(self.steps // STEPS_PER_EPOCH),
