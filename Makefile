@@ -60,8 +60,7 @@ format: $(STAMP) ## rewrite the code in the common format
 	$(PY) -m ruff format .
 
 # Without timestamps, so that an unchanged notebook stays unchanged.
-figures: $(STAMP) ## draw the diagrams and curves, execute the notebooks
-	$(PY) -m notebooks.diagrams
+figures: $(STAMP) ## draw the curves, execute the notebooks
 	$(PY) -m benchmarks.report.training_curves
 	$(PY) -m benchmarks.report.search_gain
 	$(PY) -m benchmarks.scaling --draw
