@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
+import math
 import os
 import platform
 import sys
@@ -44,6 +46,36 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "bf16" and not computes_in_bf16(device):
         kind = "GPU" if device.type == "cuda" else "CPU"
         raise UsageError(f"This {kind} has no bf16 instructions and would be slow: use fp32.")
+
+
+def number(
+    kind: type[int] | type[float],
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float | None = None,
+) -> Callable[[str], int | float]:
+    """An argparse type: a finite number from `least` to `most`, or greater than `above`.
+
+    number(int, 1, 8) takes "3" and refuses "0", "2.5" and "nan" with what it wants.
+    """
+    wanted = "a whole number" if kind is int else "a number"
+    if above is not None:
+        wanted += f" above {above:g}"
+    elif math.isfinite(least):
+        wanted += f" from {least} to {most}" if math.isfinite(most) else f" of at least {least}"
+
+    def read(text: str) -> int | float:
+        try:
+            value = kind(text)
+            good = math.isfinite(value) and least <= value <= most
+        except (ValueError, OverflowError):
+            good = False
+        if not good or (above is not None and value <= above):
+            raise argparse.ArgumentTypeError(f"needs {wanted}, not {text[:40]!r}")
+        return value
+
+    return read
 
 
 def processor() -> str:

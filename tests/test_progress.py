@@ -1,8 +1,11 @@
 """What long work shows: a bar on a terminal, plain lines anywhere else."""
 
 import sys
+from argparse import ArgumentTypeError
 
-from models.drivers import Progress
+import pytest
+
+from models.drivers import Progress, number
 from training.journal import Journal
 
 ROW = {"step": 2, "epoch": 0, "loss": 1.5, "bpp": 0.5, "psnr": 30.0, "lr": 1e-4}
@@ -41,3 +44,19 @@ def test_training_draws_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "0/4" in said.err and not said.out
     assert "PSNR 30.00 dB" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("read", "good", "bad"),
+    [
+        (number(int, 1, 8), ["1", "8"], ["0", "9", "2.5", "nan", "", "1" * 5000]),
+        (number(int, 0), ["0", "7"], ["-1", "1" * 5000]),
+        (number(float, above=0), ["1e-9", "3"], ["0", "-1", "nan", "inf", "x"]),
+        (number(float, 0, 1), ["0", "1"], ["-0.1", "1.1", "nan", "-inf"]),
+    ],
+)
+def test_a_number_flag_takes_what_lies_within_its_bounds(read, good, bad):
+    assert [read(text) for text in good] == [float(text) for text in good]
+    for text in bad:
+        with pytest.raises(ArgumentTypeError, match="^needs a .*number"):
+            read(text)
