@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.bench import Measured, output_paths, point_folder
 from evaluation.curves import original_curve, reference_curve
 from evaluation.photographs import KODAK, Photograph, is_kodak
-from evaluation.plots import Curve, contact_sheet, rd_figure, style_of
+from evaluation.plots import Line, contact_sheet, rd_figure, style_of
 from evaluation.results import means
 from models.errors import DataError
 from models.images import read_image
@@ -23,26 +23,26 @@ def draw(tested: Sequence[Measured], photographs: list[Photograph], folder: Path
     """rd_psnr.png, rd_ms_ssim.png and contact_sheet.png of the tested models."""
     kodak = is_kodak(photographs)
     for metric in ("psnr", "ms_ssim"):
-        curves: list[Curve] = []
+        lines: list[Line] = []
         for one in tested:
             found = means(one.stored)
             style = style_of(one.name.removeprefix("compressai-"))
             values = [getattr(mean, metric) for mean in found]
             label = f"{short(one.name)} (measured)"
-            curves.append((label, [mean.bpp for mean in found], values, style))
+            lines.append((label, [mean.bpp for mean in found], values, style))
             if kodak:
-                curves += published_curves(one.name, metric)
+                lines += published_lines(one.name, metric)
         title = tested[0].name if len(tested) == 1 else ""
         try:
-            rd_figure(curves, metric, folder / f"rd_{metric}.png", title=title)
+            rd_figure(lines, metric, folder / f"rd_{metric}.png", title=title)
         except ValueError:  # no point with a finite quality: images too small for MS-SSIM
             continue
     draw_sheet(tested, photographs, folder / "contact_sheet.png")
 
 
-def published_curves(name: str, metric: str) -> list[Curve]:
+def published_lines(name: str, metric: str) -> list[Line]:
     """The original study's and CompressAI's curves of a model, where there are any."""
-    curves: list[Curve] = []
+    lines: list[Line] = []
     zoo = CATALOGUE[name].published if name in CATALOGUE else name.removeprefix("compressai-")
     for source, read, codec in (
         ("original", original_curve, name),
@@ -53,8 +53,8 @@ def published_curves(name: str, metric: str) -> list[Curve]:
         except DataError:
             continue
         label = curve.name if source == "original" else f"{curve.name} (published)"
-        curves.append((label, curve.bpp, getattr(curve, metric), style_of(codec, source)))
-    return curves
+        lines.append((label, curve.bpp, getattr(curve, metric), style_of(codec, source)))
+    return lines
 
 
 def draw_sheet(tested: Sequence[Measured], photographs: list[Photograph], path: Path) -> None:

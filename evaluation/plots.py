@@ -22,10 +22,13 @@ from evaluation.metrics import ms_ssim_db
 from models.files import atomic_write
 from models.presets import CATALOGUE
 
-# The colours of the classical codecs are greyer or lighter. Markers tell the codecs apart in
-# print without colour.
+# Codec -> (colour, marker). Hues of Okabe and Ito's and of Paul Tol's colour-blind-safe sets; those
+# of the classical codecs are greyer or lighter. Markers tell the codecs apart in print.
 LOOKS: dict[str, tuple[str, str]] = {
-    **{name: (entry.color, entry.marker) for name, entry in CATALOGUE.items()},
+    "Factorized": ("#0072B2", "o"),
+    "Hyperprior": ("#D55E00", "s"),
+    "JointAutoregressiveHierarchicalPriors": ("#009E73", "D"),
+    "CheckerboardAutogressive": ("#AA4499", "^"),
     "mbt2018-mean": ("#999933", "v"),
     "cheng2020-anchor": ("#882255", "P"),
     "elic2022": ("#661100", "X"),
@@ -76,7 +79,7 @@ STYLE = {
 }
 
 Style = Mapping[str, Any]
-Curve = tuple[str, ArrayLike, ArrayLike, Style | None]
+Line = tuple[str, ArrayLike, ArrayLike, Style | None]  # label, bpp, quality, style
 
 
 def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
@@ -99,7 +102,7 @@ def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
 
 
 def rd_figure(
-    curves: Iterable[Curve],
+    lines: Iterable[Line],
     metric: str,
     path: str | Path,
     *,
@@ -108,20 +111,20 @@ def rd_figure(
 ) -> None:
     """Draw rate-distortion curves into `path`, whose suffix says the format (.svg or .png).
 
-    `curves` holds tuples (label, bpp, quality, style): two lists of equal length, in any
+    `lines` holds tuples (label, bpp, quality, style): two lists of equal length, in any
     order, and a style from `style_of` (None: `style_of(label)`). `metric` is "psnr", with
     quality in dB, or "ms_ssim", with quality between 0 and 1, which is drawn in dB. Points
     without a finite quality are left out. `max_bpp` cuts the axes to the rates of interest.
-    The legend, in the order of `curves`, stands beside the axes and covers no data.
+    The legend, in the order of `lines`, stands beside the axes and covers no data.
 
     Errors: `ValueError` for an unknown metric or suffix, or if there is no point to draw.
     """
     if metric not in AXES:
         raise ValueError(f"There is no metric {metric!r}; choose one of {', '.join(AXES)}.")
-    lines = [line for curve in curves if len((line := _line(curve, metric))[1])]
+    drawn = [line for given in lines if len((line := _drawn(given, metric))[1])]
     inside = [
         q
-        for _, bpp, quality, _ in lines
+        for _, bpp, quality, _ in drawn
         for r, q in zip(bpp, quality, strict=True)
         if max_bpp is None or r <= max_bpp
     ]
@@ -129,7 +132,7 @@ def rd_figure(
         raise ValueError("There is no point to draw in the rate-distortion figure.")
     with drawing(path, (9.6, 5.6), {"font.size": 11, "axes.titlesize": "large"}) as figure:
         axes = figure.subplots()
-        for label, bpp, quality, style in lines:
+        for label, bpp, quality, style in drawn:
             axes.plot(bpp, quality, label=label, **style)
         axes.set_xlabel("rate (bits per pixel)")
         axes.set_ylabel(AXES[metric])
@@ -139,13 +142,13 @@ def rd_figure(
             axes.set_xlim(0, max_bpp)
             axes.set_ylim(min(inside) - margin, max(inside) + margin)
         else:
-            axes.set_xlim(0, 1.05 * max(rate for _, bpp, _, _ in lines for rate in bpp))
+            axes.set_xlim(0, 1.05 * max(rate for _, bpp, _, _ in drawn for rate in bpp))
         figure.legend(loc="outside right upper", fontsize=9, handlelength=3.2)
 
 
-def _line(curve: Curve, metric: str) -> tuple[str, list[float], list[float], Style]:
-    """One curve ready to plot: sorted by rate, MS-SSIM in dB, without missing points."""
-    label, rates, qualities, style = curve
+def _drawn(line: Line, metric: str) -> tuple[str, list[float], list[float], Style]:
+    """A line ready to plot: sorted by rate, MS-SSIM in dB, without missing points."""
+    label, rates, qualities, style = line
     points = sorted(zip(np.asarray(rates, float), np.asarray(qualities, float), strict=True))
     if metric == "ms_ssim":
         points = [(rate, ms_ssim_db(quality)) for rate, quality in points]

@@ -101,6 +101,16 @@ def csv_text(rows: Iterable[Mapping], columns: Iterable[str]) -> str:
     return text.getvalue()
 
 
+def printable(name: object) -> str:
+    """A stranger's text, such as a file's name, fit to be printed and stored: `a\\x1b[0m.png`.
+
+    Bytes that are not UTF-8, line ends, escape sequences of a terminal and all else that is not
+    printable become backslash escapes. What has been made printable stays as it is.
+    """
+    text = str(name)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @contextmanager
 def locked(folder: str | Path, wait: bool = True) -> Iterator[None]:
     """Hold a folder's lock, both made if needed; it ends with the process at the latest.

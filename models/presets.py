@@ -13,35 +13,29 @@ MAX_PIXELS = 1 << 27  # 134 megapixels, 400 MB as RGB: more than any single-shot
 
 @dataclass(frozen=True)
 class Entry:
-    """What one codec of the study is called elsewhere, and how it is drawn."""
+    """What one codec of the study is called elsewhere."""
 
     short: str  # in tables and legends
     published: str  # its curve in statistics/reference/kodak_rd.csv
-    color: str
-    marker: str  # Matplotlib's
     architecture: str = ""  # CompressAI's with the same weights, if it has one
     compressai_class: str = ""  # of that architecture
     context: bool = False  # predicts from latents that are decoded already
 
 
-# In the order of the papers. Hues of Okabe and Ito's and of Paul Tol's colour-blind-safe sets.
-CATALOGUE = {
+CATALOGUE = {  # in the order of the papers
     "Factorized": Entry(
-        "Factorized", "bmshj2018-factorized", "#0072B2", "o",
-        "bmshj2018-factorized", "FactorizedPrior",
+        "Factorized", "bmshj2018-factorized", "bmshj2018-factorized", "FactorizedPrior"
     ),
     "Hyperprior": Entry(
-        "Hyperprior", "bmshj2018-hyperprior", "#D55E00", "s",
-        "bmshj2018-hyperprior", "ScaleHyperprior",
+        "Hyperprior", "bmshj2018-hyperprior", "bmshj2018-hyperprior", "ScaleHyperprior"
     ),
     "JointAutoregressiveHierarchicalPriors": Entry(
-        "Joint", "mbt2018", "#009E73", "D",
-        "mbt2018", "JointAutoregressiveHierarchicalPriors", context=True,
+        "Joint", "mbt2018", "mbt2018", "JointAutoregressiveHierarchicalPriors", context=True
     ),
     "CheckerboardAutogressive": Entry(
-        "Checkerboard", "paper-minnen2018-checkerboard", "#AA4499", "^", context=True
+        "Checkerboard", "paper-minnen2018-checkerboard", context=True
     ),
-}  # fmt: skip
+}
 STUDIED = tuple(CATALOGUE)
 # Those that CompressAI has too: checkpoints convert, and speeds compare.
 TWINS = {name: entry for name, entry in CATALOGUE.items() if entry.architecture}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -156,8 +157,9 @@ def test_eval_model_measures_our_checkpoint_as_we_do(name, tmp_path, capsys, mon
     pixels = to_uint8(image(192, 192))
     write_image(tmp_path / "images" / "a.png", pixels)
     command[2] = str(tmp_path / "images")
-    monkeypatch.setattr(sys, "argv", ["restored afterwards"])
-    reference.main(command)
+    monkeypatch.setattr(sys, "argv", command)
+    reference.import_compressai()
+    runpy.run_module(command[0], run_name="__main__")
     said = json.loads(capsys.readouterr().out)
     assert said["name"] == f"{TWINS[name].architecture}-mse"
     there = {key: value[0] for key, value in said["results"].items()}
