@@ -62,7 +62,7 @@ def _parsed(row: Row, kinds: Mapping[str, Kind], place: str) -> Row:
         try:
             row[column] = kind(row[column])
         except ValueError:
-            meant = {int: "a whole number", str: "text"}.get(kind, "a number")
+            meant = "a whole number" if kind is int else "a number"
             raise DataError(f"{place}, column {column}: {row[column]!r} is not {meant}.") from None
     return row
 
