@@ -23,11 +23,12 @@ from pathlib import Path
 import models
 from models import checkpoint, search
 from models.base import Codec
+from models.cli import Progress, choose_device, guarded
 from models.coding.container import Header, read_file, scan_file
-from models.drivers import PRECISIONS, Progress, choose_device, guarded
 from models.errors import CheckpointError, UsageError
 from models.files import write_bytes
 from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
+from models.layers.bf16 import PRECISIONS
 from models.presets import MAX_PIXELS
 
 

@@ -18,8 +18,9 @@ from evaluation.figures import draw
 from evaluation.photographs import dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, Results, compressai_json, means, result_folder, table
 from models import checkpoint
-from models.drivers import PRECISIONS, choose_device, guarded
+from models.cli import choose_device, guarded
 from models.files import write_text
+from models.layers.bf16 import PRECISIONS
 from models.presets import MAX_PIXELS, METRICS, short
 
 DESCRIPTION = """\

@@ -11,7 +11,7 @@ import importlib
 import sys
 from functools import partial
 
-from models.drivers import guarded
+from models.cli import guarded
 from models.presets import METRICS
 from training.optimizers import OPTIMIZERS
 from training.schedules import SCHEDULERS

@@ -28,7 +28,7 @@ import train
 from benchmarks.records import add_outdir, outdir, print_table, write_csv
 from evaluation.curves import read_rows
 from models import checkpoint
-from models.drivers import guarded
+from models.cli import guarded
 from models.errors import UsageError
 from training.optimizers import DEFAULT_LR
 

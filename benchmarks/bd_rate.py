@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from evaluation.curves import COLUMNS, table
-from models.drivers import guarded
+from models.cli import guarded
 from models.errors import DataError
 from models.files import csv_text, write_text
 

@@ -28,7 +28,7 @@ from evaluation.curves import classical_curve, compare, read_rows, reference_cur
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph, dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, result_folder
-from models.drivers import guarded
+from models.cli import guarded
 from models.errors import DataError
 from models.files import csv_text, write_text
 

@@ -34,9 +34,9 @@ from evaluation.curves import read_rows
 from evaluation.results import STATISTICS
 from models import MODELS, canonical_name, checkpoint
 from models.base import Codec, pad
-from models.drivers import PRECISIONS, choose_device
+from models.cli import choose_device
 from models.images import read_image, to_tensor, to_uint8
-from models.layers.bf16 import computes_in_bf16
+from models.layers.bf16 import PRECISIONS, computes_in_bf16
 from models.presets import TWINS, points
 
 DIRECTIONS = {"encode": "compress", "decode": "decompress"}

@@ -27,11 +27,11 @@ from evaluation.photographs import dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, result_folder
 from models import checkpoint
 from models.base import Codec, pad
+from models.cli import guarded
 from models.coding.loop import Coder, cells, code_latents
 from models.coding.orders import REACH, everywhere
 from models.coding.priors import ScaleIndex, code_factorized, to_grid
 from models.coding.range_coder import Reader, Writer
-from models.drivers import guarded
 from models.entropy.tables import GRID
 from models.files import csv_text, write_text
 from models.images import to_tensor

@@ -25,8 +25,8 @@ import torch
 from benchmarks.records import add_outdir, number, outdir, print_table, write_csv
 from models import checkpoint
 from models.base import Codec
-from models.drivers import guarded
-from models.images import natural_order
+from models.cli import guarded
+from models.datasets import natural_order
 from models.presets import STUDIED
 from training.crops import CentreCrops
 from training.data import ImageSet, held_out, open_dataset

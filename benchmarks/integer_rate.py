@@ -29,9 +29,10 @@ from benchmarks.timing import photograph
 from models import MODELS, checkpoint
 from models.base import Codec, pad
 from models.coding.range_coder import Writer, escape_bits
+from models.datasets import list_images, sample_photographs
 from models.entropy.gaussian import gaussian_likelihood
 from models.entropy.tables import TOTAL, Tables
-from models.images import list_images, read_image, sample_photographs, to_tensor
+from models.images import read_image, to_tensor
 
 
 class Counter:

@@ -24,8 +24,8 @@ from evaluation.metrics import psnr
 from evaluation.photographs import is_kodak, open_photographs
 from models import MODELS, canonical_name, checkpoint
 from models.base import Codec
+from models.cli import Progress, choose_device, guarded
 from models.coding.container import padded, unpack
-from models.drivers import Progress, choose_device, guarded
 from models.errors import CheckpointError
 from models.images import to_tensor, to_uint8
 from training.inheritance import ancestors

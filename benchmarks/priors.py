@@ -29,7 +29,7 @@ from evaluation.metrics import psnr
 from evaluation.photographs import Photograph, open_photographs
 from models import checkpoint
 from models.base import Codec, pad
-from models.drivers import guarded
+from models.cli import guarded
 from models.errors import DataError
 from models.files import atomic_write, csv_text, write_text
 from models.images import to_tensor, to_uint8

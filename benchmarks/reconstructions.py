@@ -26,7 +26,7 @@ from evaluation.photographs import Photograph, open_photographs
 from evaluation.plots import IMAGES, contact_sheet
 from evaluation.results import OUTPUTS, STATISTICS
 from models import checkpoint
-from models.drivers import Progress, guarded
+from models.cli import Progress, guarded
 from models.errors import CheckpointError, UsageError
 from models.files import csv_text, write_text
 from models.images import to_tensor, to_uint8

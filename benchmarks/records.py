@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from evaluation.results import result_folder
-from models.drivers import processor
+from models.cli import processor
 from models.files import csv_text, write_text
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

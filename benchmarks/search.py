@@ -25,7 +25,7 @@ from benchmarks.records import number, print_table
 from evaluation.curves import read_rows
 from evaluation.metrics import bd_rate, trade_off
 from evaluation.results import STATISTICS, Results, Row, means
-from models.drivers import guarded
+from models.cli import guarded
 from models.errors import DataError
 from models.files import csv_text, write_text
 from models.presets import STUDIED, points

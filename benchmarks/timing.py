@@ -15,8 +15,9 @@ from torch import Tensor
 
 from evaluation.reference import import_compressai
 from models.base import Codec
-from models.images import sample_photographs, to_tensor
-from models.interchange import to_compressai
+from models.convert import to_compressai
+from models.datasets import sample_photographs
+from models.images import to_tensor
 from models.presets import TWINS
 
 

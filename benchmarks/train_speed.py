@@ -25,7 +25,7 @@ import models
 from benchmarks.records import add_outdir, cpu_flags, number, outdir, print_table, write_csv
 from benchmarks.timing import alternate, ratio, spread
 from evaluation.reference import import_compressai
-from models.drivers import choose_device
+from models.cli import choose_device
 from models.presets import TWINS
 from training.loss import RateDistortion
 from training.optimizers import build_optimizer

@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.timing import compressai_twin
 from models import checkpoint
-from models.drivers import PRECISIONS
 from models.images import to_tensor, to_uint8
+from models.layers.bf16 import PRECISIONS
 
 
 def peak_mb() -> float:

@@ -22,7 +22,7 @@ from evaluation.photographs import open_photographs
 from evaluation.points import Point
 from evaluation.results import OUTPUTS, Results, means, table
 from models import checkpoint
-from models.drivers import choose_device, guarded
+from models.cli import choose_device, guarded
 from models.errors import CheckpointError
 from models.presets import short
 

@@ -23,7 +23,7 @@ from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph
 from evaluation.points import PixelCodec, Point
 from evaluation.results import Results, Row
-from models.drivers import Progress, sentence
+from models.cli import Progress, sentence
 from models.errors import UsageError
 from models.files import locked, sweep, write_bytes
 from models.images import read_image, write_image

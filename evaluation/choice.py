@@ -11,9 +11,9 @@ import torch
 
 import models
 from evaluation.points import ImportedPoint, Point, TrainedPoint
-from models import checkpoint
-from models.drivers import check_precision
+from models import checkpoint, convert
 from models.errors import UsageError
+from models.layers.bf16 import check_precision
 from models.presets import MAX_PIXELS, zoo_point
 from models.search import check_effort
 
@@ -131,7 +131,7 @@ def _trained(
 
 def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
     if wanted.quality:
-        checkpoint.load_tensors(path)  # says now what is wrong with it
+        convert.load_tensors(path)  # says now what is wrong with it
         args = (path, name, wanted.quality[0], wanted.metric, wanted.device, wanted.max_pixels)
         return ImportedPoint(*args, effort=wanted.effort, precision=wanted.precision)
     if path.suffix != ".safetensors":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.images import list_images, read_image, sample_photographs
+from models.datasets import list_images, sample_photographs
+from models.images import read_image
 from models.presets import MAX_PIXELS
 
 KODAK = Path(__file__).parents[1] / "statistics" / "kodak.sha256"

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from models import checkpoint, search
+from models import checkpoint, convert, search
 from models.base import Codec, pad
-from models.drivers import choose_device
+from models.cli import choose_device
 from models.images import to_tensor, to_uint8
 from models.presets import MAX_PIXELS, zoo_point
 
@@ -145,6 +145,6 @@ class ImportedPoint:
 
     def load(self) -> PixelCodec:
         """The codec, frozen here. CheckpointError."""
-        model = checkpoint.load_compressai(self.path, self.model, self.quality, self.metric)
+        model = convert.load_compressai(self.path, self.model, self.quality, self.metric)
         model.freeze()
         return ModelCodec(model, self.device, self.max_pixels, self.effort, self.precision)

@@ -23,8 +23,8 @@ import torch
 from evaluation.points import likelihood_bits
 from evaluation.reference import import_compressai
 from models.base import pad
+from models.cli import choose_device
 from models.coding.container import Header, pack, unpack
-from models.drivers import choose_device
 from models.errors import CheckpointError, StreamError, UsageError
 from models.images import to_tensor, to_uint8
 from models.presets import ZOO_LAMBDAS

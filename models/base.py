@@ -15,14 +15,13 @@ from models.coding.integer import FRACTION_BITS, GRID_BITS, IntegerNetwork
 from models.coding.loop import Coder
 from models.coding.priors import code_factorized, to_grid
 from models.coding.range_coder import Reader, Writer
-from models.drivers import check_precision
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables, density_tables, gaussian_tables
 from models.errors import FreezeError, StreamError
 from models.images import check_images
 from models.layers import Mode
-from models.layers.bf16 import InBf16
+from models.layers.bf16 import InBf16, check_precision
 from models.layers.tiles import Progress, analyse, synthesise
 from models.presets import MAX_PIXELS, OperatingPoint
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
+import os
 import re
-import zipfile
 from pathlib import Path
 
 import torch
@@ -19,8 +18,7 @@ from models.base import Codec
 from models.entropy.tables import Tables
 from models.errors import CheckpointError, FreezeError
 from models.files import write_bytes
-from models.interchange import rename_keys
-from models.presets import CHANNELS, METRICS, OperatingPoint, zoo_point
+from models.presets import CHANNELS, METRICS, OperatingPoint
 
 FORMAT = "1"
 TABLES = "tables."
@@ -31,9 +29,6 @@ METADATA: dict[str, type | tuple[type, ...]] = {  # what a checkpoint says about
 LARGEST_LAMBDA = 1e30  # a file holds it in 32 bits
 STUDY = Path(__file__).resolve().parents[1] / "ckpts"  # found from any folder
 WIDEST = max(width for rates in CHANNELS.values() for widths in rates.values() for width in widths)
-_UNREADABLE = (
-    SafetensorError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile
-)  # fmt: skip
 
 
 def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
@@ -83,9 +78,7 @@ def _rounded(name: str, value: Tensor) -> Tensor:
 
 def read_metadata(path: str | Path) -> dict:
     """The metadata of a checkpoint of ours, its epoch and file among them; else CheckpointError."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
+    path = readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
@@ -116,10 +109,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     model it claims.
     """
     metadata = read_metadata(path)
-    tensors = load_tensors(path)
+    tensors = checked(path, read_tensors(path))
     stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
     try:
-        model = _filled(metadata["model"], metadata["N"], metadata["M"], tensors)
+        model = with_weights(metadata["model"], metadata["N"], metadata["M"], tensors)
         point = (metadata["lmbda"], metadata["code_rate"], model.N, model.M, metadata["metric"])
         tables = {
             latent: Tables.from_tensors(
@@ -138,7 +131,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     return model.to(device)
 
 
-def _filled(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
+def with_weights(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
     """A model with these weights. RuntimeError, TypeError or ValueError if they do not fit it.
 
     A small file can claim a model as large as it likes. One wider than any of the study is first
@@ -157,45 +150,47 @@ def _filled(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
     return model
 
 
-def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of any checkpoint, named as ours: weights in fp32, tables in int32.
-
-    Reads our safetensors and CompressAI's files (.pth, .pth.tar, .safetensors) in all
-    their historical key layouts; pickled files with `weights_only=True`. CheckpointError for a
-    file that is none, for weights that are no finite numbers, and for more of them than the
-    file has room for.
-    """
+def readable(path: str | Path) -> Path:
+    """The path of a file that may be read; CheckpointError for any other."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
+    if not os.access(path, os.R_OK):
+        raise CheckpointError(f"{path} may not be read; check its permissions.")
+    return path
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, as they are stored; else CheckpointError."""
+    path = readable(path)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        else:
-            _check_room(path, _unpacked_size(path))
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except (*_UNREADABLE, RuntimeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path} is not a checkpoint, or is cut short ({reason}).") from error
-    try:
-        renamed = rename_keys(tensors)
-        for name, value in renamed.items():
-            _check_kind(path, name, value)
-    except (TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} holds no table of weights.") from error
-    _check_room(path, sum(math.prod(v.shape) * v.element_size() for v in renamed.values()))
-    for name, value in renamed.items():
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # whatever a foreign reader makes of a foreign file
+        raise CheckpointError(f"{path} is no file of safetensors, or is cut short.") from error
+
+
+def checked(path: str | Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by our names, weights in fp32 and tables in int32.
+
+    CheckpointError for what are no tables or weights, for weights that are no finite numbers, and
+    for more of them than the file has room for.
+    """
+    path = Path(path)
+    for name, value in tensors.items():
+        _check_kind(path, name, value)
+    check_room(path, sum(math.prod(v.shape) * v.element_size() for v in tensors.values()))
+    for name, value in tensors.items():
         if value.is_floating_point():
-            renamed[name] = value.float()
-            if not torch.isfinite(renamed[name]).all():
+            tensors[name] = value.float()
+            if not torch.isfinite(tensors[name]).all():
                 raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
-    return renamed
+    return tensors
 
 
 def _check_kind(path: Path, name: str, value: Tensor) -> None:
+    if not (isinstance(name, str) and isinstance(value, Tensor)):
+        raise CheckpointError(f"{path} holds no table of weights.")
     if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
         raise CheckpointError(f"{path} holds {name} sparse or without data: save plain tensors.")
     integers = name.startswith(TABLES)
@@ -204,41 +199,13 @@ def _check_kind(path: Path, name: str, value: Tensor) -> None:
         raise CheckpointError(f"{path} holds {name} as {value.dtype}, not as {wanted}.")
 
 
-def _check_room(path: Path, size: int) -> None:
+def check_room(path: Path, size: int) -> None:
     """Refuse what would take more memory than the file, which repeats or compresses numbers."""
     if size > path.stat().st_size:
         raise CheckpointError(
             f"{path} stands for {size} bytes of weights and has {path.stat().st_size}: save it "
             "again, each tensor with numbers of its own."
         )
-
-
-def _unpacked_size(path: Path) -> int:
-    """Of a file of `torch.save`, an archive which torch would unpack, in bytes."""
-    if not zipfile.is_zipfile(path):
-        return 0
-    with zipfile.ZipFile(path) as archive:
-        return sum(entry.file_size for entry in archive.infolist())
-
-
-def load_compressai(path: str | Path, model_name: str, quality: int, metric: str) -> Codec:
-    """Weights of CompressAI's twin of a model, with its point and solved quantiles, not frozen.
-
-    `quality` 1 to 8 and `metric` say the lambda; N and M follow from the weights. CheckpointError
-    for a file that does not fit the model, ValueError for a point that the zoo does not have.
-    """
-    point = zoo_point(model_name, quality, metric)
-    tensors = load_tensors(path)
-    try:
-        # The files say N and M by their shapes; an unusual width is no reason to refuse.
-        N, M = tensors["g_a.0.weight"].shape[0], tensors["g_a.6.weight"].shape[0]
-        model = _filled(model_name, N, M, tensors)
-    except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not fit {model_name}: {reason}") from error
-    model.point = point
-    model.solve_quantiles()
-    return model
 
 
 def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path) -> Path:

@@ -11,18 +11,140 @@ weights of CompressAI into a checkpoint of ours, which test.py and codec.py take
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import sys
+import zipfile
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from models import checkpoint
-from models.drivers import guarded
-from models.errors import UsageError
+from models.base import Codec
+from models.cli import guarded
+from models.entropy.density import LIKELIHOOD_BOUND, TAIL_MASS, NonParametricDensity
+from models.entropy.gaussian import SCALE_BOUND
+from models.errors import CheckpointError, UsageError
 from models.files import atomic_write
-from models.interchange import to_compressai
+from models.layers import GDN, MaskedConv2d
+from models.layers.gdn import BETA_MIN, PEDESTAL, REPARAM_OFFSET
 from models.presets import METRICS, TWINS, zoo_point
 from models.registry import canonical_name
+
+# CompressAI's names that ours do without: buffers that are derived from the weights.
+_DERIVED = re.compile(
+    r"(_offset|_quantized_cdf|_cdf_length|scale_table|scale_bound|\.target|\.mask"
+    r"|\.pedestal|\.bound|likelihood_lower_bound.*|lower_bound_scale.*)$"
+)
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
+_LISTS = re.compile(r"^(entropy_bottleneck\.)_?(matri(?:x|ces)|bias(?:es)?|factors?)\.?(\d)$")
+_LIST_NAMES = {"m": "matrices", "b": "biases", "f": "factors"}
+
+
+def rename_keys(tensors: dict) -> dict[str, Tensor]:
+    """Names of any of CompressAI's layouts to ours; tensors keep their shapes and kinds.
+
+    Layouts: a training bundle {"state_dict": ...} or the bare dictionary; "module." of
+    DataParallel, "_orig_mod." of torch.compile; densities as `_matrix0`, `_matrices.0` or
+    `matrices.0`.
+    """
+    for bundle in ("state_dict", "model_state_dict"):
+        tensors = tensors.get(bundle, tensors)
+    renamed = {}
+    for name, value in tensors.items():
+        name = _WRAPPERS.sub("", name)
+        if _DERIVED.search(name):
+            continue
+        match = _LISTS.match(name)
+        if match:
+            name = f"{match[1]}{_LIST_NAMES[match[2][0]]}.{match[3]}"
+        renamed[name] = value
+    return renamed
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of any checkpoint, named as ours: weights in fp32, tables in int32.
+
+    Reads our safetensors and CompressAI's files (.pth, .pth.tar, .safetensors) in all
+    their historical key layouts; pickled files with `weights_only=True`. CheckpointError as
+    `checkpoint.checked`, and for a file that is no checkpoint.
+    """
+    path = checkpoint.readable(path)
+    tensors = checkpoint.read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    try:
+        renamed = rename_keys(tensors)
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no table of weights.") from error
+    return checkpoint.checked(path, renamed)
+
+
+def _unpickled(path: Path):
+    """What `torch.save` wrote. CheckpointError for any other file."""
+    try:
+        if zipfile.is_zipfile(path):  # unpacked by torch
+            with zipfile.ZipFile(path) as archive:
+                checkpoint.check_room(path, sum(entry.file_size for entry in archive.infolist()))
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a foreign reader makes of a foreign file
+        raise CheckpointError(
+            f"{path} is no file of weights by torch.save, or is cut short."
+        ) from error
+
+
+def load_compressai(path: str | Path, model_name: str, quality: int, metric: str) -> Codec:
+    """Weights of CompressAI's twin of a model, with its point and solved quantiles, not frozen.
+
+    `quality` 1 to 8 and `metric` say the lambda; N and M follow from the weights. CheckpointError
+    for a file that does not fit the model, ValueError for a point that the zoo does not have.
+    """
+    point = zoo_point(model_name, quality, metric)
+    tensors = load_tensors(path)
+    try:
+        # The files say N and M by their shapes; an unusual width is no reason to refuse.
+        N, M = tensors["g_a.0.weight"].shape[0], tensors["g_a.6.weight"].shape[0]
+        model = checkpoint.with_weights(model_name, N, M, tensors)
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path} does not fit {model_name}: {reason}") from error
+    model.point = point
+    model.solve_quantiles()
+    return model
+
+
+def to_compressai(model: Codec) -> dict[str, Tensor]:
+    """Our weights as a complete state dictionary, of the same shapes, of CompressAI's twin model.
+
+    The tables are left empty: call its `update(force=True)` after `load_state_dict`.
+    """
+    state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    for name, module in model.named_modules():
+        if isinstance(module, GDN):
+            for parameter, minimum in (("beta", BETA_MIN), ("gamma", 0.0)):
+                bound = REPARAM_OFFSET if minimum == 0 else (minimum + PEDESTAL) ** 0.5
+                state[f"{name}.{parameter}_reparam.pedestal"] = torch.tensor([PEDESTAL])
+                state[f"{name}.{parameter}_reparam.lower_bound.bound"] = torch.tensor([bound])
+        elif isinstance(module, NonParametricDensity):
+            target = math.log(2 / TAIL_MASS - 1)
+            state[f"{name}.target"] = torch.tensor([-target, 0.0, target])
+            state.update(_entropy_model(name))
+        elif isinstance(module, MaskedConv2d):
+            mask = module.mask.expand_as(module.weight).clone()
+            state[f"{name}.mask"] = mask
+    if "z" in model.streams:
+        name = "gaussian_conditional"
+        state.update(_entropy_model(name))
+        state[f"{name}.scale_table"] = torch.tensor([])
+        state[f"{name}.scale_bound"] = torch.tensor([SCALE_BOUND])
+        state[f"{name}.lower_bound_scale.bound"] = torch.tensor([SCALE_BOUND])
+    return state
+
+
+def _entropy_model(name: str) -> dict[str, Tensor]:
+    empty = {f"{name}.{k}": torch.IntTensor() for k in ("_offset", "_quantized_cdf", "_cdf_length")}
+    return {**empty, f"{name}.likelihood_lower_bound.bound": torch.tensor([LIKELIHOOD_BOUND])}
 
 
 def export_checkpoint(source: Path, target: Path) -> str:
@@ -56,19 +178,19 @@ def import_weights(source: Path, target: Path, model_name: str, quality: int, me
         zoo_point(name, quality, metric)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    model = checkpoint.load_compressai(source, name, quality, metric)
+    model = load_compressai(source, name, quality, metric)
     checkpoint.save(target, model, config={}, provenance={"imported_from": source.name})
     return checkpoint.read_metadata(target)["digest"]
 
 
-def parser() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
     """The flags of both commands."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m models.convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("export", help="our checkpoint to CompressAI's state dictionary")
     command.add_argument("source", type=Path, metavar="CHECKPOINT")
     command.add_argument("target", type=Path, metavar="OUT", help="by custom *.pth or *.pth.tar")
@@ -79,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model_name", required=True, help="our model of the same architecture")
     add("--quality", type=int, required=True, metavar="Q", help="CompressAI's, 1 to 8")
     add("--metric", choices=METRICS, default="mse", help="what it was trained for")
-    return made
+    return parser
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -88,9 +210,9 @@ def run(flags: argparse.Namespace) -> int:
         raise UsageError("The two files are the same.")
     if flags.command == "export":
         arch = export_checkpoint(flags.source, flags.target)
-        print(f"Wrote {flags.target}. To run it in CompressAI on a folder of images:\n"
-              f"  python -m compressai.utils.eval_model checkpoint FOLDER -a {arch} "
-              f"-p {flags.target}")  # fmt: skip
+        command = f"compressai.utils.eval_model checkpoint FOLDER -a {arch} -p {flags.target}"
+        print(f"Wrote {flags.target}. To run it in CompressAI on a folder of images:")
+        print(f"  python -m {command}")
         return 0
     words = (flags.model_name, flags.quality, flags.metric)
     digest = import_weights(flags.source, flags.target, *words)
@@ -98,9 +220,9 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure in one line, 2 for usage."""
-    flags = parser().parse_args(arguments)
+    flags = arguments().parse_args(words)
     return guarded("convert", lambda: run(flags))
 
 

@@ -1,7 +1,7 @@
 """Every failure that is the user's to act on.
 
 The message is one sentence: what is wrong and what to do. The programs print it and exit with 1
-(`models.drivers.guarded`); any other exception is a mistake in the code.
+(`models.cli.guarded`); any other exception is a mistake in the code.
 """
 
 

@@ -1,15 +1,13 @@
 """Pixels in and out: image files to 8-bit RGB arrays, arrays to tensors, and back.
 
 An image is a uint8 array (H, W, 3) of sRGB samples as they are stored. What each kind of file
-becomes is stated at `read_image`. The built-in photographs come from scikit-image.
+becomes is stated at `read_image`.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +20,6 @@ from PIL import Image, ImageOps
 from models import files
 from models.errors import ImageError
 from models.presets import MAX_PIXELS
-
-# What is looked for in a folder. Pillow goes by the content of a file, not by its name.
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm",
-    ".tif", ".tiff", ".gif", ".avif", ".jp2",
-)  # fmt: skip
 
 # Pillow also opens formats that run an interpreter (EPS); files from strangers stay with these.
 READABLE = (
@@ -48,14 +40,6 @@ WRITABLE: dict[str, tuple[str, dict]] = {
 
 COLOUR_SPACES = {"CMYK": "CMYK", "LAB": "CIE Lab", "HSV": "HSV"}
 EXIF_ORIENTATION = 0x0112
-
-# Photographs of scikit-image that lie inside its wheel, and their licences.
-SAMPLES = {
-    "astronaut": "public domain (NASA)",
-    "chelsea": "CC0 (Stefan van der Walt)",
-    "coffee": "CC0 (Rachel Michetti)",
-    "rocket": "public domain (SpaceX)",
-}
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -217,62 +201,6 @@ def to_uint8(x: torch.Tensor) -> np.ndarray:
         raise ImageError(f"One image is a tensor (1, 3, H, W), not {tuple(x.shape)}.")
     levels = x.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
     return levels.permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """The image files of a folder by their suffixes, in natural order (kodim2 before kodim10).
-
-    Hidden files are left out. `recursive` descends into the folders inside, links included.
-
-    Errors: `ImageError` if the folder does not exist or holds no image.
-    """
-    folder = Path(folder)
-    if not folder.exists():
-        raise ImageError(f"The folder {folder} does not exist.")
-    if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder; name the folder that holds the images.")
-    found = _walk(folder) if recursive else folder.iterdir()
-    images = [
-        p for p in found
-        if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]  # fmt: skip
-    if not images:
-        raise ImageError(f"There is no image in {folder} (looked for {', '.join(SUFFIXES)}).")
-    return sorted(images, key=lambda p: natural_order(p.relative_to(folder).as_posix()))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every file under a folder, outside hidden folders; a loop of links ends."""
-    seen = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
-        if real not in seen:
-            yield from (Path(root) / name for name in names)
-        seen.add(real)
-
-
-def natural_order(name: str) -> list[tuple[str, int]]:
-    """Sort key in which digits count as numbers."""
-    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name)]
-
-
-def sample_photographs() -> list[tuple[str, np.ndarray]]:
-    """Name and pixels, uint8 (H, W, 3), of the photographs inside scikit-image's wheel.
-
-    No download. All are free of copyright (`SAMPLES`): a portrait, a cat, a cup of coffee, a
-    rocket launch, 0.14 to 0.27 megapixels each.
-
-    Errors: `ImageError` if scikit-image is not installed.
-    """
-    try:
-        from skimage import data  # an import of a second, which few callers need
-    except ImportError:
-        raise ImageError(
-            "The built-in photographs need scikit-image (pip install scikit-image); or name a "
-            "folder of images."
-        ) from None
-    return [(name, np.array(getattr(data, name)())) for name in SAMPLES]
 
 
 def check_images(x: torch.Tensor) -> None:

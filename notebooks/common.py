@@ -46,7 +46,8 @@ def photograph(kodak: str, built_in: str) -> tuple[str, Any]:
 
     `make kodak` gets the Kodak images and checks their SHA-256.
     """
-    from models.images import read_image, sample_photographs
+    from models.datasets import sample_photographs
+    from models.images import read_image
 
     folder = os.environ.get("KODAK_DIR")
     if folder:

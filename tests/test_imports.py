@@ -12,12 +12,13 @@ from tests.programs import ROOT
 # From the ground up; rooms of one floor do not know each other. A package stands for all its
 # modules but those that are rooms themselves; `models` is the front door, its __init__.py.
 FLOORS = (
-    ("models.errors", "models.files", "models.presets", "models.layers"),
-    ("models.entropy", "models.drivers"),
-    ("models.coding", "models.images"),
+    ("models.errors", "models.files", "models.presets"),
+    ("models.layers", "models.cli", "models.datasets"),
+    ("models.entropy", "models.images"),
+    ("models.coding",),
     ("models.base",),
     ("models.factorized", "models.hyperprior", "models.joint_autoregressive", "models.checkerboard",
-     "models.interchange", "models.search"),
+     "models.search"),
     ("models.registry",),
     ("models.checkpoint",),
     ("models", "models.convert"),

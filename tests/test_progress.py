@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from models.drivers import Progress, number
+from models.cli import Progress, number
 from training.journal import Journal
 
 ROW = {"step": 2, "epoch": 0, "loss": 1.5, "bpp": 0.5, "psnr": 30.0, "lr": 1e-4}

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from models.datasets import list_images, natural_order, sample_photographs
 from models.errors import ImageError
-from models.images import image_size, list_images, natural_order, read_image, sample_photographs
+from models.images import image_size, read_image
 
 SPLITS = ("train", "test")
 EXAMPLES = 3  # skipped files that a report names, of each kind

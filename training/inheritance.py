@@ -8,7 +8,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import checkpoint
+from models import checkpoint, convert
 from models.base import Codec
 from models.checkpoint import TABLES
 from models.errors import CheckpointError, TrainingError
@@ -29,7 +29,7 @@ def take_weights(
     `factor` (see `rescaled`), and nothing but `parts`, such as "g_a.", is looked at.
     CheckpointError if the file cannot be read or nothing fits.
     """
-    found = {k: v for k, v in checkpoint.load_tensors(path).items() if not k.startswith(TABLES)}
+    found = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
     found = {k: v for k, v in rescaled(found, factor).items() if k.startswith(parts)}
     own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
     usable = found

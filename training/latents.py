@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Codec, pad
+from models.cli import Progress
 from models.coding.container import padded
-from models.drivers import Progress
 from models.errors import ImageError, TrainingError
 from models.images import to_tensor
 from training.crops import RandomCrops

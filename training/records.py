@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from models import checkpoint
-from models.drivers import processor
+from models.cli import processor
 from models.errors import CheckpointError, TrainingError
 from models.files import write_bytes
 from training.feed import Data

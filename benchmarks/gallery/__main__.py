@@ -17,7 +17,7 @@ from benchmarks.gallery.measure import checkpoints, measure
 from evaluation.photographs import open_photographs
 from evaluation.plots import LOOKS, style_of
 from models import checkpoint
-from models.drivers import Progress, choose_device, guarded
+from models.cli import Progress, choose_device, guarded
 from models.files import write_text
 from models.presets import short
 

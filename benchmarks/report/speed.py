@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.report.tables import fixed, machine, markdown, rows_of, span, three
-from models.drivers import PRECISIONS
+from models.layers.bf16 import PRECISIONS
 from models.presets import CHANNELS, STUDIED, short
 
 JOINT = STUDIED[2]

@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import UsageError
 from models.layers.gdn import GDN
 
+PRECISIONS = ("fp32", "bf16")  # of g_a and g_s while coding
 GREY = 0.5  # the middle of the pixels
 BLOCK_BYTES = 1 << 18  # of one operand of GDN and CPU thread, a fraction of a core's own cache
 
@@ -25,6 +27,15 @@ def computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """UsageError unless it is one of `PRECISIONS`, and one that the device computes in."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"The precision is {' or '.join(PRECISIONS)}, not {precision!r}.")
+    if precision == "bf16" and not computes_in_bf16(device):
+        kind = "GPU" if device.type == "cuda" else "CPU"
+        raise UsageError(f"This {kind} has no bf16 instructions and would be slow: use fp32.")
 
 
 class InBf16(nn.Module):

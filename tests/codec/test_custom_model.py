@@ -11,7 +11,8 @@ import torch
 import codec
 import train
 from models import checkpoint
-from models.images import read_image, sample_photographs, write_image
+from models.datasets import sample_photographs
+from models.images import read_image, write_image
 from tests.helpers import image, make
 from tests.programs import ROOT, load_test_program, read_csv
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from models import checkpoint
+from models import checkpoint, convert
 from models.errors import CheckpointError
 from tests.helpers import NAMES, peak_memory
 
@@ -46,7 +46,7 @@ def test_cut_files_are_refused(name, saved, tmp_path):
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         checkpoint.load(tmp_path / "nowhere.safetensors")
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
-        checkpoint.load_tensors(tmp_path)
+        convert.load_tensors(tmp_path)
 
 
 def set_first(key, value):
@@ -168,13 +168,13 @@ def test_other_files_are_refused_in_words(tmp_path, saved):
             if content.startswith(b"\x80") and suffix != ".safetensors":
                 continue  # an empty table of weights: nothing to refuse
             with pytest.raises(CheckpointError):
-                checkpoint.load_tensors(path)
+                convert.load_tensors(path)
     torch.save([1, 2, 3], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="no table of weights"):
-        checkpoint.load_tensors(tmp_path / "list.pth")
+        convert.load_tensors(tmp_path / "list.pth")
     torch.save({"a": "text"}, tmp_path / "text.pth")
     with pytest.raises(CheckpointError, match="no table of weights"):
-        checkpoint.load_tensors(tmp_path / "text.pth")
+        convert.load_tensors(tmp_path / "text.pth")
 
 
 HOSTILE = {
@@ -198,7 +198,7 @@ def test_tensors_that_are_no_weights_are_refused_at_no_cost(make_tensor, message
     torch.save({"g_a.0.weight": make_tensor(), "g_a.6.weight": torch.ones(3)}, path)
     before = peak_memory()
     with pytest.raises(CheckpointError, match=message):
-        checkpoint.load_tensors(path)
+        convert.load_tensors(path)
     assert peak_memory() - before < 64 << 20
 
 
@@ -217,7 +217,7 @@ def test_shared_and_compressed_numbers_are_refused_at_no_cost(tmp_path):
     before = peak_memory()
     for name in ("shared", "deflated"):
         with pytest.raises(CheckpointError, match="bytes of weights"):
-            checkpoint.load_tensors(tmp_path / f"{name}.pth")
+            convert.load_tensors(tmp_path / f"{name}.pth")
     assert peak_memory() - before < 64 << 20
 
 
@@ -227,11 +227,11 @@ def test_weights_of_a_huge_width_cost_no_memory(tmp_path):
     torch.save(wide, tmp_path / "wide.pth")
     before = peak_memory()
     with pytest.raises(CheckpointError, match="does not fit"):
-        checkpoint.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
+        convert.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
     assert peak_memory() - before < 64 << 20
     torch.save({"g_a.0.weight": torch.tensor(1.0)}, tmp_path / "wide.pth")
     with pytest.raises(CheckpointError, match="does not fit"):
-        checkpoint.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
+        convert.load_compressai(tmp_path / "wide.pth", "Hyperprior", 3, "mse")
 
 
 class Harmful:
@@ -243,5 +243,5 @@ def test_a_pickle_runs_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Harmful()}, tmp_path / "harmful.pth.tar")
     with pytest.raises(CheckpointError):
-        checkpoint.load_tensors(tmp_path / "harmful.pth.tar")
+        convert.load_tensors(tmp_path / "harmful.pth.tar")
     assert not (tmp_path / "harmed").exists()

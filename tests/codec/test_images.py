@@ -12,9 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models import images
 from models.errors import ImageError
-from models.images import image_size, list_images, read_image, write_image
+from models.images import image_size, read_image, to_tensor, to_uint8, write_image
 
 
 def photograph(height: int = 20, width: int = 30) -> np.ndarray:
@@ -72,19 +71,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_tensors_and_back():
     pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    x = images.to_tensor(pixels)
+    x = to_tensor(pixels)
     assert x.shape == (1, 3, 16, 16) and x.dtype == torch.float32
     assert x[0, 2, 15, 15] == 1 and x[0, 0, 0, 0] == 0
-    assert np.array_equal(images.to_uint8(x), pixels)
-    assert np.array_equal(images.to_uint8(x[0].double()), pixels)
+    assert np.array_equal(to_uint8(x), pixels)
+    assert np.array_equal(to_uint8(x[0].double()), pixels)
 
 
 def test_to_uint8_rounds_and_clamps():
     levels = torch.tensor([-1.0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 254.6 / 255, 7.0])
     x = levels.expand(3, 1, 6)
-    assert images.to_uint8(x)[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+    assert to_uint8(x)[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
     with pytest.raises(ImageError, match="One image"):
-        images.to_uint8(torch.zeros(2, 3, 4, 4))
+        to_uint8(torch.zeros(2, 3, 4, 4))
 
 
 # Kinds of files ----------------------------------------------------------------------------
@@ -280,37 +279,3 @@ def test_a_large_image_within_the_limit_gives_no_warning(tmp_path, recwarn):
     Image.new("1", (10000, 10000)).save(tmp_path / "a.png")
     assert image_size(tmp_path / "a.png") == (10000, 10000)
     assert not recwarn.list
-
-
-# Folders and samples -----------------------------------------------------------------------
-
-
-def test_a_folder_is_listed_in_natural_order(tmp_path):
-    (tmp_path / "b").mkdir()
-    for name in ("img10.png", "img2.JPG", "notes.txt", ".hidden.png", "b/1.webp", "a.png.part"):
-        (tmp_path / name).touch()
-    (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    assert [p.name for p in list_images(tmp_path)] == ["img2.JPG", "img10.png"]
-    names = [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path, recursive=True)]
-    assert names == ["b/1.webp", "img2.JPG", "img10.png"]
-
-
-def test_a_folder_without_images_is_refused_in_words(tmp_path):
-    with pytest.raises(ImageError, match="There is no image in"):
-        list_images(tmp_path)
-    with pytest.raises(ImageError, match="does not exist"):
-        list_images(tmp_path / "nowhere")
-    (tmp_path / "a.png").touch()
-    with pytest.raises(ImageError, match="is not a folder"):
-        list_images(tmp_path / "a.png")
-
-
-def test_the_sample_photographs_need_no_download(monkeypatch):
-    def refuse(*arguments):
-        raise AssertionError("the network was used")
-
-    monkeypatch.setattr("socket.socket.connect", refuse)
-    samples = images.sample_photographs()
-    assert [name for name, _ in samples] == list(images.SAMPLES)
-    for _, pixels in samples:
-        assert pixels.dtype == np.uint8 and pixels.ndim == 3 and min(pixels.shape[:2]) >= 256

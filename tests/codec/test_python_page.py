@@ -12,7 +12,8 @@ import torch
 from models import checkpoint
 from models.base import pad
 from models.coding.container import read_header
-from models.images import sample_photographs, write_image
+from models.datasets import sample_photographs
+from models.images import write_image
 from tests.programs import ROOT
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")

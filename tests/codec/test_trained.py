@@ -10,7 +10,8 @@ from benchmarks.integer_rate import bits_of
 from evaluation.points import likelihood_bits
 from models import checkpoint
 from models.base import pad
-from models.images import sample_photographs, to_tensor
+from models.datasets import sample_photographs
+from models.images import to_tensor
 
 # The joint model's forward pass cannot know the means that the coded context was rounded
 # around (see its docstring); it is held to the float likelihoods of what was coded instead.

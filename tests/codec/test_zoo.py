@@ -29,8 +29,8 @@ from evaluation.points import ImportedPoint, ModelCodec
 from models import checkpoint, convert
 from models.base import Codec
 from models.coding.container import read_header
+from models.convert import to_compressai
 from models.images import to_uint8, write_image
-from models.interchange import to_compressai
 from models.presets import TWINS, ZOO_LAMBDAS, OperatingPoint
 from tests.helpers import N, image, make
 from tests.programs import ROOT, one_line, read_csv
@@ -186,7 +186,7 @@ def test_an_imported_file_becomes_a_checkpoint_that_codes(standins, tmp_path, ca
     assert point.load().decode(point.load().encode(pixels)).shape == pixels.shape
     back = tmp_path / "back.pth"
     assert convert.main(["export", str(target), str(back)]) == 0
-    there, here = checkpoint.load_tensors(path), checkpoint.load_tensors(back)
+    there, here = convert.load_tensors(path), convert.load_tensors(back)
     for key, value in there.items():
         if "quantiles" not in key:
             torch.testing.assert_close(here[key], value, rtol=1e-3, atol=1e-4)

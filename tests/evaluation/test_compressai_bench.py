@@ -16,9 +16,9 @@ from evaluation.points import ImportedPoint
 from evaluation.results import means
 from models import checkpoint
 from models.coding.container import read_header
+from models.convert import to_compressai
 from models.errors import UsageError
 from models.images import to_uint8
-from models.interchange import to_compressai
 from tests.helpers import M, N, image, make
 from tests.programs import SecondCodec, files_in, load_test_program, read_csv, result_row
 

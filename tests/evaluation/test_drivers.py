@@ -19,7 +19,7 @@ from evaluation.bench import DecoderProcess
 from evaluation.metrics import psnr
 from evaluation.points import TrainedPoint
 from evaluation.results import Results, Row, means
-from models import checkpoint, drivers
+from models import checkpoint, cli
 from models.errors import CodecError, UsageError
 from models.images import read_image, write_image
 from tests.helpers import NAMES
@@ -255,17 +255,17 @@ def test_results_on_other_images_are_not_mixed_or_overwritten(tmp_path):
 
 def test_foreseen_failures_are_sentences_and_others_are_not(capsys):
     full = OSError(28, "No space left on device", "x.png")
-    assert "disk is full" in drivers.sentence(full)
-    assert "memory" in drivers.sentence(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
-    assert drivers.sentence(RuntimeError("shape mismatch")) is None
+    assert "disk is full" in cli.sentence(full)
+    assert "memory" in cli.sentence(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    assert cli.sentence(RuntimeError("shape mismatch")) is None
     kinds = CodecError.__subclasses__()
-    assert len(kinds) == 7 and {drivers.sentence(kind("a\n b")) for kind in kinds} == {"a b"}
+    assert len(kinds) == 7 and {cli.sentence(kind("a\n b")) for kind in kinds} == {"a b"}
     with pytest.raises(KeyError):
-        drivers.guarded("program", lambda: {}["mistake"])
+        cli.guarded("program", lambda: {}["mistake"])
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
-    with drivers.Progress("lambda 1", 4, "image", seconds=0) as progress:
+    with cli.Progress("lambda 1", 4, "image", seconds=0) as progress:
         for _ in range(4):
             progress.step()
     lines = capsys.readouterr().err.splitlines()

@@ -11,7 +11,7 @@ from benchmarks import search as gains
 from evaluation import bench
 from evaluation.results import Results
 from models import search
-from models.drivers import Progress
+from models.cli import Progress
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,

@@ -14,8 +14,9 @@ from evaluation.metrics import psnr
 from models import checkpoint
 from models.base import pad
 from models.coding.loop import code_latents
+from models.datasets import sample_photographs
 from models.entropy.tables import Tables
-from models.images import read_image, sample_photographs, write_image
+from models.images import read_image, write_image
 from tests.helpers import NAMES, codec, image
 from tests.programs import LAMBDAS, one_line, save_checkpoints
 from tests.report.browser import Browser, needs_browser

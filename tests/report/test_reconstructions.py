@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import reconstructions
-from models.images import sample_photographs, write_image
+from models.datasets import sample_photographs
+from models.images import write_image
 from models.presets import STUDIED
 from tests.programs import read_csv
 

@@ -15,7 +15,7 @@ import pytest
 from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
 from benchmarks.report import pages, tables
 from models import checkpoint
-from models.images import natural_order
+from models.datasets import natural_order
 from tests.programs import ROOT
 
 FILLED = ("README.md", "report.md")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import train
-from models import checkpoint
+from models import checkpoint, convert
 from models.base import Codec, pad
 from models.images import to_tensor, to_uint8, write_image
 from models.presets import OperatingPoint
@@ -176,7 +176,7 @@ def weights(run, name: str, version: str = "a") -> dict[str, torch.Tensor]:
 
 def changed(run, name: str) -> set[str]:
     """The parts of the model, such as g_a, of which a weight is not the parent's."""
-    before = checkpoint.load_tensors(run.folder / f"{name}.safetensors")
+    before = convert.load_tensors(run.folder / f"{name}.safetensors")
     return {
         key.partition(".")[0]
         for key, value in weights(run, name).items()

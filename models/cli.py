@@ -16,9 +16,6 @@ import torch
 from tqdm import tqdm
 
 from models.errors import CodecError, UsageError
-from models.layers.bf16 import computes_in_bf16
-
-PRECISIONS = ("fp32", "bf16")  # of g_a and g_s
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,15 +34,6 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"The device {name} is not supported: choose auto, cpu, cuda or cuda:1.")
     return device
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """UsageError unless it is one of `PRECISIONS`, and one that the device computes in."""
-    if precision not in PRECISIONS:
-        raise UsageError(f"The precision is {' or '.join(PRECISIONS)}, not {precision!r}.")
-    if precision == "bf16" and not computes_in_bf16(device):
-        kind = "GPU" if device.type == "cuda" else "CPU"
-        raise UsageError(f"This {kind} has no bf16 instructions and would be slow: use fp32.")
 
 
 def number(

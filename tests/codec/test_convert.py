@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from evaluation.reference import import_compressai
-from models import checkpoint
-from models.interchange import rename_keys, to_compressai
+from models import convert
+from models.convert import rename_keys, to_compressai
 from models.presets import TWINS
 from tests.helpers import M, N, image, make
 
@@ -112,6 +112,7 @@ LAYOUTS = {
     "bundle, data parallel, _matrix0": lambda s: {
         "state_dict": {f"module.{k}": v for k, v in underscored(s).items()}
     },
+    "bundle, compiled": lambda s: {"model_state_dict": {f"_orig_mod.{k}": v for k, v in s.items()}},
     "without derived tensors": lambda s: {
         k: v for k, v in s.items() if "reparam" not in k and "_bound" not in k and "_cdf" not in k
     },
@@ -126,7 +127,7 @@ def test_files_in_every_layout_load(layout, suffix, tmp_path):
     theirs.update(force=True)  # with tables of their own, as zoo files have
     path = tmp_path / f"mbt2018{suffix}"
     torch.save(layout(theirs.state_dict()), path)
-    tensors = checkpoint.load_tensors(path)
+    tensors = convert.load_tensors(path)
     ours = make(JOINT)
     ours.load_state_dict(tensors)  # strict
     expected = rename_keys(theirs.state_dict())
@@ -146,4 +147,4 @@ def test_safetensors_of_theirs_load(tmp_path):
     theirs = twin("Hyperprior")
     path = tmp_path / "hyperprior.safetensors"
     save_file({k: v.contiguous() for k, v in theirs.state_dict().items()}, path)
-    make("Hyperprior").load_state_dict(checkpoint.load_tensors(path))
+    make("Hyperprior").load_state_dict(convert.load_tensors(path))
