@@ -12,7 +12,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup eval kodak test lint format figures report gallery fuzz bench study clean
+.PHONY: help setup eval kodak test golden lint format figures report gallery fuzz bench study clean
 .DEFAULT_GOAL := help
 
 help:     ## list the targets
@@ -50,10 +50,16 @@ data/kodak:
 test: $(STAMP) lint  ## run lint and all the tests
 	$(PY) -m pytest -q -n 2 --dist worksteal
 
-lint: $(STAMP)   ## check style, likely mistakes, format and types
+# In .venv itself: `make setup` after `rm .venv/.installed` brings the pinned version back.
+golden: $(STAMP) ## decode and write the golden streams; TORCH=2.14.1: with that version of torch
+	$(if $(TORCH),$(PY) -m pip install --disable-pip-version-check --quiet torch==$(TORCH))
+	$(PY) -m pytest -q tests/codec/test_golden.py
+
+lint: $(STAMP)   ## check style, likely mistakes, format, types and imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(STAMP) ## rewrite the code in the common format
 	$(PY) -m ruff check --fix .
