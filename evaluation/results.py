@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from evaluation.curves import read_rows
 from evaluation.metrics import ms_ssim_db
+from evaluation.tables import read
 from models.errors import DataError, UsageError
 from models.files import csv_text, locked, write_text
 
@@ -119,7 +119,8 @@ class Results:
                 )
             return []
         try:
-            return [_parse(record) for record in read_rows(self.per_image, IMAGE_COLUMNS)]
+            records = read(self.per_image, list(IMAGE_COLUMNS))
+            return [_parse(record) for record in records]
         except (DataError, TypeError, ValueError) as error:
             raise UsageError(
                 f"{self.per_image} is not a table of results ({error}): remove it, or choose "

@@ -1,4 +1,4 @@
-"""Classical codecs, the BD-rate table and the figures, on small images and hand-made CSVs."""
+"""Classical codecs and the figures, on small images and hand-made CSVs."""
 
 import hashlib
 import io
@@ -14,7 +14,6 @@ from PIL import Image
 
 from benchmarks import bd_rate, classical
 from benchmarks.codecs import Classical, codecs, from_yuv420, to_yuv420
-from evaluation import curves
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
 from models.images import write_image
 from tests.programs import ROOT, files_in, one_line, read_csv
@@ -35,14 +34,6 @@ def results(tmp_path):
     """A result folder with the published points and nothing measured."""
     shutil.copytree(REFERENCE, tmp_path / "reference")
     return tmp_path
-
-
-def write_model(folder, model, bpp, psnr, ms_ssim=None):
-    lines = ["lmbda,num_pixels,bits,bpp,psnr,ms_ssim,time(enc),time(dec)"]
-    for index, (rate, quality) in enumerate(zip(bpp, psnr, strict=True)):
-        similarity = ms_ssim[index] if ms_ssim else ""
-        lines.append(f"{index},393216,{rate * 393216},{rate},{quality},{similarity},0.1,0.1")
-    (folder / f"{model}.csv").write_text("\n".join(lines) + "\n")
 
 
 # Codecs
@@ -193,72 +184,6 @@ def test_agreement_of_the_published_points_with_themselves(results, capsys):
 def test_compare_without_measurements_says_what_is_missing(tmp_path, capsys):
     assert classical.main(["--compare", "--resultdir", str(tmp_path)]) == 1
     one_line(capsys, "classical.csv does not exist")
-
-
-# The BD-rate table
-
-
-def test_every_comparison_has_a_row_even_without_data(results):
-    rows = curves.table(results)
-    assert len(rows) == 4 + 2 * (4 + 3)
-    for row in rows:
-        assert tuple(row) == curves.COLUMNS
-        assert row["bd_rate_percent"] == ""
-        assert "does not exist" in row["reason"]
-
-
-def test_too_few_points_or_decibels_in_common_give_no_number():
-    def curve(*qualities):
-        rates = tuple(0.1 * 2**k for k in range(len(qualities)))
-        return curves.Curve("c", rates, qualities, (float("nan"),) * len(qualities))
-
-    long = curve(30.0, 31.0, 32.0, 33.0)
-    assert curves.compare(long, curve(30.5, 31.0, 31.5), "psnr")["bd_rate_percent"]
-    for other, reason in (
-        (curve(30.0, 33.0), "2 of the 3 points"),
-        (curve(32.1, 33.5, 34.0), "only 0.90 dB in common"),
-    ):
-        for pair in ((long, other), (other, long)):
-            row = curves.compare(*pair, "psnr")
-            assert "bd_rate_percent" not in row and reason in row["reason"]
-
-
-def test_the_table_has_the_values_of_known_curves(results, capsys):
-    zoo = curves.reference_curve("bmshj2018-factorized", results)
-    assert len(zoo.bpp) == 8
-    write_model(results, "Factorized", zoo.bpp, zoo.psnr, zoo.ms_ssim)
-    write_model(results, "Hyperprior", [rate * 0.8 for rate in zoo.bpp], zoo.psnr)
-    write_model(results, "CheckerboardAutogressive", [0.1, 0.2, 0.3], [50, 51, 52])
-    bd_rate.main(["--resultdir", str(results)])
-    rows = {(r["curve"], r["against"], r["metric"]): r for r in read_csv(results / "bd_rate.csv")}
-    row = rows["Factorized", "bmshj2018-factorized", "psnr"]
-    assert (row["bd_rate_percent"], row["points"], row["points_against"]) == ("0.000", "8", "8")
-    assert (row["range_low_db"], row["range_high_db"]) == ("26.909", f"{zoo.psnr[-1]:.3f}")
-    row = rows["Factorized", "bmshj2018-factorized", "ms_ssim"]
-    assert row["bd_rate_percent"] == "0.000"
-    assert 10 < float(row["range_low_db"]) < 11  # MS-SSIM 0.91
-    assert rows["Hyperprior", "Factorized", "psnr"]["bd_rate_percent"] == "-20.000"
-    row = rows["Hyperprior", "Factorized", "ms_ssim"]
-    assert (row["bd_rate_percent"], row["reason"]) == ("", "Hyperprior has no ms_ssim values")
-    row = rows["Factorized", "Factorized (original study)", "psnr"]
-    assert float(row["bd_rate_percent"]) < 0
-    assert (row["points_against"], row["range_low_db"]) == ("4", "28.711")
-    row = rows["CheckerboardAutogressive", "paper-minnen2018-checkerboard", "psnr"]
-    assert "do not overlap" in row["reason"]
-    assert "-20.00 %" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("lmbda,psnr\n0.01,30\n", "has no column bpp"),
-        ("lmbda,bpp,psnr\n0.01,a lot,30\n", "column bpp"),
-    ],
-)
-def test_a_broken_csv_is_named_in_the_reason(results, text, message):
-    (results / "Factorized.csv").write_text(text)
-    reasons = [row["reason"] for row in curves.table(results) if row["curve"] == "Factorized"]
-    assert all("Factorized.csv" in reason and message in reason for reason in reasons)
 
 
 def test_a_folder_that_is_none_ends_in_one_sentence(tmp_path, capsys):
