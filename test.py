@@ -16,10 +16,11 @@ from evaluation.bench import measure_points
 from evaluation.choice import Wanted, choose
 from evaluation.figures import draw
 from evaluation.photographs import dataset_name, is_kodak, open_photographs
-from evaluation.results import OUTPUTS, Results, compressai_json, means, result_folder, table
+from evaluation.results import OUTPUTS, STATISTICS, Results, compressai_json, means, table
 from models import checkpoint
 from models.cli import choose_device, guarded
-from models.files import write_text
+from models.errors import UsageError
+from models.files import printable, write_text
 from models.layers.bf16 import PRECISIONS
 from models.presets import MAX_PIXELS, METRICS, short
 
@@ -29,23 +30,21 @@ in another process, and report rate and distortion. Without --dataset_path it ru
 photographs that come with scikit-image."""
 
 EPILOG = """\
-Results go to --resultdir as <Model>.csv (means over the images) and per_image/<Model>.csv.
-Its default is 'statistics' for the study's own checkpoints, or CompressAI's, on the 24 Kodak
-images, and the --outdir for everything else, so that a trial leaves the study's results alone.
-Rows of lambdas that a run does not test are kept. A run on other images than those of the stored
-rows is refused before it starts.
+Results go to --resultdir as <Model>.csv (means over the images) and per_image/<Model>.csv. Rows of
+lambdas that a run does not test are kept. A run on other images than those of the stored rows is
+refused before it starts. An image that cannot be read is left out, named, and makes exit code 1.
 
 Exit codes: 0 done, 1 a failure that is explained in one line, 2 wrong usage, 130 Ctrl-C."""
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="test.py",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    group = made.add_argument_group("what to test")
+    group = parser.add_argument_group("what to test")
     add = group.add_argument
     add("--model_name", default="Factorized",
         help="a model, or compressai:ARCH for one of CompressAI's image models, such as "
@@ -70,21 +69,25 @@ def parser() -> argparse.ArgumentParser:
         help="steps of the encoder's search for smaller files; results are filed under "
         "<Model>-searched<N> (default: %(default)s)")  # fmt: skip
 
-    group = made.add_argument_group("images and results")
+    group = parser.add_argument_group("images and results")
     add = group.add_argument
     add("--dataset_path", type=Path, metavar="PATH",
-        help="folder of images, or one image (default: built-in photographs)")  # fmt: skip
+        help="folder of images, with those inside it, or one image (default: built-in "
+        "photographs)")  # fmt: skip
     add("--outdir", type=Path, metavar="DIR",
         help="for files, decoded images and figures (default: outputs/<Model>, with "
         "--dataset_path a folder of its name inside)")  # fmt: skip
-    add("--resultdir", type=Path, metavar="DIR", help="for the CSVs (default: see below)")
+    add("--resultdir", type=Path, metavar="DIR", help="for the CSVs (default: the --outdir)")
+    add("--record", action="store_true",
+        help="results go to statistics/, for the study's checkpoints, or CompressAI's, on the 24 "
+        "Kodak images")  # fmt: skip
     add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
         help="refuse larger images, before they are decoded (default: %(default)s)")  # fmt: skip
     add("--json", nargs="?", type=Path, const=Path(), metavar="FILE",
         help="also write the results as CompressAI does (default FILE: <Model>.json beside the CSV)"
         )  # fmt: skip
 
-    group = made.add_argument_group("machine")
+    group = parser.add_argument_group("machine")
     add = group.add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: a GPU if there is one)")
     add("--precision", choices=PRECISIONS, default="fp32",
@@ -93,7 +96,18 @@ def parser() -> argparse.ArgumentParser:
     add("--entropy_device", metavar="DEVICE",
         help="no longer needed: entropy parameters are computed in integers, so files decode "
         "alike on every device; accepted and ignored")  # fmt: skip
-    return made
+    return parser
+
+
+def check_record(flags: argparse.Namespace, study: bool) -> None:
+    """UsageError unless the results are the study's, of all that it holds and nothing else."""
+    if flags.resultdir:
+        raise UsageError("--record means the folder statistics: drop it or --resultdir.")
+    if not study:
+        raise UsageError(
+            "--record is for the study's checkpoints on the 24 Kodak images (`make kodak`, then "
+            "--dataset_path data/kodak): drop it."
+        )
 
 
 def run(flags: argparse.Namespace) -> int:
@@ -102,31 +116,36 @@ def run(flags: argparse.Namespace) -> int:
     if flags.entropy_device is not None:
         print("--entropy_device is no longer needed and ignored: entropy parameters are integers.")
     choice = choose(Wanted(**{field.name: getattr(flags, field.name) for field in fields(Wanted)}))
-    photographs = open_photographs(flags.dataset_path, flags.max_pixels)
+    unreadable: list[str] = []
+    photographs = open_photographs(flags.dataset_path, flags.max_pixels, unreadable)
     dataset = dataset_name(flags.dataset_path)
     outdir = flags.outdir or OUTPUTS / choice.name / (dataset if flags.dataset_path else "")
-    study = choice.study and is_kodak(photographs)
-    results = Results(result_folder(flags.resultdir, study, outdir), choice.name)
-    print(f"{choice.name} on {len(photographs)} image(s) of {dataset}, device {flags.device}")
+    if flags.record:
+        check_record(flags, choice.study and is_kodak(photographs))
+    results = Results(STATISTICS if flags.record else flags.resultdir or outdir, choice.name)
+    count = f"{len(photographs)} image(s)" + f", without {len(unreadable)}" * bool(unreadable)
+    print(f"{choice.name} on {count} of {dataset}, device {flags.device}")
 
     tested = measure_points(choice.name, choice.points, photographs, outdir, results)
-    now = {f"{row.lmbda:g}" for row in tested.rows}
-    found = means(tested.stored)
-    shown = [(short(choice.name), mean) for mean in found if f"{mean.lmbda:g}" in now]
-    print(f"\n{table(shown)}\n")
+    now = {row["lmbda"] for row in tested.rows}
+    points = means(tested.stored)
+    print(f"\n{table([(short(choice.name), mean) for mean in points if mean['lmbda'] in now])}\n")
     draw([tested], photographs, outdir)
-    print(f"Wrote {results.summary}, {results.per_image}, and files and figures in {outdir}.")
+    wrote = f"{results.summary}, {results.per_image}, and files and figures in {outdir}."
+    print(f"Wrote {printable(wrote)}")
     if flags.json is not None:
         path = flags.json if flags.json != Path() else results.summary.with_suffix(".json")
         title = f"{choice.name}-mse" if flags.metric == "mse" else choice.name
-        write_text(path, compressai_json(title, "Inference (sizes of real files)", found) + "\n")
-        print(f"Wrote {path}.")
-    return 0
+        write_text(path, compressai_json(title, "Inference (sizes of real files)", points) + "\n")
+        print(f"Wrote {printable(path)}.")
+    for problem in unreadable:
+        print(f"test.py: left out: {printable(problem)}", file=sys.stderr)
+    return 1 if unreadable else 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    flags = parser().parse_args(arguments)
+    flags = arguments().parse_args(words)
     return guarded("test.py", lambda: run(flags))
 
 

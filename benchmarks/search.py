@@ -24,7 +24,8 @@ from statistics import fmean
 from benchmarks.records import number, print_table
 from evaluation.curves import read_rows
 from evaluation.metrics import bd_rate, trade_off
-from evaluation.results import STATISTICS, Results, Row, means
+from evaluation.results import STATISTICS, Results, images_of, means
+from evaluation.tables import Row
 from models.cli import guarded
 from models.errors import DataError
 from models.files import csv_text, write_text
@@ -42,7 +43,7 @@ def losses(rows: Sequence[Row]) -> dict[float, float]:
     """lambda * 255**2 * MSE + bpp by lambda, mean over the images."""
     found: dict[float, list[float]] = {}
     for row in rows:
-        found.setdefault(row.lmbda, []).append(trade_off(row.bpp, row.psnr, row.lmbda))
+        found.setdefault(row["lmbda"], []).append(trade_off(row["bpp"], row["psnr"], row["lmbda"]))
     return {lmbda: fmean(values) for lmbda, values in found.items()}
 
 
@@ -65,19 +66,23 @@ def rows_of(
 ) -> list[dict[str, str]]:
     """CSV rows of a model at one effort; `plain` are its images at effort 0."""
     curve = means(rows)
-    searched = {m.lmbda for m in curve}
-    anchor = [m for m in means(plain) if m.lmbda in searched]  # chords against chords
+    searched = {m["lmbda"] for m in curve}
+    anchor = [m for m in means(plain) if m["lmbda"] in searched]  # chords against chords
     gain = ""
     if effort and len(anchor) > 1:
-        sides = [[getattr(m, k) for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
+        sides = [[m[k] for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
         gain = f"{bd_rate(*sides).value:.3f}"
     loss, before = losses(rows), losses(plain)
+
+    def change(lmbda: float) -> float:
+        return 100 * (loss[lmbda] / before[lmbda] - 1)
+
     return [
         {
-            "model": model, "lmbda": f"{m.lmbda:g}", "effort": str(effort), "bpp": f"{m.bpp:.6f}",
-            "psnr": f"{m.psnr:.5f}", "ms_ssim": f"{m.ms_ssim:.6f}",
-            "seconds": seconds(model, m.lmbda, effort, speeds),
-            "loss_percent": f"{100 * (loss[m.lmbda] / before[m.lmbda] - 1):.3f}" if effort else "",
+            "model": model, "lmbda": f"{m['lmbda']:g}", "effort": str(effort),
+            "bpp": f"{m['bpp']:.6f}", "psnr": f"{m['psnr']:.5f}", "ms_ssim": f"{m['ms_ssim']:.6f}",
+            "seconds": seconds(model, m["lmbda"], effort, speeds),
+            "loss_percent": f"{change(m['lmbda']):.3f}" if effort else "",
             "bd_rate_percent": gain,
         }
         for m in curve
@@ -92,7 +97,7 @@ def run(searched: Path, folder: Path, out: Path | None) -> int:
     for model in STUDIED:
         efforts = efforts_of(model, searched)
         plain = Results(folder, model).rows() if efforts else []
-        images = {(row.image, row.width, row.height) for row in plain}
+        images = images_of(plain)
         rows += rows_of(model, 0, plain, plain, speeds)
         for effort in efforts:
             found = Results(searched, f"{model}-searched{effort}").check(images)

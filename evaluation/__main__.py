@@ -20,7 +20,7 @@ from evaluation.choice import Wanted, choose
 from evaluation.figures import draw
 from evaluation.photographs import open_photographs
 from evaluation.points import Point
-from evaluation.results import OUTPUTS, Results, means, table
+from evaluation.results import OUTPUTS, Results, lmbda_text, means, table
 from models import checkpoint
 from models.cli import choose_device, guarded
 from models.errors import CheckpointError
@@ -30,26 +30,26 @@ LMBDA = 0.013  # that of the short run, or the nearest to it
 PHOTOGRAPHS = 2  # of the short run
 
 
-def parser() -> argparse.ArgumentParser:
+def arguments() -> argparse.ArgumentParser:
     """The flags of the command line."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m evaluation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = made.add_argument
+    add = parser.add_argument
     add("--all", action="store_true", help="all built-in photographs and all lambdas")
     add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
     add("--outdir", type=Path, default=OUTPUTS / "eval", metavar="DIR",
         help="for everything that is written (default: %(default)s)")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
-    return made
+    return parser
 
 
-def chosen(ckpt_dir: Path, device: str, every: bool) -> dict[str, list[Point]]:
+def points_of(ckpt_dir: Path, device: str, every: bool) -> dict[str, list[Point]]:
     """The operating points of each model that has any; CheckpointError where none has."""
-    found: dict[str, list[Point]] = {}
+    chosen: dict[str, list[Point]] = {}
     for name in models.MODELS:
         try:
             points = list(choose(Wanted(name, ckpt_dir=ckpt_dir, device=device)).points)
@@ -57,22 +57,22 @@ def chosen(ckpt_dir: Path, device: str, every: bool) -> dict[str, list[Point]]:
             print(f"{short(name)} is left out: {error}")
             continue
         nearest = min(points, key=lambda point: abs(math.log(point.lmbda / LMBDA)))
-        found[name] = points if every else [nearest]
-    if not found:
+        chosen[name] = points if every else [nearest]
+    if not chosen:
         raise CheckpointError(
             f"There is no checkpoint in {ckpt_dir}; train one, for example with "
             "`python train.py --model_name Hyperprior --code_rate low`."
         )
-    return found
+    return chosen
 
 
 def run(flags: argparse.Namespace) -> int:
     """Measure, print and draw; raises what `guarded` turns into a line."""
-    found = chosen(flags.ckpt_dir, str(choose_device(flags.device)), flags.all)
+    chosen = points_of(flags.ckpt_dir, str(choose_device(flags.device)), flags.all)
     photographs = open_photographs(None)[: None if flags.all else PHOTOGRAPHS]
     folder = flags.outdir / ("all" if flags.all else "short")
     tested: list[Measured] = []
-    for name, points in found.items():
+    for name, points in chosen.items():
         results = Results(folder, name)
         tested.append(measure_points(name, points, photographs, folder / name, results))
     rows = [(short(one.name), mean) for one in tested for mean in means(one.rows)]
@@ -81,7 +81,7 @@ def run(flags: argparse.Namespace) -> int:
     example = tested[0].rows[0]
     print(
         f"files, decoded images  {folder}/<Model>/lmbda_<lambda>/, such as "
-        f"{tested[0].name}/lmbda_{example.lmbda:g}/{example.image}.lic\n"
+        f"{tested[0].name}/lmbda_{lmbda_text(example['lmbda'])}/{example['image']}.lic\n"
         f"results                {folder}/<Model>.csv, {folder}/per_image/<Model>.csv\n"
         f"figures                {folder}/rd_psnr.png, {folder}/rd_ms_ssim.png\n"
         f"contact sheet          {folder}/contact_sheet.png"
@@ -94,9 +94,9 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(words: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    flags = parser().parse_args(arguments)
+    flags = arguments().parse_args(words)
     return guarded("evaluation", lambda: run(flags))
 
 

@@ -22,7 +22,8 @@ import numpy as np
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph
 from evaluation.points import PixelCodec, Point
-from evaluation.results import Results, Row
+from evaluation.results import Results, lmbda_text
+from evaluation.tables import Row
 from models.cli import Progress, sentence
 from models.errors import UsageError
 from models.files import locked, sweep, write_bytes
@@ -58,7 +59,7 @@ def measure_points(
     rows: list[Row] = []
     stored = results.check({(p.name, p.width, p.height) for p in photographs})
     for point in points:
-        label = f"lambda {point.lmbda:g}"
+        label = f"lambda {lmbda_text(point.lmbda)}"
         print(f"{name}, {label}: {point.source}", flush=True)
         place = point_folder(folder, point.lmbda)
         with _held(place), Progress(label, len(photographs), "image") as progress:
@@ -70,7 +71,7 @@ def measure_points(
 
 def point_folder(folder: Path, lmbda: float) -> Path:
     """Files and decoded images of one operating point."""
-    return folder / f"lmbda_{lmbda:g}"
+    return folder / f"lmbda_{lmbda_text(lmbda)}"
 
 
 @contextlib.contextmanager
@@ -186,7 +187,8 @@ def evaluate(
                 rows.append(_measure(point, codec, decoder, photograph, folder))
                 progress()
     finally:
-        sweep(folder)  # a decoder that is killed while it writes leaves a temporary file
+        for place in {output_paths(folder, photograph)[0].parent for photograph in photographs}:
+            sweep(place)  # a decoder that is killed while it writes leaves a temporary file
     return rows
 
 
@@ -211,19 +213,19 @@ def _measure(
         raise UsageError(f"{point.source} estimates {estimate} bits for {photograph.name}.")
     count = photograph.width * photograph.height
     bits = 8 * file.stat().st_size
-    return Row(
-        lmbda=point.lmbda,
-        image=photograph.name,
-        width=photograph.width,
-        height=photograph.height,
-        bits=bits,
-        bpp=bits / count,
-        psnr=psnr(pixels, decoded),
-        ms_ssim=ms_ssim(pixels, decoded),
-        estimate_bpp=estimate / count,
-        encoding=encoding,
-        decoding=decoding,
-    )
+    return {
+        "lmbda": point.lmbda,
+        "image": photograph.name,
+        "width": photograph.width,
+        "height": photograph.height,
+        "bits": bits,
+        "bpp": bits / count,
+        "psnr": psnr(pixels, decoded),
+        "ms_ssim": ms_ssim(pixels, decoded),
+        "estimate_bpp": estimate / count,
+        "time(enc)": encoding,
+        "time(dec)": decoding,
+    }
 
 
 def output_paths(folder: Path, photograph: Photograph) -> tuple[Path, Path]:

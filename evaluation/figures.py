@@ -11,7 +11,7 @@ from evaluation.bench import Measured, output_paths, point_folder
 from evaluation.curves import original_curve, reference_curve
 from evaluation.photographs import KODAK, Photograph, is_kodak
 from evaluation.plots import Line, contact_sheet, rd_figure, style_of
-from evaluation.results import means
+from evaluation.results import lmbda_text, means
 from models.errors import DataError
 from models.images import read_image
 from models.presets import CATALOGUE, short
@@ -25,11 +25,11 @@ def draw(tested: Sequence[Measured], photographs: list[Photograph], folder: Path
     for metric in ("psnr", "ms_ssim"):
         lines: list[Line] = []
         for one in tested:
-            found = means(one.stored)
+            points = means(one.stored)
             style = style_of(one.name.removeprefix("compressai-"))
-            values = [getattr(mean, metric) for mean in found]
             label = f"{short(one.name)} (measured)"
-            lines.append((label, [mean.bpp for mean in found], values, style))
+            bpp, quality = ([mean[key] for mean in points] for key in ("bpp", metric))
+            lines.append((label, bpp, quality, style))
             if kodak:
                 lines += published_lines(one.name, metric)
         title = tested[0].name if len(tested) == 1 else ""
@@ -64,11 +64,11 @@ def draw_sheet(tested: Sequence[Measured], photographs: list[Photograph], path: 
     for photograph in photographs[::step][:SHEET_IMAGES]:
         line = [(f"{photograph.stem}\noriginal", _middle(photograph.read()))]
         for one in tested:
-            for row in (row for row in one.rows if row.image == photograph.name):
-                _, image = output_paths(point_folder(one.folder, row.lmbda), photograph)
-                title = f"{short(one.name)}, lambda {row.lmbda:g}\n"
-                title += f"{row.bpp:.3f} bpp, {row.psnr:.2f} dB"
-                line.append((title, _middle(read_image(image, row.width * row.height))))
+            for row in (row for row in one.rows if row["image"] == photograph.name):
+                _, image = output_paths(point_folder(one.folder, row["lmbda"]), photograph)
+                title = f"{short(one.name)}, lambda {lmbda_text(row['lmbda'])}\n"
+                title += f"{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
+                line.append((title, _middle(read_image(image, row["width"] * row["height"]))))
         sheet.append(line)
     contact_sheet(sheet, path)
 

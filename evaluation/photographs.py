@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from models.datasets import list_images, sample_photographs
+from models.errors import ImageError
+from models.files import printable
 from models.images import read_image
 from models.presets import MAX_PIXELS
 
@@ -18,7 +20,11 @@ KODAK = Path(__file__).parents[1] / "statistics" / "kodak.sha256"
 
 @dataclass(frozen=True)
 class Photograph:
-    """A test image that was seen to be readable; `stem` names its outputs, unique in a run."""
+    """A test image that was seen to be readable.
+
+    name: its path inside the folder, printable; stem: of its outputs, the same without suffix where
+    that is unique.
+    """
 
     name: str
     stem: str
@@ -35,12 +41,15 @@ class Photograph:
         return read_image(self.path, self.width * self.height)  # larger: it has changed since
 
 
-def open_photographs(place: str | Path | None, max_pixels: int = MAX_PIXELS) -> list[Photograph]:
-    """Every image of a folder, a single file, or (None) the built-in photographs.
+def open_photographs(
+    place: str | Path | None, max_pixels: int = MAX_PIXELS, unreadable: list[str] | None = None
+) -> list[Photograph]:
+    """Every image of a folder and of those inside it, a single file, or (None) the built-in ones.
 
-    Each is decoded once now, so that a broken one is found before hours of work and not
-    after them. ImageError that names it, also when it has more than `max_pixels`, or says
-    that there is no image.
+    Each is decoded once now, so that a broken one is found before hours of work and not after them.
+    A list `unreadable` takes a sentence on each that cannot be read or has more than `max_pixels`;
+    without a list the first of them is an error, as it is when none is left.
+    ImageError that names it, or says that there is no image.
     """
     if place is None:
         return [
@@ -48,14 +57,26 @@ def open_photographs(place: str | Path | None, max_pixels: int = MAX_PIXELS) -> 
             for name, pixels in sample_photographs()
         ]
     place = Path(place)
-    paths = [place] if place.is_file() else list_images(place)
-    stems = [path.stem for path in paths]
-    found = []
-    for path in paths:
-        height, width = read_image(path, max_pixels).shape[:2]
-        stem = path.stem if stems.count(path.stem) == 1 else path.name
-        found.append(Photograph(path.name, stem, width, height, path, None))
-    return found
+    folder = place.parent if place.is_file() else place
+    paths = [place] if place.is_file() else list_images(place, recursive=True)
+    stems = [path.with_suffix("") for path in paths]
+    photographs, problems = [], []
+    for path, stem in zip(paths, stems, strict=True):
+        try:
+            height, width = read_image(path, max_pixels).shape[:2]
+        except ImageError as error:
+            if unreadable is None:
+                raise
+            problems.append(str(error))
+            continue
+        unique = stem if stems.count(stem) == 1 else path
+        name, output = (printable(p.relative_to(folder).as_posix()) for p in (path, unique))
+        photographs.append(Photograph(name, output, width, height, path, None))
+    if not photographs:
+        raise ImageError(problems[0])
+    if unreadable is not None:
+        unreadable += problems
+    return photographs
 
 
 def is_kodak(photographs: Sequence[Photograph]) -> bool:
@@ -71,4 +92,4 @@ def dataset_name(place: Path | None) -> str:
     """What a data set is called in tables and folders: the last part of its path."""
     if place is None:
         return "built-in photographs"
-    return place.stem if place.is_file() else place.resolve().name
+    return printable(place.stem if place.is_file() else place.resolve().name)

@@ -4,8 +4,8 @@
     <folder>/<name>.csv              lmbda,num_pixels,bits,bpp,psnr,time(enc),time(dec),ms_ssim
 
 The means are always computed from the first file, so the two cannot disagree. Bits are eight
-times the size of a file, PSNR is in dB, times are in seconds, an empty MS-SSIM is one of an
-image too small for it.
+times the size of a file, PSNR is in dB, times are in seconds. An image too small for MS-SSIM has an
+empty cell, and so has a mean that would be one of fewer images than the others.
 """
 
 from __future__ import annotations
@@ -13,31 +13,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from evaluation import tables
 from evaluation.metrics import ms_ssim_db
-from evaluation.tables import read
+from evaluation.tables import Kind, Row, number, number_or_nan
 from models.errors import DataError, UsageError
-from models.files import csv_text, locked, write_text
+from models.files import locked
 
 COLUMNS = ("lmbda", "num_pixels", "bits", "bpp", "psnr", "time(enc)", "time(dec)", "ms_ssim")
-
-# Column of the table of images -> (field of Row, its type, decimals)
-IMAGE_COLUMNS: dict[str, tuple[str, type, int | None]] = {
-    "lmbda": ("lmbda", float, None),
-    "image": ("image", str, None),
-    "width": ("width", int, None),
-    "height": ("height", int, None),
-    "bits": ("bits", int, None),
-    "bpp": ("bpp", float, 6),
-    "psnr": ("psnr", float, 5),
-    "ms_ssim": ("ms_ssim", float, 6),
-    "estimate_bpp": ("estimate_bpp", float, 6),
-    "time(enc)": ("encoding", float, 4),
-    "time(dec)": ("decoding", float, 4),
-}
-
+IMAGE_COLUMNS: dict[str, Kind] = {
+    "lmbda": number, "image": str, "width": int, "height": int, "bits": int, "bpp": number,
+    "psnr": float,  # inf where nothing is lost
+    "ms_ssim": number_or_nan, "estimate_bpp": number, "time(enc)": number, "time(dec)": number,
+}  # fmt: skip
+MEANS = ("bits", "bpp", "psnr", "estimate_bpp", "time(enc)", "time(dec)")
+DECIMALS = {
+    "bpp": 6, "psnr": 5, "ms_ssim": 6, "estimate_bpp": 6, "time(enc)": 4, "time(dec)": 4
+}  # fmt: skip
 
 STATISTICS = Path("statistics")  # the study's results, which the report is made of
 OUTPUTS = Path("outputs")
@@ -50,52 +44,33 @@ def result_folder(asked: Path | None, study: bool, other: Path = OUTPUTS) -> Pat
     return asked or (STATISTICS if study else other)
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What is measured; ms_ssim is nan for an image too small for it."""
+def means(rows: Sequence[Row]) -> list[Row]:
+    """One row per lambda, lowest first: `images`, and the means over them.
 
-    bits: float
-    bpp: float
-    psnr: float
-    ms_ssim: float
-    estimate_bpp: float
-    encoding: float
-    decoding: float
-
-
-@dataclass(frozen=True)
-class Row(Figures):
-    """One image at one operating point."""
-
-    lmbda: float
-    image: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Mean(Figures):
-    """Means over the images of one operating point."""
-
-    lmbda: float
-    images: int
-    num_pixels: float
-
-
-def means(rows: Sequence[Row]) -> list[Mean]:
-    """One `Mean` per lambda, lowest first; of MS-SSIM over the images that have one."""
-    found = []
-    for lmbda in sorted({row.lmbda for row in rows}):
-        at = [row for row in rows if row.lmbda == lmbda]
-        figures = {f.name: _mean(getattr(row, f.name) for row in at) for f in fields(Figures)}
-        pixels = _mean(row.width * row.height for row in at)
-        found.append(Mean(lmbda=lmbda, images=len(at), num_pixels=pixels, **figures))
-    return found
+    ms_ssim is nan unless all images have one; `ms_ssim_of` is the mean over those that do and their
+    number: (0.9731, 1).
+    """
+    result = []
+    for lmbda in sorted({row["lmbda"] for row in rows}):
+        at = [row for row in rows if row["lmbda"] == lmbda]
+        similarities = [row["ms_ssim"] for row in at if not math.isnan(row["ms_ssim"])]
+        similarity = _mean(similarities) if similarities else math.nan
+        result.append(
+            {
+                "lmbda": lmbda,
+                "images": len(at),
+                "num_pixels": _mean(row["width"] * row["height"] for row in at),
+                **{column: _mean(row[column] for row in at) for column in MEANS},
+                "ms_ssim": similarity if len(similarities) == len(at) else math.nan,
+                "ms_ssim_of": (similarity, len(similarities)),
+            }
+        )
+    return result
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = [value for value in values if not math.isnan(value)]
-    return math.fsum(found) / len(found) if found else math.nan
+    values = list(values)
+    return math.fsum(values) / len(values)
 
 
 class Results:
@@ -119,19 +94,15 @@ class Results:
                 )
             return []
         try:
-            records = read(self.per_image, list(IMAGE_COLUMNS))
-            return [_parse(record) for record in records]
-        except (DataError, TypeError, ValueError) as error:
-            raise UsageError(
-                f"{self.per_image} is not a table of results ({error}): remove it, or choose "
-                "another --resultdir."
-            ) from error
+            return tables.read(self.per_image, IMAGE_COLUMNS)
+        except DataError as error:
+            raise UsageError(f"{error} Remove it, or choose another --resultdir.") from error
 
     def check(self, images: set[tuple[str, int, int]]) -> list[Row]:
         """`rows()`; UsageError if they are of other images than these (name, width, height)."""
         rows = self.rows()
-        for lmbda in {row.lmbda for row in rows}:
-            stored = {(r.image, r.width, r.height) for r in rows if r.lmbda == lmbda}
+        for lmbda in {row["lmbda"] for row in rows}:
+            stored = images_of(row for row in rows if row["lmbda"] == lmbda)
             if stored != images:
                 raise UsageError(
                     f"{self.summary} holds results on {len(stored)} other images (such as "
@@ -142,89 +113,80 @@ class Results:
 
     def merge(self, new: Sequence[Row]) -> list[Row]:
         """Replace the rows of the new rows' lambdas, write both files, return all rows."""
-        images = {(row.image, row.width, row.height) for row in new}
         with locked(self.per_image.parent):  # another run may add its lambdas to the same files
-            tested = {f"{row.lmbda:g}" for row in new}
-            kept = [row for row in self.check(images) if f"{row.lmbda:g}" not in tested]
-            records = [_format(row) for row in sorted([*kept, *new], key=lambda r: r.lmbda)]
-            rows = [_parse(record) for record in records]
-            write_text(self.per_image, csv_text(records, IMAGE_COLUMNS))
-            write_text(self.summary, csv_text([_format_mean(m) for m in means(rows)], COLUMNS))
+            tested = {lmbda_text(row["lmbda"]) for row in new}
+            stored = self.check(images_of(new))
+            kept = [row for row in stored if lmbda_text(row["lmbda"]) not in tested]
+            rows = sorted([*kept, *new], key=lambda row: row["lmbda"])
+            tables.write(self.per_image, list(map(_cells, rows)), IMAGE_COLUMNS)
+            rows = self.rows()
+            summary = [{column: mean[column] for column in COLUMNS} for mean in means(rows)]
+            tables.write(self.summary, list(map(_cells, summary)), COLUMNS)
         return rows
 
 
-def _parse(record: dict[str, str]) -> Row:
-    values = {}
-    for column, (name, kind, _) in IMAGE_COLUMNS.items():
-        values[name] = kind("nan" if column == "ms_ssim" and not record[column] else record[column])
-    return Row(**values)
+def images_of(rows: Iterable[Row]) -> set[tuple[str, int, int]]:
+    """(name, width, height) of the images of rows."""
+    return {(row["image"], row["width"], row["height"]) for row in rows}
 
 
-def _format(row: Row) -> dict[str, str]:
-    record = {}
-    for column, (name, _, decimals) in IMAGE_COLUMNS.items():
-        record[column] = _number(getattr(row, name), decimals)
-    return record
+def lmbda_text(lmbda: float) -> str:
+    """A lambda as it stands in file names and CSVs: 0.0067, 0.01234567, 1000000."""
+    return f"{lmbda:.15g}"
 
 
-def _format_mean(mean: Mean) -> dict[str, str]:
+def _cells(row: Row) -> Row:
+    """A row as it is written: columns with their decimals, whole numbers without any."""
+    return {column: _cell(column, value) for column, value in row.items()}
+
+
+def _cell(column: str, value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return value
+    if column in DECIMALS:
+        return f"{value:.{DECIMALS[column]}f}"
+    if column == "lmbda":
+        return lmbda_text(value)
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+
+
+def table(named: Sequence[tuple[str, Row]]) -> str:
+    """The means of named models as an aligned table for a reader; MS-SSIM also in dB."""
+    return tables.aligned([_shown(name, mean) for name, mean in named])
+
+
+def _shown(name: str, mean: Row) -> dict[str, str]:
+    similarity, count = mean["ms_ssim_of"]
+    part = f" ({count} of {mean['images']} images)" if count < mean["images"] else ""
     return {
-        "lmbda": f"{mean.lmbda:g}",
-        "num_pixels": _short(mean.num_pixels),
-        "bits": _short(mean.bits),
-        "bpp": _number(mean.bpp, 6),
-        "psnr": _number(mean.psnr, 5),
-        "time(enc)": _number(mean.encoding, 4),
-        "time(dec)": _number(mean.decoding, 4),
-        "ms_ssim": _number(mean.ms_ssim, 6),
+        "model": name,
+        "lambda": lmbda_text(mean["lmbda"]),
+        "bytes": f"{mean['bits'] / 8:.0f}",
+        "bpp": f"{mean['bpp']:.4f}",
+        "estimate": f"{mean['estimate_bpp']:.4f}",
+        "PSNR (dB)": f"{mean['psnr']:.3f}",
+        "MS-SSIM": f"{similarity:.5f}{part}" if count else "-",
+        "(dB)": f"{ms_ssim_db(similarity):.3f}" if count else "-",
+        "enc (s)": f"{mean['time(enc)']:.3f}",
+        "dec (s)": f"{mean['time(dec)']:.3f}",
     }
 
 
-def _number(value: float | int | str, decimals: int | None) -> str:
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    if decimals is not None:
-        return f"{value:.{decimals}f}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _short(value: float) -> str:
-    """At most two decimals, none where the value is whole."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def table(found: Sequence[tuple[str, Mean]]) -> str:
-    """The means of named models as an aligned table for a reader; MS-SSIM also in dB."""
-    header = "model,lambda,bytes,bpp,estimate,PSNR (dB),MS-SSIM,(dB),enc (s),dec (s)"
-    lines = [tuple(header.split(","))]
-    for name, m in found:
-        similarity = ("-", "-")
-        if not math.isnan(m.ms_ssim):
-            similarity = (f"{m.ms_ssim:.5f}", f"{ms_ssim_db(m.ms_ssim):.3f}")
-        rates = (f"{m.bits / 8:.0f}", f"{m.bpp:.4f}", f"{m.estimate_bpp:.4f}")
-        times = (f"{m.encoding:.3f}", f"{m.decoding:.3f}")
-        lines.append((name, f"{m.lmbda:g}", *rates, f"{m.psnr:.3f}", *similarity, *times))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
-
-
-def compressai_json(name: str, description: str, found: Sequence[Mean]) -> str:
+def compressai_json(name: str, description: str, points: Sequence[Row]) -> str:
     """The schema that `compressai.utils.eval_model` prints and `compressai.utils.plot` draws.
 
-    One value per operating point, by rising rate. "ms-ssim-rgb" is left out where an image
+    points: means, one per lambda; written by rising rate. "ms-ssim-rgb" is left out where an image
     was too small for it, since JSON has no nan.
     """
-    found = sorted(found, key=lambda m: m.bpp)
-    results = {
-        "psnr-rgb": [m.psnr for m in found],
-        "ms-ssim-rgb": [m.ms_ssim for m in found],
-        "bpp": [m.bpp for m in found],
-        "encoding_time": [m.encoding for m in found],
-        "decoding_time": [m.decoding for m in found],
+    points = sorted(points, key=lambda mean: mean["bpp"])
+    columns = {
+        "psnr-rgb": "psnr",
+        "ms-ssim-rgb": "ms_ssim",
+        "bpp": "bpp",
+        "encoding_time": "time(enc)",
+        "decoding_time": "time(dec)",
     }
-    if any(math.isnan(m.ms_ssim) for m in found):
+    results = {theirs: [mean[ours] for mean in points] for theirs, ours in columns.items()}
+    if any(map(math.isnan, results["ms-ssim-rgb"])):
         del results["ms-ssim-rgb"]
     return json.dumps({"name": name, "description": description, "results": results}, indent=2)

@@ -93,3 +93,13 @@ def write(
 ) -> None:
     """Write rows to a CSV file, atomically; see `text`."""
     write_text(path, text(rows, columns))
+
+
+def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows, all of the same columns, as lines of text for a reader, without a last line end."""
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )

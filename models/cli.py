@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import math
 import os
 import platform
@@ -16,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from models.errors import CodecError, UsageError
+from models.files import printable
 
 
 def choose_device(name: str) -> torch.device:
@@ -101,6 +103,9 @@ def guarded(
 
     `left` says what an interrupted program leaves behind.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every letter
+            stream.reconfigure(errors="backslashreplace")
     try:
         return work()
     except KeyboardInterrupt:
@@ -113,7 +118,7 @@ def guarded(
         line = sentence(error)
         if line is None:
             raise
-        print(f"{program}: {line}", file=sys.stderr, flush=True)
+        print(f"{program}: {printable(line)}", file=sys.stderr, flush=True)
         return 1
 
 

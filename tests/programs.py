@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
-from evaluation.results import Row
+from evaluation.tables import Row
 from models import checkpoint
 from models.images import to_uint8, write_image
 from models.presets import OperatingPoint
@@ -67,7 +67,11 @@ def save_photographs(folder: Path) -> Path:
 
 def result_row(lmbda: float, name: str = "a.png", bpp: float = 1.0, similarity: float = 0.9) -> Row:
     """A result of test.py on an image of 10 x 20 pixels."""
-    return Row(int(bpp * 200), bpp, 30.0, similarity, bpp, 0.1, 0.2, lmbda, name, 10, 20)
+    return {
+        "lmbda": lmbda, "image": name, "width": 10, "height": 20, "bits": int(bpp * 200),
+        "bpp": bpp, "psnr": 30.0, "ms_ssim": similarity, "estimate_bpp": bpp,
+        "time(enc)": 0.1, "time(dec)": 0.2,
+    }  # fmt: skip
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

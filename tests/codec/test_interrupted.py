@@ -192,7 +192,7 @@ def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
         thread.start()
     for thread in merges:
         thread.join()
-    assert [r.lmbda for r in Results(tmp_path, "Model").rows()] == lambdas
+    assert [r["lmbda"] for r in Results(tmp_path, "Model").rows()] == lambdas
     assert len(read_csv(tmp_path / "Model.csv")) == len(lambdas)
 
 

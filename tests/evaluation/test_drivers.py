@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,20 +14,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation import bench, results
 from evaluation import photographs as photographs_of
-from evaluation import results
 from evaluation.bench import DecoderProcess
 from evaluation.metrics import psnr
 from evaluation.points import TrainedPoint
-from evaluation.results import Results, Row, means
+from evaluation.results import Results, means, table
 from models import checkpoint, cli
 from models.errors import CodecError, UsageError
+from models.files import printable
 from models.images import read_image, write_image
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
     ROOT,
     SIZES,
+    SecondCodec,
     files_in,
     load_test_program,
     one_line,
@@ -90,13 +93,15 @@ def test_the_decoder_is_another_process_that_explains_failures(ckpts, photograph
             decoder.decode(file, tmp_path / "small.png")
 
 
+BROKEN = b"\x89PNG\r\n\x1a\nnothing"
+
+
 def broken_image(folder):
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "broken.png").write_bytes(BROKEN)
 
 
 def other_results(folder):
-    row = Row(80, 0.1, 30.0, 0.9, 0.1, 0.1, 0.1, 0.5, "kodim01.png", 768, 512)
-    Results(folder.parent / "res", "Hyperprior").merge([row])
+    Results(folder.parent / "res", "Hyperprior").merge([result_row(0.5, "kodim01.png")])
     write_image(folder / "a.png", np.zeros((8, 8, 3), np.uint8))
 
 
@@ -115,6 +120,8 @@ FAILURES = {
     "no zoo model": (["--model_name", "compressai:x", "--quality", "1"], {}, None, ("mbt2018",)),
     "no quality": (["--model_name", "compressai:mbt2018"], {}, None, ("--quality",)),
     "quality": (["--model_name", "compressai:mbt2018", "--quality", "9"], {}, None, ("1 to 8",)),
+    "not the study's": (["--record"], {}, None, ("24 Kodak images", "drop it")),
+    "two folders": (["--record"], {}, None, ("drop it or --resultdir",)),
     "no module": (["--import_module", "no_such_module"], {}, None, ("no_such_module",)),
 }
 
@@ -127,6 +134,8 @@ def test_what_cannot_be_tested_is_one_clear_line(case, ckpts, tmp_path, capsys):
     (prepare or (lambda f: write_image(f / "a.png", np.zeros((8, 8, 3), np.uint8))))(folder)
     places = {"ckpt_dir": ckpts, "dataset_path": folder, "outdir": tmp_path / "out"}
     places |= {"resultdir": tmp_path / "res"} | changed
+    if case == "not the study's":
+        del places["resultdir"]
     places = [text for k, v in places.items() for text in (f"--{k}", str(v))]
     before = files_in(tmp_path)
     assert driver.main(["--model_name", "Hyperprior", *places, *arguments]) == 1
@@ -142,7 +151,7 @@ def test_a_checkpoint_in_the_wrong_folder_is_refused(ckpts, tmp_path, capsys):
     one_line(capsys, "holds a Factorized")
 
 
-def test_results_go_to_statistics_only_for_the_study(monkeypatch, tmp_path, ckpts):
+def test_results_are_recorded_only_when_asked_and_only_the_studys(monkeypatch, tmp_path, ckpts):
     class Chosen(Exception):
         pass
 
@@ -157,27 +166,57 @@ def test_results_go_to_statistics_only_for_the_study(monkeypatch, tmp_path, ckpt
     monkeypatch.setattr(photographs_of, "KODAK", tmp_path / "list")
     monkeypatch.setattr(checkpoint, "STUDY", ckpts)
     monkeypatch.setattr(driver, "Results", results_in)
+    monkeypatch.setattr(driver, "guarded", lambda _, work: work())
     name, others = "CheckerboardAutogressive", save_checkpoints(tmp_path / "others", NAMES[-1:])
     demonstration = checkpoint.path_for(name, 1, 0.5, ckpts)
     model = checkpoint.load(checkpoint.find(name, ckpts)[0])
     checkpoint.save(demonstration, model, config={}, provenance={"demonstration": True})
-    one = str(checkpoint.find(name, ckpts)[0])
-    for arguments, expected in (
-        ([kodak], "statistics"),
-        ([kodak, "--lmbda", "0.5"], f"outputs/{name}/kodak"),  # a demonstration's
-        ([kodak, "--checkpoint", one], f"outputs/{name}/kodak"),
-        ([kodak, "--ckpt_dir", others], f"outputs/{name}/kodak"),
-        ([mine], f"outputs/{name}/mine"),
-        ([mine / "a.png"], f"outputs/{name}/a"),
-        ([], f"outputs/{name}"),
-        (["--outdir", "x"], "x"),
-        (["--resultdir", "y"], "y"),
+    one = checkpoint.find(name, ckpts)[0]
+    for arguments, folder, recorded in (
+        (["--dataset_path", kodak], f"outputs/{name}/kodak", True),
+        (["--dataset_path", kodak, "--lmbda", "0.5"], f"outputs/{name}/kodak", False),
+        (["--dataset_path", kodak, "--checkpoint", one], f"outputs/{name}/kodak", False),
+        (["--dataset_path", kodak, "--ckpt_dir", others], f"outputs/{name}/kodak", False),
+        (["--dataset_path", kodak, "--effort", "1"], f"outputs/{name}-searched1/kodak", False),
+        (["--dataset_path", mine], f"outputs/{name}/mine", False),
+        (["--dataset_path", mine / "a.png"], f"outputs/{name}/a", False),
+        ([], f"outputs/{name}", False),
+        (["--outdir", "x"], "x", False),
+        (["--resultdir", "y"], "y", False),
     ):
-        words = ["--model_name", "Checkerboard", "--ckpt_dir", ckpts]
-        words += ["--dataset_path"] if isinstance((arguments or [""])[0], Path) else []
-        with pytest.raises(Chosen, match=f"^{expected}$"):
-            driver.main(list(map(str, words + arguments)))
+        words = list(map(str, ["--model_name", "Checkerboard", "--ckpt_dir", ckpts, *arguments]))
+        with pytest.raises(Chosen, match=f"^{folder}$"):
+            driver.main(words)
+        with pytest.raises(Chosen if recorded else UsageError, match="^statistics$|--record"):
+            driver.main([*words, "--record"])
     demonstration.unlink()
+
+
+def test_odd_names_and_damage_in_folders_inside_folders(monkeypatch, tmp_path, ckpts, capsys):
+    """Every readable image is measured, the others are named; what is stored is read again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
+    names = ["a.png", "a.bmp", "inside/a.png", "x\r.png", "\x1b]0;title\x07.png", "caf\udce9.png"]
+    for name in names:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(exist_ok=True)
+        write_image(tmp_path / f"plain{path.suffix}", np.full((8, 8, 3), 9, np.uint8))
+        (tmp_path / f"plain{path.suffix}").rename(path)
+    (tmp_path / "photos" / "broken\x1b[0m.png").write_bytes(BROKEN)
+    words = ["--ckpt_dir", str(ckpts), "--dataset_path", "photos", "--lmbda", str(LAMBDAS[0])]
+    for _ in range(2):  # the second run reads what the first has stored
+        assert driver.main(words) == 1
+        said = capsys.readouterr()
+        assert "6 image(s), without 1" in said.out
+        one = r"test.py: left out: photos/broken\x1b[0m.png is not an image"
+        assert said.err.startswith(one) and said.err.count("\n") == 1
+        assert (said.out + said.err).replace("\n", "").isprintable()
+    folder = tmp_path / "outputs/Factorized/photos"
+    stored = {row["image"] for row in read_csv(folder / "per_image/Factorized.csv")}
+    assert stored == {printable(name) for name in names}
+    files = [p.relative_to(folder / "lmbda_0.0067") for p in folder.rglob("*.lic")]
+    assert {"a.png.lic", "a.bmp.lic", "inside/a.lic", r"x\r.lic"} < set(map(str, files))
+    assert len(files) == len(names)
 
 
 def test_other_images_than_the_studys_are_no_obstacle(monkeypatch, tmp_path, ckpts, photographs):
@@ -218,20 +257,27 @@ def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):
 # Results ------------------------------------------------------------------------------------
 
 
-def test_means_by_hand():
-    undefined = result_row(0.5, "b.png", bpp=2.0, similarity=float("nan"))
-    found = means([result_row(0.5), undefined, result_row(0.1)])
-    assert [(m.lmbda, m.images, m.bpp, m.bits, m.num_pixels, m.ms_ssim) for m in found] == [
-        (0.1, 1, 1.0, 200, 200, 0.9),
-        (0.5, 2, 1.5, 300, 200, 0.9),
-    ]
+def test_means_by_hand(tmp_path):
+    """A mean over fewer images is marked where it is shown and stands in no file."""
+    small = result_row(0.5, "b.png", bpp=2.0, similarity=float("nan"))
+    rows = [result_row(0.5), small, result_row(0.1)]
+    first, second = means(rows)
+    keys = ("lmbda", "images", "bpp", "bits", "num_pixels", "ms_ssim_of")
+    assert [first[key] for key in keys] == [0.1, 1, 1.0, 200, 200, (0.9, 1)]
+    assert [second[key] for key in keys] == [0.5, 2, 1.5, 300, 200, (0.9, 1)]
+    assert first["ms_ssim"] == 0.9 and math.isnan(second["ms_ssim"])
+    assert table([("x", second)]).count("0.90000 (1 of 2 images)  10.000") == 1
+    assert table([("x", means([small])[0])]).splitlines()[1].split()[6:8] == ["-", "-"]
+    assert "images" not in table([("x", first)])
+    (stored,) = Results(tmp_path, "x").merge([small]) and read_csv(tmp_path / "x.csv")
+    assert stored["ms_ssim"] == ""
 
 
 def test_untested_lambdas_are_kept_and_tested_ones_replaced(tmp_path):
     store = Results(tmp_path, "Model")
     store.merge([result_row(0.0067), result_row(0.0483)])
     rows = store.merge([result_row(0.0483, bpp=3.0)])
-    assert [(r.lmbda, r.bpp) for r in rows] == [(0.0067, 1.0), (0.0483, 3.0)]
+    assert [(r["lmbda"], r["bpp"]) for r in rows] == [(0.0067, 1.0), (0.0483, 3.0)]
     assert [(r["lmbda"], r["bpp"]) for r in read_csv(store.summary)] == [
         ("0.0067", "1.000000"),
         ("0.0483", "3.000000"),
@@ -246,7 +292,7 @@ def test_results_on_other_images_are_not_mixed_or_overwritten(tmp_path):
         store.merge([result_row(0.1, "b.png")])
     assert (store.summary.read_text(), store.per_image.read_text()) == before
     store.per_image.write_text("lmbda,image\n1,2\n")
-    with pytest.raises(UsageError, match="not a table of results"):
+    with pytest.raises(UsageError, match=r"has no column .* Remove it, or choose another"):
         store.rows()
     store.per_image.unlink()
     with pytest.raises(UsageError, match="not known what it was measured on"):

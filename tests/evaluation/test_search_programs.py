@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 import codec as program
@@ -172,10 +170,10 @@ def test_the_test_refuses_what_cannot_be_searched(words, flags, tmp_path, capsys
 def test_the_table_of_gains_by_hand(tmp_path, capsys):
     """Half the rate at every quality is a BD-rate of -50 %, whatever lambdas were not searched."""
     plain, searched = tmp_path / "plain", tmp_path / "searched"
-    curve = [result_row(0.1, bpp=1.0), replace(result_row(0.2, bpp=2.0), psnr=35.0)]
-    bent = replace(result_row(0.3, bpp=2.5), psnr=34.0)  # off the chord
+    curve = [result_row(0.1, bpp=1.0), result_row(0.2, bpp=2.0) | {"psnr": 35.0}]
+    bent = result_row(0.3, bpp=2.5) | {"psnr": 34.0}  # off the chord
     Results(plain, "Hyperprior").merge([*curve, bent])
-    halved = [replace(row, bits=row.bits // 2, bpp=row.bpp / 2) for row in curve]
+    halved = [row | {"bits": row["bits"] // 2, "bpp": row["bpp"] / 2} for row in curve]
     Results(searched, "Hyperprior-searched50").merge(halved)
     Results(searched, "Hyperprior-searched9").merge(halved[:1])
     words = ["--searched", str(searched), "--resultdir", str(plain)]
@@ -185,7 +183,7 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
         ("0", "0.1", 1.0, ""), ("0", "0.2", 2.0, ""), ("0", "0.3", 2.5, ""),
         ("9", "0.1", 0.5, ""), ("50", "0.1", 0.5, "-50.000"), ("50", "0.2", 1.0, "-50.000"),
     ]  # fmt: skip
-    error = 0.1 * 255**2 * 10 ** (-curve[0].psnr / 10)
+    error = 0.1 * 255**2 * 10 ** (-curve[0]["psnr"] / 10)
     by_hand = 100 * ((error + 0.5) / (error + 1.0) - 1)
     assert [r["loss_percent"] for r in table][:4] == ["", "", "", f"{by_hand:.3f}"]
     assert not any(r["seconds"] for r in table)  # what the results took was on another machine
