@@ -99,10 +99,12 @@ def compress(flags: argparse.Namespace) -> int:
     most = flags.bytes if flags.bpp is None else max(math.floor(flags.bpp * count / 8), 1)
     try:
         with _steps_shown() as watch:
-            if most is None:
+            if most is not None:
+                model, data = search.fit(made, x, most, flags.effort, watch=watch)
+            elif flags.effort:
                 model, data = made[0], search.compress(made[0], x, flags.effort, watch=watch)
             else:
-                model, data = search.fit(made, x, most, flags.effort, watch=watch)
+                model, data = made[0], made[0].compress(x)[0]
     except ValueError as error:
         raise UsageError(f"{flags.input} cannot be compressed: {error}") from error
     write_bytes(flags.output, data)

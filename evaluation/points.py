@@ -74,7 +74,10 @@ class ModelCodec:
 
         ValueError: see `models.search.compress`.
         """
-        return search.compress(self.model, to_tensor(pixels).to(self.device), self.effort)
+        x = to_tensor(pixels).to(self.device)
+        if self.effort:
+            return search.compress(self.model, x, self.effort)
+        return self.model.compress(x)[0]
 
     def decode(self, data: bytes) -> np.ndarray:
         """The image, uint8 (H, W, 3), of a file; StreamError if it is not this model's."""

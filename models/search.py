@@ -2,7 +2,7 @@
 
 g_a is trained for the mean of all images; what it leaves on the table for one of them is the
 amortisation gap. Here the latents themselves descend the image's own lambda * 255**2 * MSE + bpp,
-from g_a's on. The file is an ordinary one: the decoder knows nothing of it.
+from g_a's on. The file is an ordinary one.
 
 Y. Yang, R. Bamler, S. Mandt: "Improving Inference for Neural Image Compression", NeurIPS 2020
 (arXiv 2006.04240): stochastic Gumbel annealing. Y. Perugachi-Diaz, A. Gansekoele, S. Bhulai:
@@ -11,18 +11,15 @@ SGA+, whose linear probabilities are used.
 
 Implementation differences: temperature and rate fall over however many steps there are (theirs,
 2,000 steps: Adam at 0.005, constant; temperature 0.5 to 0.27), from higher ones; Adam is damped.
-Measured on a crop of a training photograph (Hyperprior, lambda 0.013, 50 steps), the loss falls
-from 1.026 to 0.909; with the atanh probabilities of SGA to 0.943, with straight-through steps to
-0.955 at best.
+On a crop of a training photograph (Hyperprior, lambda 0.013, 50 steps) the loss falls from 1.026
+to 0.909; with the atanh probabilities of SGA to 0.943, with straight-through steps to 0.955.
 
-What is approximated is only what descends; the end is decided by the size of the real file and
-the error of the decoded 8-bit image.
+What is approximated is only what descends; the real file and its decoded 8-bit image decide.
 
 * Rounding, by `Relaxed`, and entropy parameters, by float networks in place of the integer ones.
-* Joint: one pass over all positions cannot know the means that coding rounds around, since they
-  follow from y_hat before. They are those of the present latents, rounded around zero; a second
-  pass, with y_hat rounded around these, gives the means and scales of the rate. Checkerboard: two
-  passes, as in coding.
+* Joint: one pass cannot know the means that coding rounds around, since they follow from y_hat
+  before. A first pass, with y rounded around zero, gives the means to round around, a second one
+  those of the rate. Checkerboard: two passes, as in coding.
 * Means get no gradient by way of where y is rounded, only by way of the rate (`Quantised.hat`):
   with it, Joint's loss was 3.6 % higher after 50 steps.
 * A context sees the noise of all latents around, and a latent moves the means of those after it:
@@ -33,13 +30,14 @@ the error of the decoded 8-bit image.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.base import Codec, pad
 from models.coding.container import padded
@@ -85,23 +83,21 @@ class Coded:
 
 
 def compress(
-    model: Codec, x: Tensor, effort: int = 0, *, seed: int = 0, watch: Watch = lambda _: None
+    model: Codec, x: Tensor, effort: int, *, seed: int = 0, watch: Watch = lambda _: None
 ) -> bytes:
     """One image (1, 3, H, W) to a file, as `Codec.compress`, after `effort` steps of search.
 
-    0 steps: the bytes of `Codec.compress`. Otherwise the better of the plain and the searched
-    file, at the model's lambda: effort never hurts. On a CPU, the same seed, machine and number of
-    threads give the same file. `watch` is called after each step.
+    The better of the plain and the searched file, at the model's lambda. On a CPU, the same seed,
+    machine and number of threads give the same file. `watch` is called after each step.
 
-    UsageError for a negative effort and for a model that was not trained for the MSE; ValueError
+    UsageError for an effort below 1 and for a model that was not trained for the MSE; ValueError
     as `Codec.compress`.
     """
-    check_effort(effort)
-    if not effort:
-        return model.compress(x)[0]
+    if effort < 1:
+        raise UsageError(f"A search takes 1 step or more, not {effort}.")
     lmbda, latents = _lambda_of(model), _analysis(model, x)
-    found = search(model, x, latents, effort, lmbda, seed, watch)
-    candidates = code(model, x, latents), code(model, x, found)
+    searched = search(model, x, latents, effort, lmbda, seed, watch)
+    candidates = code(model, x, latents), code(model, x, searched)
     return min(candidates, key=lambda coded: coded.loss(lmbda)).data
 
 
@@ -133,7 +129,7 @@ def fit(
     if not fitting:
         least = min((coded for _, coded in files), key=lambda coded: len(coded.data))
         raise UsageError(
-            f"The smallest file found has {len(least.data)} bytes ({least.bpp:.4f} bpp), more than "
+            f"The smallest file has {len(least.data)} bytes ({least.bpp:.4f} bpp), more than "
             f"the {most} asked for: allow more{'' if effort else ', or search by --effort'}."
         )
     model, coded = min(fitting, key=lambda pair: pair[1].mse)
@@ -162,8 +158,8 @@ def _approach(
         else:
             shift += 2 ** len(below + above) * (aim - size) / ELASTICITY  # ever further
         shift = min(max(shift, -FURTHEST), FURTHEST)
-        found = search(model, x, latents, effort, lmbda * math.exp(shift), seed, watch)
-        coded = code(model, x, found)
+        searched = search(model, x, latents, effort, lmbda * math.exp(shift), seed, watch)
+        coded = code(model, x, searched)
         yield coded
         if CLOSE * most <= len(coded.data) <= most or abs(shift) == FURTHEST:
             return
@@ -237,6 +233,28 @@ class Relaxed:
         return floor + torch.sigmoid((logit + self.noise[v.shape]) / self.temperature)
 
 
+class Adam:
+    """`torch.optim.Adam`, whose first use takes seconds to import: tensors change in place.
+
+    D. Kingma, J. Ba: "Adam: A Method for Stochastic Optimization", 2015 (arXiv 1412.6980).
+    """
+
+    def __init__(self, tensors: list[Tensor], eps: float = 1e-8):
+        self.tensors, self.eps, self.steps = tensors, eps, 0
+        self.moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in tensors]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor], rate: float) -> None:
+        """One step at this rate, by a gradient of each tensor, like it."""
+        self.steps += 1
+        size = rate / (1 - 0.9**self.steps)
+        root = (1 - 0.999**self.steps) ** 0.5
+        for v, g, (mean, square) in zip(self.tensors, gradients, self.moments, strict=True):
+            mean.lerp_(g, 1 - 0.9)
+            square.mul_(0.999).addcmul_(g, g, value=1 - 0.999)
+            v.addcdiv_(mean, (square.sqrt() / root).add_(self.eps), value=-size)
+
+
 def search(
     model: Codec,
     x: Tensor,
@@ -248,40 +266,40 @@ def search(
 ) -> dict[str, Tensor]:
     """Latents (1, C, h, w) of an image x (1, 3, H, W) after descent from those given, which stay.
 
-    Windows of `WINDOW` pixels a side follow each other in raster order, all steps each. A window is
-    seen with `MARGIN` pixels around, whose latents, searched already or not yet, are held: what the
-    window's latents change of the image lies within, and of the rate nearly all. Memory beyond x
-    and latents is that of one window. Pixels of padding count in the rate only.
+    Windows of `WINDOW` pixels a side follow each other in raster order, all steps each, and bound
+    the memory. A window is seen with `MARGIN` pixels around, whose latents are held: within lies
+    all that its latents change of the image. Pixels of padding count in the rate only.
     """
     generator = torch.Generator(x.device).manual_seed(seed)
     height, width = x.shape[2:]
     tall = padded(height, width, model.downsampling)[0]
     strides = {name: tall // v.shape[2] for name, v in latents.items()}
-    found = {name: v.clone() for name, v in latents.items()}
+    searched = {name: v.clone() for name, v in latents.items()}
     corners = list(itertools.product(*(range(0, side, WINDOW) for side in (height, width))))
     done, total = 0, len(corners) * steps
-    trained = [p for p in model.parameters() if p.requires_grad]
-    model.requires_grad_(False)
-    try:
-        for corner in corners:
-            views = {name: _view(v, corner, MARGIN, strides[name]) for name, v in found.items()}
-            part = {name: v.clone() for name, v in views.items()}
-            free = {}
-            for name, v in found.items():
-                mask = torch.zeros_like(v[:, :1])
-                _view(mask, corner, 0, strides[name]).fill_(1)
-                free[name] = _view(mask, corner, MARGIN, strides[name])
-            target = _view(x, corner, MARGIN, 1)
-            for terms in _descent(model, target, part, free, steps, lmbda, generator):
-                done += 1
-                watch(Step(done, total, *terms))
-            if all(v.isfinite().all() for v in part.values()):  # else those given stay
-                for name, v in views.items():
-                    v.copy_(part[name].detach())
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-    return found
+    model = _constant(model)
+    for corner in corners:
+        views = {name: _view(v, corner, MARGIN, strides[name]) for name, v in searched.items()}
+        part = {name: v.clone() for name, v in views.items()}
+        free = {}
+        for name, v in searched.items():
+            mask = torch.zeros_like(v[:, :1])
+            _view(mask, corner, 0, strides[name]).fill_(1)
+            free[name] = _view(mask, corner, MARGIN, strides[name])
+        target = _view(x, corner, MARGIN, 1)
+        for terms in _descent(model, target, part, free, steps, lmbda, generator):
+            done += 1
+            watch(Step(done, total, *terms))
+        if all(v.isfinite().all() for v in part.values()):  # else those given stay
+            for name, v in views.items():
+                v.copy_(part[name].detach())
+    return searched
+
+
+def _constant(model: Codec) -> Codec:
+    """The model with the same weights, in the same memory, as constants that take no gradient."""
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, {**shared, id(model._frozen): model._frozen})
 
 
 def _view(v: Tensor, corner: tuple[int, ...], margin: int, stride: int) -> Tensor:
@@ -310,13 +328,12 @@ def _descent(
     device, (height, width) = target.device, target.shape[2:]
     for v in latents.values():
         v.requires_grad_(True)
-    # Gradients are in bits. Adam's strides are of one length, also for latents at zero, where the
-    # gradient is noise: the damping shortens those that are worth few bits.
+    # Gradients are in bits. Adam's strides are of one length, also where the gradient is noise: the
+    # damping shortens those that are worth few bits.
     rate = min(LARGEST_RATE, 0.7 / math.sqrt(steps))
     if hasattr(model, "context_prediction"):
         rate *= WITH_CONTEXT
-    optimizer = torch.optim.Adam(latents.values(), lr=rate, eps=DAMPING)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    adam = Adam(list(latents.values()), DAMPING)
     g_s = with_pixel_deconv(model.g_s)  # a tenth of a step less
     for step in range(steps):
         rounding = Relaxed(HOT * (COLD / HOT) ** (step / steps), generator)
@@ -328,10 +345,7 @@ def _descent(
         bits = [-likelihood.log2().sum() for likelihood in likelihoods.values()]
         bpp = torch.stack(bits).sum() / (height * width)
         loss = lmbda * 255**2 * mse + bpp
-        optimizer.zero_grad()
-        (loss * (height * width)).backward()
-        for name, v in latents.items():
-            v.grad *= free[name]
-        optimizer.step()
-        schedule.step()
+        gradients = torch.autograd.grad(loss * (height * width), adam.tensors)
+        masked = [g * free[name] for name, g in zip(latents, gradients, strict=True)]
+        adam.step(masked, rate * (1 + math.cos(math.pi * step / steps)) / 2)
         yield loss.item(), bpp.item(), -10 * math.log10(max(mse.item(), 1e-10))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -15,8 +17,9 @@ from models.errors import UsageError
 from models.images import to_uint8
 from models.layers import Quantised
 from models.presets import OperatingPoint
-from models.search import Relaxed
+from models.search import Adam, Relaxed
 from tests.helpers import NAMES, M, N, image, make
+from tests.programs import ROOT
 
 each_model = pytest.mark.parametrize("name", NAMES)
 LMBDA = 0.013
@@ -44,12 +47,6 @@ def loss_of(name, data, x):
 
 
 # What comes out -----------------------------------------------------------------------------
-
-
-@each_model
-def test_no_effort_is_the_plain_path_to_the_byte(name):
-    x = pixels_of(100, 130)
-    assert search.compress(codec(name), x) == codec(name).compress(x)[0]
 
 
 @each_model
@@ -112,14 +109,40 @@ def test_a_search_is_repeatable_and_leaves_the_model_and_latents_alone(name):
     model = codec(name)
     latents = search._analysis(model, x)
     before = {key: v.clone() for key, v in latents.items()}
-    wanted = [p.requires_grad for p in model.parameters()]
+    trained = [p.requires_grad for p in model.parameters()]
     first, again, other = (search.search(model, x, latents, 3, LMBDA, seed) for seed in (0, 0, 1))
     assert all(torch.equal(latents[key], before[key]) for key in before)
     assert all(torch.equal(first[key], again[key]) for key in before)
     assert not any(torch.equal(first[key], other[key]) for key in before)
     assert not any(v.requires_grad for v in first.values())
-    assert [p.requires_grad for p in model.parameters()] == wanted
+    assert [p.requires_grad for p in model.parameters()] == trained
     assert all(p.grad is None for p in model.parameters()) and not model.training
+
+
+def test_steps_are_those_of_torchs_adam():
+    tensors = [torch.randn(2, 3), torch.randn(5)]
+    expected = [v.clone().requires_grad_(True) for v in tensors]
+    ours, theirs = Adam(tensors, eps=2.0), torch.optim.Adam(expected, eps=2.0)
+    for step in range(30):
+        gradients = [torch.randn(v.shape) * 10 ** (step % 3) for v in tensors]
+        theirs.param_groups[0]["lr"] = rate = 0.1 / (1 + step)
+        for v, gradient in zip(expected, gradients, strict=True):
+            v.grad = gradient.clone()
+        theirs.step()
+        ours.step(gradients, rate)
+    torch.testing.assert_close(tensors, [v.detach() for v in expected], rtol=1e-6, atol=1e-7)
+
+
+def test_a_search_does_not_import_torchs_optimisers():
+    script = """
+import sys
+from models import search
+from tests.codec.test_search import LMBDA, codec, pixels_of
+model, x = codec("CheckerboardAutogressive"), pixels_of(64, 64)
+search.search(model, x, search._analysis(model, x), 2, LMBDA)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 
 # Windows ------------------------------------------------------------------------------------
@@ -220,8 +243,9 @@ def test_refusals_are_sentences():
         other.point = point
         with pytest.raises(UsageError, match="mean square error"):
             search.compress(other, x, 1)
-    with pytest.raises(UsageError, match="not -1"):
-        search.compress(codec("Factorized"), x, -1)
+    for effort in (0, -1):
+        with pytest.raises(UsageError, match=f"not {effort}"):
+            search.compress(codec("Factorized"), x, effort)
     with pytest.raises(ValueError, match="one image at a time"):
         search.compress(codec("Factorized"), x.repeat(2, 1, 1, 1), 1)
     with pytest.raises(ValueError, match="not finite"):
