@@ -22,9 +22,9 @@ What is approximated is only what descends; the real file and its decoded 8-bit 
   those of the rate. Checkerboard: two passes, as in coding.
 * Means get no gradient by way of where y is rounded, only by way of the rate (`Quantised.hat`):
   with it, Joint's loss was 3.6 % higher after 50 steps.
-* A context sees the noise of all latents around, and a latent moves the means of those after it:
-  Joint and Checkerboard descend at half the rate. Over eight crops of training photographs, 50
-  steps take Joint's loss at lambda 0.0067 down by 5.1 %; at the whole rate it rose by 0.6 %.
+* A latent moves the means of those after it: Joint and Checkerboard descend at half the rate. Over
+  eight crops of training photographs, 50 steps take Joint's loss at lambda 0.0067 down by 5.1 %;
+  at the whole rate it rose by 0.6 %.
 * Images of more than `WINDOW` pixels a side: one window after another, see `search`.
 """
 
@@ -113,9 +113,8 @@ def fit(
     """The file of an image (1, 3, H, W) with the least error among those of at most `most` bytes,
     and the codec that it is of.
 
-    Without effort, one of the codecs' plain files. With it, perhaps a searched one: of the codec
-    whose plain file is nearest to the target, at another lambda than its own, found by up to
-    `TRIES` searches. UsageError that says how near it came if all are larger; others as `compress`.
+    Without effort, one of the codecs' plain files. With it, perhaps one of up to `TRIES` searches:
+    of the codec whose plain file is nearest to the target, at another lambda than its own. UsageError that says how near it came if all are larger; others as `compress`.
     """
     check_effort(effort)
     analysed = [_analysis(model, x) for model in codecs]
@@ -208,7 +207,7 @@ def code(model: Codec, x: Tensor, latents: dict[str, Tensor]) -> Coded:
 
 
 class Relaxed:
-    """Rounding v to its floor or its ceiling at random, relaxed: a `Mode` of `Quantised`.
+    """Rounding v to its floor or ceiling at random, relaxed: a `Mode` of `Quantised`.
 
     floor(v) + sigmoid((logit(f) / T + l) / T), f the fraction of v and T the temperature: a binary
     concrete variable, which for T to 0 is 1 where f > 1/2. The probability of the ceiling is
