@@ -114,7 +114,8 @@ def fit(
     and the codec that it is of.
 
     Without effort, one of the codecs' plain files. With it, perhaps one of up to `TRIES` searches:
-    of the codec whose plain file is nearest to the target, at another lambda than its own. UsageError that says how near it came if all are larger; others as `compress`.
+    of the codec whose plain file is nearest to the target, at another lambda than its own.
+    UsageError that says how near it came if all are larger; others as `compress`.
     """
     check_effort(effort)
     analysed = [_analysis(model, x) for model in codecs]
