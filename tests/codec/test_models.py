@@ -10,8 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from models.coding.container import read_header
 from models.coding.orders import raster
@@ -27,11 +25,12 @@ each_model = pytest.mark.parametrize("name", NAMES)
 
 
 @each_model
-@pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 33), (64, 64), (100, 130)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (65, 33), (64, 64), (100, 130), (140, 7)])
 def test_any_size_comes_back(name, size):
     made = codec(name)
     x = image(*size, batch=2)
     files = made.compress(x)
+    assert made.compress(x) == files
     header = read_header(files[0])
     assert (header.model, header.height, header.width) == (name, *size)
     assert header.digest == made.digest and len(made.digest) == 16
@@ -39,15 +38,6 @@ def test_any_size_comes_back(name, size):
     assert out.shape == x.shape and out.dtype == torch.float32
     assert out.min() >= 0 and out.max() <= 1
     assert torch.equal(made.decompress(files[1:])[0].round(decimals=4), out[1].round(decimals=4))
-
-
-@given(st.sampled_from(NAMES), st.integers(1, 140), st.integers(1, 140), st.integers(0, 1000))
-@settings(max_examples=12)
-def test_round_trip_over_sizes(name, height, width, seed):
-    x = image(height, width, seed)
-    (data,) = codec(name).compress(x)
-    assert codec(name).decompress([data]).shape == x.shape
-    assert codec(name).compress(x) == [data]
 
 
 @each_model
