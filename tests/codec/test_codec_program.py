@@ -103,6 +103,7 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
     picture, file = str(photographs / "small.png"), str(compressed / "Factorized.lic")
     out = str(tmp_path / "out.png")
     other = str(checkpoint.find("Factorized", ckpts)[1])
+    as_hyperprior = ["--checkpoint", other, "--model_name", "Hyperprior"]
     for words, arguments in (
         ("does not exist", ["compress", "nowhere.png", out]),
         ("No such file", ["decompress", "nowhere.lic", out]),
@@ -115,9 +116,8 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
         ("more than the limit", ["compress", picture, out, "--max_pixels", "3499"]),
         ("written with another", ["decompress", file, out, "--checkpoint", other]),
         ("no checkpoint with lambda 3", ["compress", picture, out, "--lmbda", "3"]),
-        ("holds a Factorized", ["compress", picture, out, "--checkpoint", other,
-                                "--model_name", "Hyperprior"]),
-    ):  # fmt: skip
+        ("holds a Factorized", ["compress", picture, out, *as_hyperprior]),
+    ):
         places = [] if arguments[0] == "info" else ["--ckpt_dir", str(ckpts)]
         assert codec.main([*arguments, *places]) == 1, words
         one_line(capsys, "codec.py: ", words)

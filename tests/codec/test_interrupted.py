@@ -46,10 +46,9 @@ def ckpts(tmp_path_factory):
 
 def words(ckpts, photographs, folder) -> list[str]:
     """The flags of test.py for a run into a folder."""
-    return [
-        "--ckpt_dir", str(ckpts), "--dataset_path", str(photographs), "--device", "cpu",
-        "--outdir", str(folder / "out"), "--resultdir", str(folder / "res"),
-    ]  # fmt: skip
+    places = {"ckpt_dir": ckpts, "dataset_path": photographs, "device": "cpu"}
+    places |= {"outdir": folder / "out", "resultdir": folder / "res"}
+    return [text for flag, value in places.items() for text in (f"--{flag}", str(value))]
 
 
 # Killed -------------------------------------------------------------------------------------
@@ -97,10 +96,9 @@ def test_a_test_killed_at_any_moment_leaves_whole_files(ckpts, photographs, tmp_
         for image in SIZES:
             place = f"lmbda_{point.lmbda:g}/{Path(image).stem}.lic"
             expected[place] = point.load().encode(read_image(photographs / image))
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLS, str(tmp_path), "4", *arguments], cwd=ROOT, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    command = [sys.executable, "-c", KILLS, str(tmp_path), "4", *arguments]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
     for _ in range(4):
         assert process.stdout.readline() == "killed\n", process.communicate()
         for path in compressed(tmp_path):
@@ -186,8 +184,11 @@ def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, 
 
 def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
     lambdas = [k / 100 for k in range(1, 13)]
-    merges = [threading.Thread(target=Results(tmp_path, "Model").merge, args=([result_row(lmbda)],))
-              for lmbda in lambdas]  # fmt: skip
+
+    def merge(lmbda):
+        Results(tmp_path, "Model").merge([result_row(lmbda)])
+
+    merges = [threading.Thread(target=merge, args=(lmbda,)) for lmbda in lambdas]
     for thread in merges:
         thread.start()
     for thread in merges:

@@ -87,12 +87,15 @@ def test_a_trained_codec_is_loaded_by_its_name(ckpts, monkeypatch, tmp_path):
     assert study.decompress(study.compress(x)).shape == x.shape
 
 
-@pytest.mark.parametrize("words,message", [
+MISSING = (
     ({"name": "Nope"}, "Unknown model 'Nope'; choose one of: Factorized"),
     ({"name": "Factorized", "lmbda": 0.5}, r"with lambda 0.5 \(there are lambda 0.0067, 0.0483\)"),
     ({"name": "Factorized", "epoch": 4}, "no checkpoint of epoch 4.*train.py --model_name Fact"),
     ({"name": "Hyperprior", "root": "nowhere"}, "nowhere/Hyperprior holds no checkpoint; train"),
-])  # fmt: skip
+)
+
+
+@pytest.mark.parametrize("words,message", MISSING)
 def test_a_codec_that_is_not_there_is_told_in_a_sentence(words, message, ckpts):
     with pytest.raises(CheckpointError, match=message):
         models.load(**{"root": ckpts, **words})
