@@ -73,7 +73,8 @@ figures: $(STAMP) ## draw the curves, execute the notebooks
 	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-report: $(STAMP) ## write the tables of README and report from the CSVs
+report: $(STAMP) ## count the training's compute, write the tables of the report from the CSVs
+	$(PY) -m benchmarks.compute
 	$(PY) -m benchmarks.report
 
 gallery: $(STAMP) ## build the page that compares reconstructions
