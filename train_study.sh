@@ -65,7 +65,7 @@ final() { echo "$1/$2/epoch_$(($(epochs "$2") - 1))_lmbda_$3.safetensors"; }
 # PARENT is a checkpoint or 'none'. STEPS is divided evenly among the 200 or 250 epochs of the
 # model, at least one step in each.
 stage() {
-    local folder=$1 model=$2 lmbda=$3 parent=$4 steps=$5 lr=$6 per_epoch init=()
+    local folder=$1 model=$2 lmbda=$3 parent=$4 steps=$5 lr=$6 per_epoch init=() limit=()
     if [ -e "$(final "$folder" "$model" "$lmbda")" ]; then
         echo "== $folder $model $lmbda: done"
         return
@@ -77,15 +77,16 @@ stage() {
         fi
         init=(--init_ckpt "$parent")
     fi
+    if [ "$TIME_PER_STAGE" != 0 ]; then limit=(--time_limit "$TIME_PER_STAGE"); fi
     per_epoch=$(awk "BEGIN { n = int($steps * $STEPS / $(epochs "$model") + 0.5); print n < 1 ? 1 : n }")
     echo "== $folder $model $lmbda: $per_epoch steps in each of $(epochs "$model") epochs, from $parent"
     # shellcheck disable=SC2086  # OPTIONS is several words
     python train.py --model_name "$model" --lmbda "$lmbda" --dataset "$DATA" --gpu_id "$DEVICE" \
         --epoch "$(epochs "$model")" --steps_per_epoch "$per_epoch" --batch_size "$BATCH" \
         --patch_size "$PATCH" --precision "$PRECISION" --optimizer muon --lr "$lr" --clip 1 \
-        --warmup 50 --val_time 10 --check_time 20 --time_limit "$TIME_PER_STAGE" \
+        --warmup 50 --val_time 10 --check_time 20 \
         --ckpts "$folder" --runs "$RUNS" --exp_version "$(basename "$folder")_$lmbda" --resume \
-        ${init[@]+"${init[@]}"} "${@:7}" $OPTIONS
+        ${init[@]+"${init[@]}"} ${limit[@]+"${limit[@]}"} "${@:7}" $OPTIONS
 }
 
 # trunk N M MODEL PARENT STEPS

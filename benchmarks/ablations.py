@@ -32,7 +32,7 @@ from models.cli import guarded
 from models.errors import UsageError
 from training.optimizers import DEFAULT_LR
 
-ADAM, SOAP, MUON = (DEFAULT_LR[name] for name in ("adam", "soap", "muon"))
+ADAM, MUON = DEFAULT_LR["adam"], DEFAULT_LR["muon"]
 # The flags of each run, beside those that all share. PARENT: the study's Hyperprior at 0.013.
 LOWER = ("--lmbda", 0.0067, "--lr", 3e-4, "--rest_lr", 2e-4, "--init_ckpt", "PARENT")
 JOINT = ("--model_name", "JointAutoregressive", "--init_ckpt", "PARENT")
@@ -40,7 +40,6 @@ ABLATIONS: dict[str, dict[str, Sequence]] = {
     "optimizers": {
         f"Adam {ADAM:g}": ("--optimizer", "adam", "--lr", ADAM),
         f"Adam {10 * ADAM:g}": ("--optimizer", "adam", "--lr", 10 * ADAM),
-        f"SOAP {SOAP:g}": ("--optimizer", "soap", "--lr", SOAP),
         f"Muon {MUON:g}": ("--optimizer", "muon", "--lr", MUON),
     },
     "seeds": {f"seed {seed}": ("--seed", seed) for seed in (1, 2, 3)},

@@ -34,9 +34,10 @@ from models.errors import DataError
 from models.files import atomic_write, csv_text, write_text
 from models.images import to_tensor, to_uint8
 from train import parser as train_parser
+from training import train
 from training.feed import open_data
-from training.latents import LatentCrops
-from training.session import new_model, train
+from training.inheritance import new_model
+from training.latents import Latents
 from training.settings import Settings, resolve
 from training.team import Team
 
@@ -99,27 +100,21 @@ JOBS = tuple(
 )  # fmt: skip
 
 
-def kept_latents(settings: Settings, folder: Path) -> LatentCrops:
-    """The latents of the training images, computed once for each lambda and kept in `folder`."""
+def kept_latents(settings: Settings, folder: Path) -> Latents:
+    """The latents of the training images, computed once for each lambda and kept in `folder`.
+
+    Their views are those of the first seed that asks.
+    """
     path = folder / f"latents_{settings.lmbda:g}.pickle"
     if path.is_file():
         with path.open("rb") as file:
-            crops = pickle.load(file)
-    else:
-        with torch.random.fork_rng():
-            model = new_model(settings, Silent(), None)
-        crops = LatentCrops(model, open_data(settings).crops.images, settings)
-        crops.cache = None  # holds a lock, which cannot be stored, and nothing else
-        with atomic_write(path) as temporary, temporary.open("wb") as file:
-            pickle.dump(crops, file, protocol=5)
-    crops.seed = settings.seed  # of the crops; the views are those of the first seed
-    return crops
-
-
-class Silent:
-    """In place of a run's journal, where there is no run."""
-
-    def say(self, text: str) -> None: ...
+            return pickle.load(file)
+    with torch.random.fork_rng():
+        model = new_model(settings)
+    latents = Latents(model, open_data(settings).images, settings)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        pickle.dump(latents, file, protocol=5)
+    return latents
 
 
 @torch.no_grad()

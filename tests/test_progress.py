@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError
 import pytest
 
 from models.cli import Progress, number
-from training.journal import Journal
+from training.log import Log
 
 ROW = {"step": 2, "epoch": 0, "loss": 1.5, "bpp": 0.5, "psnr": 30.0, "lr": 1e-4}
 
@@ -21,11 +21,11 @@ def test_a_terminal_gets_a_bar_with_the_time_left(capsys, monkeypatch):
 
 
 def test_training_gives_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
-    journal = Journal(tmp_path)
-    journal.begin(0, 4)
-    journal.advance(2, "loss 1.5")
-    journal.record(ROW)
-    journal.close()
+    log = Log(tmp_path)
+    log.begin(0, 4)
+    log.advance(2, "loss 1.5")
+    log.record(ROW)
+    log.close()
     said = capsys.readouterr()
     (line,) = said.out.splitlines()
     assert line.startswith("epoch 0  step 2  loss 1.5000  0.5000 bpp  PSNR 30.00 dB  lr 1.00e-04")
@@ -36,11 +36,11 @@ def test_training_gives_plain_lines_where_there_is_no_terminal(tmp_path, capsys)
 
 def test_training_draws_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    journal = Journal(tmp_path)
-    journal.begin(0, 4)
-    journal.advance(2, "loss 1.5")
-    journal.record(ROW)
-    journal.close()
+    log = Log(tmp_path)
+    log.begin(0, 4)
+    log.advance(2, "loss 1.5")
+    log.record(ROW)
+    log.close()
     said = capsys.readouterr()
     assert "0/4" in said.err and not said.out
     assert "PSNR 30.00 dB" in (tmp_path / "train.log").read_text()

@@ -1,9 +1,9 @@
-"""Square crops of images: random ones that depend on a seed alone, and centres for validation.
+"""Square crops of arrays: random ones that depend on a seed alone, and centres for validation.
 
-    crops = RandomCrops(images, 256, seed=0)
+    crops = RandomCrops(Pixels(images, 256), 256, seed=0)
     x = crops.batch(step, 64)           # (64, 3, 256, 256) in [0, 1], the same for ever
 
-The crop with number i is a function of (seed, i) and the images, so a run that resumes at a step
+The crop with number i is a function of (seed, i) and the arrays, so a run that resumes at a step
 sees what an uninterrupted one would have seen, and K processes share a batch without talking.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,37 +27,74 @@ MAX_DRAWS = 100  # unreadable images in a row before a crop is given up
 log = logging.getLogger(__name__)
 
 
-class RandomCrops:
-    """Random square crops of images, half of them mirrored.
+class Arrays(Protocol):
+    """What crops are taken of: the arrays (height, width, channels) of every image."""
 
-    An image is drawn with a probability proportional to its area, so that each pixel counts the
-    same however the images are cut up; of a clip, any frame. Crop i depends on (seed, i) and the
-    images only, and there are infinitely many.
+    images: ImageSet
+    views: int  # arrays for one frame of an image
+    scale: int  # what their values are divided by
+    grid: int  # crops begin at its multiples
+    mirrors: bool  # half of the crops are mirrored
 
-    Decoded images stay in memory up to `memory` bytes; beyond that, those used longest ago are
-    decoded again when needed. An image that turns out to be unreadable is logged once, kept in
-    `unreadable`, and another is drawn in its place. Safe to use from several threads.
+    def array(self, index: int, number: int) -> np.ndarray:
+        """Array `number` of image `index`, (h, w, channels); ImageError if it cannot be read."""
 
-    Errors: `ImageError` if an image is smaller than a crop, or if none can be read.
+
+class Pixels:
+    """Decoded images, uint8 (H, W, 3), one array for each frame. Safe to use from several threads.
+
+    They stay in memory up to `memory` bytes; beyond that, those used longest ago are decoded
+    again when needed. An image that turns out to be unreadable is logged once and kept in
+    `unreadable`. ImageError if there is none, or one is smaller than a crop.
     """
 
-    scale = 255  # of the stored values
-    grid = 1  # crops begin at its multiples
-    mirrors = True
-    views = 1  # that are kept of every frame
+    views, scale, grid, mirrors = 1, 255, 1, True
 
-    def __init__(self, images: ImageSet, crop: int, seed: int = 0, memory: int = MEMORY):
+    def __init__(self, images: ImageSet, crop: int, memory: int = MEMORY):
         if not images.sources:
             raise ImageError(f"{images.title}: no images to take crops of.")
-        _check_crop(images, crop)
-        self.images, self.crop, self.seed = images, crop, seed
-        areas = [float(s.height * s.width) for s in images.sources]
-        self.cumulative = np.cumsum(areas)
+        for source in images.sources:
+            if min(source.height, source.width) < crop:
+                raise ImageError(too_small(source, crop).reason)
+        self.images, self.crop = images, crop
         self.unreadable: dict[str, str] = {}  # name and frame -> sentence
         self.cache = _Cache(memory)
 
+    def array(self, index: int, number: int) -> np.ndarray:
+        """Frame `number` of an image, uint8 (H, W, 3), at least as large as a crop."""
+        source = self.images.sources[index]
+        key = f"{source.name} {number}"
+        if key in self.unreadable:
+            raise ImageError(self.unreadable[key])
+        pixels = self.cache.get((index, number))
+        if pixels is None:
+            try:
+                pixels = source.read(number)
+                if min(pixels.shape[:2]) < self.crop:  # changed since its header was read
+                    raise ImageError(f"{source.name} has become smaller than the crop.")
+            except ImageError as error:
+                self.unreadable[key] = str(error)
+                log.warning("Skipped (%d so far): %s", len(self.unreadable), error)
+                raise
+            self.cache.put((index, number), pixels)
+        return pixels
+
+
+class RandomCrops:
+    """Random square crops of arrays, of which there are infinitely many.
+
+    An image is drawn with a probability proportional to its area, so that each pixel counts the
+    same however the images are cut up; of a clip, any frame. In place of an image that cannot be
+    read another is drawn; ImageError when none can.
+    """
+
+    def __init__(self, arrays: Arrays, crop: int, seed: int = 0):
+        self.arrays, self.crop, self.seed = arrays, crop, seed
+        sources = arrays.images.sources
+        self.cumulative = np.cumsum([float(s.height * s.width) for s in sources])
+
     def batch(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        """The crops of a training step: float32 (B, 3, crop, crop) in [0, 1].
+        """The crops of a training step: float32 (B, channels, crop, crop), pixels in [0, 1].
 
         `batch_size` counts all processes together: step s has the crops s * batch_size to
         (s + 1) * batch_size - 1, and process `rank` of `world_size` gets every world_size-th of
@@ -65,101 +103,53 @@ class RandomCrops:
         return self.as_input(self.stored(step, batch_size, rank, world_size))
 
     def stored(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        """`batch` as the images are kept, (B, crop, crop, 3) of uint8: a quarter of the bytes on
-        the way to a GPU."""
+        """`batch` as the arrays are kept, (B, crop, crop, channels): of uint8 a quarter of the
+        bytes on the way to a GPU."""
         first = step * batch_size
         numbers = range(first + rank, first + batch_size, world_size)
         return torch.from_numpy(np.stack([self._crop(i) for i in numbers]))
 
     def as_input(self, rows: Tensor) -> Tensor:
         """What a network takes of `stored` rows, on their device and channels last in memory."""
-        return rows.permute(0, 3, 1, 2).to(torch.float32).div_(self.scale)
+        return rows.permute(0, 3, 1, 2).to(torch.float32).div_(self.arrays.scale)
 
     def _crop(self, i: int) -> np.ndarray:
-        """Crop i as a view (crop, crop, channels) of a decoded image."""
-        problem = ""
+        """Crop i as a view (crop, crop, channels) of an array."""
+        problem, arrays = "", self.arrays
         for draw in range(MAX_DRAWS):
             # Which image, which frame, from which row and column, mirrored or not.
             where, frame, top, left, mirror = np.random.default_rng((self.seed, i, draw)).random(5)
-            index = np.searchsorted(self.cumulative, where * self.cumulative[-1], side="right")
-            source = self.images.sources[index]
+            index = int(np.searchsorted(self.cumulative, where * self.cumulative[-1], "right"))
+            frames = arrays.images.sources[index].frames
             try:
-                pixels = self._pixels(int(index), int(frame * source.frames * self.views))
+                array = arrays.array(index, int(frame * frames * arrays.views))
             except ImageError as error:
                 problem = str(error)
                 continue
-            height, width = pixels.shape[:2]
-            y = self.grid * int(top * ((height - self.crop) // self.grid + 1))
-            x = self.grid * int(left * ((width - self.crop) // self.grid + 1))
-            view = pixels[y : y + self.crop, x : x + self.crop]
-            return view[:, ::-1] if self.mirrors and mirror < 0.5 else view
+            height, width = array.shape[:2]
+            y = arrays.grid * int(top * ((height - self.crop) // arrays.grid + 1))
+            x = arrays.grid * int(left * ((width - self.crop) // arrays.grid + 1))
+            view = array[y : y + self.crop, x : x + self.crop]
+            return view[:, ::-1] if arrays.mirrors and mirror < 0.5 else view
         raise ImageError(f"{MAX_DRAWS} images in a row could not be read; the last: {problem}")
 
-    def _pixels(self, index: int, frame: int) -> np.ndarray:
-        """A decoded image, uint8 (H, W, 3), at least as large as a crop. ImageError."""
-        source = self.images.sources[index]
-        key = f"{source.name} {frame}"
-        if key in self.unreadable:
-            raise ImageError(self.unreadable[key])
-        pixels = self.cache.get((index, frame))
-        if pixels is None:
-            try:
-                pixels = source.read(frame)
-                if min(pixels.shape[:2]) < self.crop:  # changed since its header was read
-                    raise ImageError(f"{source.name} has become smaller than the crop.")
-            except ImageError as error:
-                self.unreadable[key] = str(error)
-                log.warning("Skipped (%d so far): %s", len(self.unreadable), error)
-                raise
-            self.cache.put((index, frame), pixels)
-        return pixels
 
-
-class CentreCrops:
-    """The centre of each image, uint8 (3, crop, crop); of a clip, its middle frame.
-
-    Errors: `ImageError` if an image is smaller than a crop; when indexed, if it is unreadable.
-    """
-
-    def __init__(self, images: ImageSet, crop: int):
-        _check_crop(images, crop)
-        self.images, self.crop = images, crop
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i: int) -> Tensor:
-        source = self.images.sources[i]
-        pixels = source.read(source.frames // 2)
-        height, width = pixels.shape[:2]
-        if min(height, width) < self.crop:
-            raise ImageError(f"{source.name} has become smaller than the crop.")
-        y, x = (height - self.crop) // 2, (width - self.crop) // 2
-        view = pixels[y : y + self.crop, x : x + self.crop]
-        return torch.from_numpy(view.transpose(2, 0, 1).copy())
-
-    def tensors(self) -> list[Tensor]:
-        """All that can be read, each float32 (3, crop, crop) in [0, 1]; the others are logged.
-
-        Errors: `ImageError` if there are images and none can be read.
-        """
-        readable = []
-        problem = ""
-        for i in range(len(self)):
-            try:
-                readable.append(self[i].float().div_(255))
-            except ImageError as error:
-                problem = str(error)
-                log.warning("Skipped: %s", error)
-        if problem and not readable:
-            raise ImageError(f"No image of {self.images.title} can be read; the last: {problem}")
-        return readable
-
-
-def _check_crop(images: ImageSet, crop: int) -> None:
+def centre_crops(images: ImageSet, crop: int) -> dict[str, Tensor]:
+    """The centre of each image that can be read, by name, float32 (3, crop, crop) in [0, 1]; of a
+    clip, its middle frame. The others are logged."""
+    centres = {}
     for source in images.sources:
-        if min(source.height, source.width) < crop:
-            raise ImageError(too_small(source, crop).reason)
+        try:
+            pixels = source.read(source.frames // 2)
+            y, x = ((side - crop) // 2 for side in pixels.shape[:2])
+            if min(y, x) < 0:
+                raise ImageError(too_small(source, crop).reason)
+        except ImageError as error:
+            log.warning("Skipped: %s", error)
+            continue
+        view = pixels[y : y + crop, x : x + crop]
+        centres[source.name] = torch.from_numpy(view.transpose(2, 0, 1).copy()).float().div_(255)
+    return centres
 
 
 class _Cache:

@@ -10,8 +10,8 @@ Which layouts are known is told in docs/datasets.md.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -68,6 +68,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.sources)
 
+    def without(self, names: set[str]) -> ImageSet:
+        """The set without some of its images."""
+        return replace(self, sources=tuple(s for s in self.sources if s.name not in names))
+
     @property
     def pixels(self) -> int:
         """Pixels of all images together; of a clip, those of one frame."""
@@ -111,18 +115,20 @@ def open_dataset(root: str | Path | None, split: str = "train", min_side: int = 
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}; choose one of: {', '.join(SPLITS)}.")
+    skipped: list[Skipped] = []
     if root is None:
         title = "built-in sample photographs"
-        found, skipped = _samples()
+        sources = [Source(n, len(p), len(p[0]), pixels=p) for n, p in sample_photographs()]
     elif (Path(root) / "sequences").is_dir() and any(Path(root).glob("*_t*list.txt")):
         title = f"{root} (Vimeo-90k, {split})"
-        found, skipped = _vimeo(Path(root), split)
+        sources = _vimeo(Path(root), split, skipped)
     else:
         folder = _split_folder(Path(root), split)
         title = str(folder)
-        found, skipped = _folder(folder)
-    large = [s for s in found if min(s.height, s.width) >= min_side]
-    skipped += [too_small(s, min_side) for s in found if min(s.height, s.width) < min_side]
+        names = (p.relative_to(folder).as_posix() for p in list_images(folder, recursive=True))
+        sources = _readable(((name, folder, (name,)) for name in names), skipped)
+    large = [s for s in sources if min(s.height, s.width) >= min_side]
+    skipped += [too_small(s, min_side) for s in sources if min(s.height, s.width) < min_side]
     result = ImageSet(title, tuple(large), tuple(skipped))
     if not large:
         raise ImageError(f"There is no usable image. {result.report()}")
@@ -134,11 +140,6 @@ def too_small(source: Source, side: int) -> Skipped:
     size = f"{source.width}x{source.height}"
     reason = f"{source.name} is {size}, smaller than the crop of {side}x{side}."
     return Skipped(source.name, f"smaller than {side}x{side}", reason)
-
-
-def _samples() -> tuple[list[Source], list[Skipped]]:
-    photographs = sample_photographs()
-    return [Source(name, p.shape[0], p.shape[1], pixels=p) for name, p in photographs], []
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -153,19 +154,20 @@ def _split_folder(root: Path, split: str) -> Path:
     return root / split if present else root
 
 
-def _folder(folder: Path) -> tuple[list[Source], list[Skipped]]:
-    found: list[Source] = []
-    skipped: list[Skipped] = []
-    for path in list_images(folder, recursive=True):
-        name = path.relative_to(folder).as_posix()
+def _readable(
+    entries: Iterable[tuple[str, Path, tuple[str, ...]]], skipped: list[Skipped]
+) -> list[Source]:
+    """Images by name, folder and files, with the size of the first; the others go to `skipped`."""
+    sources = []
+    for name, folder, files in entries:
         try:
-            found.append(Source(name, *image_size(path), folder, (name,)))
+            sources.append(Source(name, *image_size(folder / files[0]), folder, files))
         except ImageError as error:
             skipped.append(Skipped(name, "unreadable", str(error)))
-    return found, skipped
+    return sources
 
 
-def _vimeo(root: Path, split: str) -> tuple[list[Source], list[Skipped]]:
+def _vimeo(root: Path, split: str, skipped: list[Skipped]) -> list[Source]:
     """The clips of a list file ('00001/0266' in each line); all frames have the first's size.
 
     Xue et al. 2019, "Video Enhancement with Task-Oriented Flow": septuplets or triplets.
@@ -174,32 +176,24 @@ def _vimeo(root: Path, split: str) -> tuple[list[Source], list[Skipped]]:
     present = [path for path in lists if path.is_file()]
     if not present:
         raise ImageError(f"{root} has neither {lists[0].name} nor {lists[1].name}; add the list.")
-    found: list[Source] = []
-    skipped: list[Skipped] = []
-    names = {line.strip() for line in present[0].read_text(encoding="utf-8").splitlines()} - {""}
-    for name in sorted(names):
+    clips = []
+    lines = present[0].read_text(encoding="utf-8").splitlines()
+    for name in sorted({line.strip() for line in lines} - {""}):
         folder = root / "sequences" / name
-        try:
-            files = [f for f in os.listdir(folder) if f.startswith("im") and f.endswith(".png")]
-            if not files:
-                raise ImageError(f"{folder} holds no frames (im1.png, ...).")
-            frames = tuple(sorted(files, key=natural_order))
-            found.append(Source(name, *image_size(folder / frames[0]), folder, frames))
-        except ImageError as error:
-            skipped.append(Skipped(name, "unreadable", str(error)))
-        except OSError as error:
-            reason = f"{folder} is in {present[0].name} but cannot be listed: {error.strerror}."
+        frames = sorted((path.name for path in folder.glob("im*.png")), key=natural_order)
+        if frames:
+            clips.append((name, folder, tuple(frames)))
+        else:
+            reason = f"{folder} is in {present[0].name} but holds no frames (im1.png, ...)."
             skipped.append(Skipped(name, "missing", reason))
-    return found, skipped
+    return _readable(clips, skipped)
 
 
 def held_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet]:
     """Split off n images for validation: (the rest, the n), each in its former order.
 
     Those with the smallest SHA-256 of their names are taken, so the choice is stable when the
-    folder moves, and changes little when images are added.
-
-    Errors: `ImageError` unless 0 <= n < number of images.
+    folder moves, and changes little when images are added. ImageError unless 0 <= n < their number.
     """
     if not 0 <= n < len(images):
         raise ImageError(
@@ -210,9 +204,5 @@ def held_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet]:
         return hashlib.sha256(source.name.encode("utf-8", "surrogateescape")).digest()
 
     chosen = {s.name for s in sorted(images.sources, key=digest)[:n]}
-    rest = tuple(s for s in images.sources if s.name not in chosen)
     out = tuple(s for s in images.sources if s.name in chosen)
-    return (
-        replace(images, sources=rest),
-        ImageSet(f"held out of {images.title}", out),
-    )
+    return images.without(chosen), ImageSet(f"held out of {images.title}", out)

@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 import models
-from training.crops import CentreCrops, RandomCrops
+from models.errors import ImageError
+from training.crops import RandomCrops, centre_crops
 from training.data import ImageSet, held_out, open_dataset
 from training.settings import Settings
 from training.team import Team
@@ -20,9 +21,9 @@ VALIDATION_SIDE = 256  # pixels, whatever the size of the training crops: runs s
 
 @dataclass(frozen=True)
 class Data:
-    """Training crops; images for validation, each (3, H, W); what to tell about them."""
+    """Training images; images for validation, each (3, H, W); what to tell about them."""
 
-    crops: RandomCrops
+    images: ImageSet
     held_out: list[Tensor]
     report: str
     provenance: dict
@@ -32,7 +33,8 @@ def open_data(settings: Settings) -> Data:
     """The data of a run. ImageError, with what to do, when there is none.
 
     Validation takes `--test_dataset`, else the test/ folder beside train/, else images held out
-    of the training set: one in twenty, at most 24.
+    of the training set: one in twenty, at most 24. One of these that cannot be read is left out
+    and the next is taken.
     """
     images = open_dataset(settings.dataset, "train", min_side=settings.patch_size)
     step = models.MODELS[settings.model_name].downsampling
@@ -41,14 +43,22 @@ def open_data(settings: Settings) -> Data:
         test = settings.dataset
     if test is not None:
         validation = open_dataset(test, "test", min_side=step)
+        centres = _centres(validation, step)
+        if not centres:
+            raise ImageError(f"No image of {validation.title} can be read.")
     else:
-        count = min(MAX_HELD_OUT, max(len(images) // 20, 1), len(images) - 1)
-        images, validation = held_out(images, count)
-    report = f"Training on {images.report()}\nValidation on {validation.title}: {len(validation)}"
+        while True:
+            count = min(MAX_HELD_OUT, max(len(images) // 20, 1), len(images) - 1)
+            rest, validation = held_out(images, count)
+            centres = _centres(validation, step)
+            if len(centres) == len(validation):
+                break
+            images = images.without({s.name for s in validation.sources} - centres.keys())
+        images = rest
     return Data(
-        RandomCrops(images, settings.patch_size, settings.seed),
-        _centres(validation, step),
-        report,
+        images,
+        list(centres.values()),
+        f"Training on {images.report()}\nValidation on {validation.title}: {len(centres)}",
         {
             "data": _name(settings.dataset),
             "images": len(images),
@@ -62,18 +72,16 @@ def _name(path: str | None) -> str:
     return Path(path).resolve().name if path else "built-in sample photographs"
 
 
-def _centres(images: ImageSet, step: int) -> list[Tensor]:
+def _centres(images: ImageSet, step: int) -> dict[str, Tensor]:
     """The centre of each, all of one size: a multiple of `step` that fits, at most 256."""
-    if not len(images):
-        return []
-    fits = min(min(s.height, s.width) for s in images.sources)
-    return CentreCrops(images, min(VALIDATION_SIDE, fits // step * step)).tensors()
+    fits = min((min(s.height, s.width) for s in images.sources), default=step)
+    return centre_crops(images, min(VALIDATION_SIDE, fits // step * step))
 
 
 class Prefetch:
     """Makes the batches of the next steps in background threads.
 
-    Called with a step, gives this process's crops of it, (B, 3, P, P) in [0, 1] on its device.
+    Called with a step, gives this process's crops of it, (B, channels, P, P) on its device.
     Which thread makes a batch, and when, does not matter: a batch depends on its step only.
     """
 
@@ -85,7 +93,7 @@ class Prefetch:
         self.pending: dict[int, Future] = {}
 
     def make(self, step: int) -> Tensor:
-        """The crops of a step as they are kept, made now, (B, P, P, 3)."""
+        """The crops of a step as they are kept, made now, (B, P, P, channels)."""
         rows = self.crops.stored(step, self.batch_size, self.team.rank, self.team.size)
         return rows.pin_memory() if self.team.device.type == "cuda" else rows
 
@@ -99,9 +107,7 @@ class Prefetch:
             rows = self.pending.pop(step).result()
         return self.crops.as_input(rows.to(self.team.device, non_blocking=True))
 
-    def __enter__(self) -> Prefetch:
-        return self
-
-    def __exit__(self, *exception) -> None:
+    def close(self) -> None:
+        """Drop what is not begun."""
         if self.pool is not None:
             self.pool.shutdown(wait=False, cancel_futures=True)

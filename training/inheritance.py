@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import models
 from models import checkpoint, convert
 from models.base import Codec
 from models.checkpoint import TABLES
 from models.errors import CheckpointError, TrainingError
+from training.settings import TRANSFORMS, Settings
 
-TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
 RUN = (
     "run_id", "model", "lmbda", "N", "M", "fixed", "latent_views", "steps", "images_seen",
     "patch_size", "lr", "hours", "hardware", "data_fingerprint",
 )  # fmt: skip
+
+
+def new_model(
+    settings: Settings, say: Callable[[str], None] = lambda _: None, state: dict | None = None
+) -> Codec:
+    """The model of the settings: seeded random weights and those of its parents, or `state`.
+
+    `say` is told what was taken. CheckpointError for a parent that cannot be used.
+    """
+    torch.manual_seed(settings.seed)
+    model = models.build(settings.model_name, settings.N, settings.M)
+    model.point = settings.point
+    if state is not None:
+        model.load_state_dict(state)
+    else:
+        for path, parts in settings.parents:
+            factor = settings.rescale
+            if factor is None:
+                factor = latent_factor(path, settings.lmbda, settings.metric)
+            say(take_weights(model, path, factor, parts))
+    fix(model, settings.fixed)
+    return model
 
 
 def take_weights(
@@ -27,20 +53,27 @@ def take_weights(
 
     Transforms of a narrower model are widened (see `widened`), latents are multiplied by
     `factor` (see `rescaled`), and nothing but `parts`, such as "g_a.", is looked at.
-    CheckpointError if the file cannot be read or nothing fits.
+    CheckpointError if the file cannot be read, or if no part of the model, such as g_a, gets half
+    of its weights: the file is then of another width or another model.
     """
-    found = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
-    found = {k: v for k, v in rescaled(found, factor).items() if k.startswith(parts)}
+    tensors = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
+    tensors = {k: v for k, v in rescaled(tensors, factor).items() if k.startswith(parts)}
     own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
-    usable = found
-    if has_side_information(found) != has_side_information(own):  # of y in one, of z in the other
-        usable = {k: v for k, v in found.items() if not k.startswith("entropy_bottleneck.")}
+    usable = tensors
+    if has_side_information(tensors) != has_side_information(own):  # of y in one, of z in the other
+        usable = {k: v for k, v in tensors.items() if not k.startswith("entropy_bottleneck.")}
     fitting = {k: v for k, v in usable.items() if k in own and own[k].shape == v.shape}
     wider = {k: v for k, v in widened(model, usable).items() if k not in fitting}
     taken = {**fitting, **wider}
-    if not taken:
+    sizes: dict[str, Counter] = {"own": Counter(), "taken": Counter()}  # weights of each part
+    for key, group in (("own", own), ("taken", taken)):
+        for name, value in group.items():
+            sizes[key][name.partition(".")[0]] += value.numel()
+    if all(2 * sizes["taken"][part] < size for part, size in sizes["own"].items()):
         raise CheckpointError(
-            f"No tensor of {path} fits {type(model).__name__} with N={model.N}, M={model.M}."
+            f"{path} has {len(taken)} of {len(own)} tensors of {type(model).__name__} with "
+            f"N={model.N}, M={model.M}, and half of no part of it: give another file, or its --N "
+            f"and --M."
         )
     model.load_state_dict({**model.state_dict(), **taken})
     words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
@@ -48,7 +81,7 @@ def take_weights(
         words.append(f"Multiplied the latents by {factor:.4g}.")
     for reason, names in (
         ("Widened", sorted(wider)),
-        ("Not taken from it", sorted(found.keys() - taken.keys())),
+        ("Not taken from it", sorted(tensors.keys() - taken.keys())),
         ("Left as they were", sorted(own.keys() - taken.keys())),
     ):
         if names:
@@ -89,19 +122,19 @@ def rescaled(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
     head = "entropy_parameters" if any(k.startswith("entropy_p") for k in tensors) else "h_s"
     written = {_layer(tensors, "g_a", -1), _layer(tensors, head, -1)}
     read = {_layer(tensors, part, 0) for part in ("g_s", "h_a")} | {"context_prediction"}
-    made = dict(tensors)
+    result = dict(tensors)
     for name, value in tensors.items():
         layer, _, kind = name.rpartition(".")
         if layer in written:
-            made[name] = value * factor
+            result[name] = value * factor
         elif layer in read and kind == "weight":
-            made[name] = value / factor
+            result[name] = value / factor
     first, quantiles = "entropy_bottleneck.matrices.0", "entropy_bottleneck.quantiles"
     if not has_side_information(tensors) and first in tensors:
         slope = F.softplus(tensors[first].double()) / factor
-        made[first] = (slope + (-(-slope).expm1()).log()).to(tensors[first].dtype)
-        made[quantiles] = tensors[quantiles] * factor
-    return made
+        result[first] = (slope + (-(-slope).expm1()).log()).to(tensors[first].dtype)
+        result[quantiles] = tensors[quantiles] * factor
+    return result
 
 
 def _layer(tensors: dict[str, Tensor], part: str, place: int) -> str:
@@ -111,10 +144,10 @@ def _layer(tensors: dict[str, Tensor], part: str, place: int) -> str:
     return f"{part}.{numbers[place]}" if numbers else ""
 
 
-def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors like those of the model's parts that compute what `found` does, by name.
+def widened(model: Codec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors like those of the model's parts that compute what `tensors` does, by name.
 
-    `found` holds such parts with at most as many channels in every layer; {} if it does not.
+    `tensors` holds such parts with at most as many channels in every layer; {} if it does not.
     They are the transforms, and the whole of a scale hyperprior (not of a context model, whose
     scales and means share a layer's outputs).
     Added channels start at random and nothing reads them yet: the weights from them to the
@@ -122,11 +155,14 @@ def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
     same and the gradient of those weights does not vanish. Source: Chen et al. 2016, "Net2Net"
     (arXiv 1511.05641), section 2.4, with zeros in place of its copies.
     """
-    made = {}
+    result = {}
     own = model.state_dict()
-    whole = all(_scale_hyperprior(tensors) for tensors in (own, found))
+    whole = all(
+        has_side_information(t) and not any(k.startswith("entropy_p") for k in t)
+        for t in (own, tensors)
+    )
     for name in own if whole else (k for k in own if k.startswith(TRANSFORMS)):
-        old, new = found.get(name), own[name].clone()
+        old, new = tensors.get(name), own[name].clone()
         if old is None or old.ndim != new.ndim or old.shape[2:] != new.shape[2:]:
             return {}
         if any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
@@ -136,12 +172,8 @@ def widened(model: Codec, found: dict[str, Tensor]) -> dict[str, Tensor]:
             out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
             new.narrow(out_dim, 0, old.shape[out_dim]).zero_()
         new[tuple(slice(size) for size in old.shape)] = old
-        made[name] = new
-    return made
-
-
-def _scale_hyperprior(tensors: dict[str, Tensor]) -> bool:
-    return has_side_information(tensors) and not any(k.startswith("entropy_p") for k in tensors)
+        result[name] = new
+    return result
 
 
 def ancestors(*paths: str | Path, by: str | None = None) -> list[dict]:
@@ -157,9 +189,9 @@ def ancestors(*paths: str | Path, by: str | None = None) -> list[dict]:
             metadata = checkpoint.read_metadata(path)
         except CheckpointError:
             continue
-        told = {**metadata["config"], **metadata["provenance"], **metadata}
+        facts = {**metadata["config"], **metadata["provenance"], **metadata}
         known = {run["run_id"] for run in runs}
-        lineage = [{name: told.get(name) for name in RUN}, *told.get("ancestors", [])]
+        lineage = [{name: facts.get(name) for name in RUN}, *facts.get("ancestors", [])]
         new = [run for run in lineage if run["run_id"] not in known]
         if runs and new and by:
             new[0] = {**new[0], "joined_by": by}

@@ -5,6 +5,8 @@ The distortion is then a constant, so the loss is the rate, and a step meets nei
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ from models.cli import Progress
 from models.coding.container import padded
 from models.errors import ImageError, TrainingError
 from models.images import to_tensor
-from training.crops import RandomCrops
-from training.data import ImageSet, Source
+from training.crops import Pixels, RandomCrops
+from training.data import ImageSet
 from training.settings import Settings
 
 STRIDE = 16  # pixels for one position of y
@@ -38,8 +40,8 @@ class RateModel(nn.Module):
         return {"likelihoods": likelihoods}
 
 
-class LatentCrops(RandomCrops):
-    """Random square crops of y, (B, M, patch/16, patch/16), of images kept as y in fp16.
+class Latents:
+    """y of images, fp16 (h, w, M), as `Arrays` to take crops of.
 
     The latents are those of whole images, padded as for coding. Crops begin where a position of
     the coarsest latent does, so that z on a crop has the grid of z on the image. They are not
@@ -47,18 +49,20 @@ class LatentCrops(RandomCrops):
     are kept in place of that: the image as it is, then others, each second one mirrored, whose
     first rows and columns are left out, fewer than 64, so that y samples it elsewhere.
 
-    `copies`: how many processes keep them. Errors: TrainingError if the memory
-    is too small, ImageError if no image can be read.
+    `copies`: how many processes keep them. Errors: TrainingError if the memory is too small,
+    ImageError if no image can be read.
     """
 
-    scale = 1
-    mirrors = False
+    scale, mirrors = 1, False
 
     def __init__(self, codec: Codec, images: ImageSet, settings: Settings, copies: int = 1):
-        super().__init__(images, settings.patch_size // STRIDE, settings.seed, memory=0)
-        half = settings.precision == "bf16"
-        self.grid, self.views = codec.downsampling // STRIDE, settings.latent_views
-        needed = sum(_size(codec, source) for source in images.sources) * self.views * copies
+        self.images, self.views = images, settings.latent_views
+        self.grid = codec.downsampling // STRIDE
+        pixels = sum(
+            s.frames * math.prod(padded(s.height, s.width, codec.downsampling))
+            for s in images.sources
+        )
+        needed = 2 * codec.M * pixels // STRIDE**2 * self.views * copies
         free = _free_memory()
         if needed > free:
             raise TrainingError(
@@ -67,15 +71,21 @@ class LatentCrops(RandomCrops):
                 f"fewer images or --latent_views, or leave g_s out of --fixed."
             )
         self.kept: dict[tuple[int, int], np.ndarray] = {}
-        frames = sum(source.frames for source in images.sources)
-        with Progress("Latents of the training images", frames, "image") as progress:
-            for index, source in enumerate(images.sources):
-                for frame in range(source.frames):
-                    self._keep_views(codec, index, frame, half)
-                    progress.step()
+        decoded = Pixels(images, settings.patch_size, memory=0)
+        frames = [(i, frame) for i, s in enumerate(images.sources) for frame in range(s.frames)]
+        with Progress("Latents of the training images", len(frames), "image") as progress:
+            for index, frame in frames:
+                with suppress(ImageError):  # noted there, and another is drawn in its place
+                    whole = decoded.array(index, frame)
+                    self._keep_views(codec, whole, index, frame, settings)
+                progress.step()
         if not self.kept:
             raise ImageError(f"No image of {images.title} can be read.")
         self.bytes = sum(y.nbytes for y in self.kept.values())
+
+    def crops(self, settings: Settings) -> RandomCrops:
+        """Random crops of y, (B, M, patch/16, patch/16), that depend on the seed."""
+        return RandomCrops(self, settings.patch_size // STRIDE, settings.seed)
 
     def report(self) -> str:
         """What is kept, in one line."""
@@ -86,47 +96,39 @@ class LatentCrops(RandomCrops):
             f"without them."
         )
 
-    def _keep_views(self, codec: Codec, index: int, frame: int, half: bool) -> None:
-        try:
-            pixels = super()._pixels(index, frame)
-        except ImageError:
-            return  # noted there, and another is drawn in its place
-        room = np.array(pixels.shape[:2]) - self.crop * STRIDE + 1
-        for number in range(frame * self.views, (frame + 1) * self.views):
-            view = pixels
-            if number % self.views:
-                random = np.random.default_rng((self.seed, index, number))
-                top, left = random.integers(np.minimum(room, LARGEST_SHIFT))
-                view = pixels[top:, left:]
-            if number % self.views % 2:
-                view = np.ascontiguousarray(view[:, ::-1])
-            self._keep(codec, index, number, view, half)
-
-    @torch.no_grad()
-    def _keep(self, codec: Codec, index: int, number: int, pixels: np.ndarray, half: bool) -> None:
-        x = pad(to_tensor(pixels), codec.downsampling)
-        device = next(codec.parameters()).device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-            y = codec.analysis(x.to(device, memory_format=torch.channels_last))["y"]
-        kept = y[0].permute(1, 2, 0).to("cpu", torch.float16).contiguous()
-        if not torch.isfinite(kept).all():
-            raise TrainingError(
-                f"The latents of {self.images.sources[index].name} do not fit fp16: these "
-                f"transforms were not trained."
-            )
-        self.kept[index, number] = kept.numpy()
-
-    def _pixels(self, index: int, number: int) -> np.ndarray:
+    def array(self, index: int, number: int) -> np.ndarray:
         """Kept latents, fp16 (h, w, M). ImageError for an image that could not be read."""
         if (index, number) not in self.kept:
             raise ImageError(f"{self.images.sources[index].name} cannot be read.")
         return self.kept[index, number]
 
+    def _keep_views(self, codec: Codec, whole: np.ndarray, index: int, frame: int, s: Settings):
+        room = np.array(whole.shape[:2]) - s.patch_size + 1
+        for number in range(frame * self.views, (frame + 1) * self.views):
+            view = whole
+            if number % self.views:
+                random = np.random.default_rng((s.seed, index, number))
+                top, left = random.integers(np.minimum(room, LARGEST_SHIFT))
+                view = whole[top:, left:]
+            if number % self.views % 2:
+                view = np.ascontiguousarray(view[:, ::-1])
+            y = _analysed(codec, view, half=s.precision == "bf16")
+            if not torch.isfinite(y).all():
+                raise TrainingError(
+                    f"The latents of {self.images.sources[index].name} do not fit fp16: these "
+                    f"transforms were not trained."
+                )
+            self.kept[index, number] = y.numpy()
 
-def _size(codec: Codec, source: Source) -> int:
-    """Bytes of an image's latents, of all frames of a clip."""
-    height, width = padded(source.height, source.width, codec.downsampling)
-    return source.frames * codec.M * (height // STRIDE) * (width // STRIDE) * 2
+
+@torch.no_grad()
+def _analysed(codec: Codec, pixels: np.ndarray, half: bool) -> Tensor:
+    """y of an image, fp16 (h, w, M)."""
+    x = pad(to_tensor(pixels), codec.downsampling)
+    device = next(codec.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+        y = codec.analysis(x.to(device, memory_format=torch.channels_last))["y"]
+    return y[0].permute(1, 2, 0).to("cpu", torch.float16).contiguous()
 
 
 def _free_memory() -> float:

@@ -17,54 +17,47 @@ from torch import Tensor
 
 from models.base import Codec
 from models.errors import TrainingError
-from training.journal import Silence, figures, psnr_of
 from training.latents import STRIDE, RateModel
+from training.log import VALIDATION, Log, figures, psnr_of
 from training.loss import RateDistortion, rate_alone
 from training.optimizers import build_optimizer
+from training.run import Run
 from training.schedules import Schedule
 from training.settings import Settings
 from training.team import Team
 
 FINISHED, TIME_IS_UP, SIGNALLED = "finished", "time is up", "signalled"
 NOT_FINITE, NOT_SAVED = "not finite", "not saved"
+COUNTS = ("step", "seconds", "skipped", "window")  # of a state
 
 
 class Trainer:
     """Trains `model` on `batches(step)`, from step 0 or a loaded state.
 
     A batch: crops (B, 3, P, P), or of y, (B, M, P/16, P/16), if `settings.keeps_latents`.
-    `settings`: completed. `held_out`: images for validation, each (3, H, W) with H and W
-    multiples of the model's downsampling, may be empty. `records` takes what is told and kept.
+    `settings`: completed. `held_out`: images for validation, all (3, H, W) with H and W
+    multiples of the model's downsampling, or none. `run`: keeps states and checkpoints; None in
+    all processes but the first.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        model: Codec,
-        batches: Callable[[int], Tensor],
-        held_out: list[Tensor],
-        records: Silence,
-        team: Team,
-        *,
+        self, settings: Settings, model: Codec, batches: Callable[[int], Tensor],
+        held_out: list[Tensor], run: Run | None, team: Team,
         stop_asked: Callable[[], bool] = lambda: False,
-    ):
-        self.settings, self.team, self.records = settings, team, records
+    ):  # fmt: skip
+        self.settings, self.team, self.run = settings, team, run
+        self.log = run.log if run else Log()
         self.batches, self.held_out, self.stop_asked = batches, held_out, stop_asked
         self.model = model.to(team.device, memory_format=torch.channels_last).train()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.averaged = copy.deepcopy(self.model).eval() if settings.ema else self.model
         self.loss = RateDistortion(settings.lmbda, settings.metric)
-        self.optimizer = build_optimizer(
-            settings.optimizer, self.model, settings.lr, settings.rest_lr
-        )
+        rates = settings.lr, settings.rest_lr
+        self.optimizer = build_optimizer(settings.optimizer, self.model, *rates)
         self.schedule = Schedule(
-            self.optimizer,
-            settings.scheduler,
-            total=settings.total,
-            steps_per_epoch=settings.steps_per_epoch,
-            warmup=settings.warmup,
-            milestones=settings.milestones,
-        )
+            self.optimizer, settings.scheduler, total=settings.total, warmup=settings.warmup,
+            steps_per_epoch=settings.steps_per_epoch, milestones=settings.milestones,
+        )  # fmt: skip
         trained = RateModel(self.model) if settings.keeps_latents else self.model
         if settings.compile:
             trained.compile()
@@ -73,18 +66,11 @@ class Trainer:
         self.seconds = 0.0  # spent training, over all sessions of the run
         self.skipped = 0  # skipped steps in a row
         self.window = [0.0, 0.0, 0.0, 0.0]  # sums of loss, bpp, mse and the number of steps
-        self.notes: dict = {}  # what save and checkpoint want to find again when resuming
-
-    # State ------------------------------------------------------------------------------
 
     def state_dict(self) -> dict:
         """All that the following steps depend on."""
         return {
-            "step": self.step,
-            "seconds": self.seconds,
-            "skipped": self.skipped,
-            "window": self.window,
-            "notes": self.notes,
+            **{name: getattr(self, name) for name in COUNTS},
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict() if self.settings.ema else None,
             "optimizer": self.optimizer.state_dict(),
@@ -92,15 +78,13 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        for name in ("step", "seconds", "skipped", "window", "notes"):
+        for name in COUNTS:
             setattr(self, name, state[name])
         self.model.load_state_dict(state["model"])
         if self.settings.ema:
             self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-
-    # The loop ---------------------------------------------------------------------------
 
     def train(self) -> str:
         """Run until the end, the time limit, a signal, or too many non-finite steps in a row.
@@ -110,7 +94,7 @@ class Trainer:
         settings = self.settings
         self.began = self.clock = self.saved = time.monotonic()
         self.first_step = self.step
-        self.records.begin(self.step, settings.total)
+        self.log.begin(self.step, settings.total)
         while self.step < settings.total:
             reason = self.one_step()
             if self.step % settings.steps_per_epoch == 0:
@@ -132,26 +116,35 @@ class Trainer:
         """Seconds since `train` began in this process."""
         return time.monotonic() - self.began
 
-    def late(self) -> bool:
-        """Whether --time_limit, in seconds, has passed."""
-        limit = self.settings.time_limit or math.inf
-        return self.session_seconds > limit
-
     def save_state(self) -> bool:
         """Keep the state; False if that failed, which is then said."""
-        self.seconds += self.lap()
+        self.lap()
         self.saved = time.monotonic()
-        return self.records.save(self)
+        return self.run is None or self.run.save(self.state_dict())
 
-    def lap(self) -> float:
-        """Seconds since the last call."""
+    def checkpoint(self, epoch: int) -> None:
+        """Keep the weights of an epoch."""
+        self.lap()
+        if self.run is not None:
+            hours = round(self.seconds / 3600, 6)  # a trial takes a fraction of a second
+            progress = {"steps": self.step, "images_seen": self.images_seen, "hours": hours,
+                        "hardware": self.team.hardware}  # fmt: skip
+            self.run.checkpoint(self.averaged, epoch, progress)
+
+    def lap(self) -> None:
+        """Add the seconds since the last call."""
         before, self.clock = self.clock, time.monotonic()
-        return self.clock - before
+        self.seconds += self.clock - before
 
     def one_step(self) -> str | None:
         """One optimiser step; returns why to stop after it, the same in all processes."""
         settings = self.settings
-        x = self.batch().to(self.team.device).contiguous(memory_format=torch.channels_last)
+        try:
+            x = self.batches(self.step)
+        except Exception as error:
+            self.save_state()
+            raise TrainingError(f"No crops for step {self.step}: {error}") from error
+        x = x.to(self.team.device).contiguous(memory_format=torch.channels_last)
         self.schedule.set(self.step)
         torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
         try:
@@ -174,13 +167,13 @@ class Trainer:
             self.window = [a + b for a, b in zip(self.window, (loss, bpp, mse, 1.0), strict=True)]
         else:
             self.skipped += 1
-            self.records.say(
+            self.log.say(
                 f"step {self.step}: the loss ({loss:g}) or the gradient (norm {norm:g}) is not "
                 f"finite; step skipped, {self.skipped} in a row."
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.records.advance(self.step, figures(loss, bpp, psnr_of(mse)))
+        self.log.advance(self.step, figures(loss, bpp, psnr_of(mse)))
         return SIGNALLED if signalled else TIME_IS_UP if late else None
 
     def gradients(self, x: Tensor) -> list[float]:
@@ -199,17 +192,10 @@ class Trainer:
             terms = self.loss(output, x)
         terms.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
-        asked = torch.tensor([self.stop_asked(), self.late()], device=device)
+        late = self.session_seconds > (settings.time_limit or math.inf)
+        asked = torch.tensor([self.stop_asked(), late], device=device)
         stats = torch.stack([terms.loss.detach(), terms.bpp, terms.mse, norm, *asked.float()])
         return self.team.mean(stats)
-
-    def batch(self) -> Tensor:
-        """The crops of this step; if they cannot be had, the state is saved first."""
-        try:
-            return self.batches(self.step)
-        except Exception as error:
-            self.save_state()
-            raise TrainingError(f"No crops for step {self.step}: {error}") from error
 
     def quantization(self) -> str:
         """The mode of `forward` at this step."""
@@ -222,8 +208,6 @@ class Trainer:
             decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
             means = [p for p in self.averaged.parameters() if p.requires_grad]
             torch._foreach_lerp_(means, self.parameters, 1 - decay)
-
-    # Epochs -----------------------------------------------------------------------------
 
     def end_epoch(self) -> None:
         """Validate and store the weights if it is time, report."""
@@ -242,8 +226,7 @@ class Trainer:
         if last or (epoch + 1) % settings.check_time == 0:
             if last:  # first the state: if writing the checkpoint fails, nothing is lost
                 self.save_state()
-            self.seconds += self.lap()
-            self.records.checkpoint(self, epoch)
+            self.checkpoint(epoch)
             self.save_state()
 
     @torch.no_grad()
@@ -254,7 +237,7 @@ class Trainer:
         model = self.averaged.eval()
         model.solve_quantiles()
         sums = torch.zeros(3, dtype=torch.float64)
-        for batch in batches_of(self.held_out, self.settings.test_batch_size):
+        for batch in torch.stack(self.held_out).split(self.settings.test_batch_size):
             x = batch.to(self.team.device, memory_format=torch.channels_last)
             output = model(x, quantization="round")
             for i in range(len(x)):
@@ -264,28 +247,24 @@ class Trainer:
                 psnr = psnr_of(terms.mse.item())
                 sums += torch.tensor([terms.loss.item(), terms.bpp.item(), psnr])
         self.model.train()
-        means = (sums / len(self.held_out)).tolist()
-        return dict(zip(("val_loss", "val_bpp", "val_psnr"), means, strict=True))
+        return dict(zip(VALIDATION, (sums / len(self.held_out)).tolist(), strict=True))
 
     def report(self, validation: dict | None = None) -> None:
         """A row of the curve: means since the last row, and the validation if there is one."""
-        self.seconds += self.lap()
+        self.lap()
         loss, bpp, mse, count = self.window
         self.window = [0.0, 0.0, 0.0, 0.0]
         settings = self.settings
         row = {
-            "step": self.step,
-            "epoch": (self.step - 1) // settings.steps_per_epoch,
-            "images": self.images_seen,
-            "seconds": self.seconds,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            **(validation or {}),
-        }
+            "step": self.step, "epoch": (self.step - 1) // settings.steps_per_epoch,
+            "images": self.images_seen, "seconds": self.seconds,
+            "lr": self.optimizer.param_groups[0]["lr"], **(validation or {}),
+        }  # fmt: skip
         if count:
             row |= {"loss": loss / count, "bpp": bpp / count, "psnr": psnr_of(mse / count)}
             if settings.keeps_latents:
                 del row["psnr"]
-        self.records.record(row)
+        self.log.record(row)
 
     @property
     def images_seen(self) -> int:
@@ -296,15 +275,3 @@ class Trainer:
 def noise_seed(seed: int, step: int, rank: int) -> int:
     """A different stream of noise for every step and process."""
     return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63
-
-
-def batches_of(images: list[Tensor], size: int):
-    """Stacks of up to `size` neighbours of equal shape, (b, 3, H, W)."""
-    group: list[Tensor] = []
-    for image in images:
-        if group and (len(group) == size or group[0].shape != image.shape):
-            yield torch.stack(group)
-            group = []
-        group.append(image)
-    if group:
-        yield torch.stack(group)

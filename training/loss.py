@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.presets import METRICS
-
 
 @dataclass(frozen=True)
 class Terms:
@@ -23,13 +21,11 @@ class RateDistortion:
     """lambda * 255**2 * MSE + R, or lambda * (1 - MS-SSIM) + R; R in bits per pixel.
 
     Balle et al. 2018, equation 3, with images in [0, 1]; the factors are CompressAI's, so that
-    lambdas mean the same. Computed in fp32. Averages over the batch.
+    lambdas mean the same. Computed in fp32. Averages over the batch. `metric`: mse or ms-ssim.
     """
 
     def __init__(self, lmbda: float, metric: str = "mse"):
-        if metric not in METRICS:
-            raise ValueError(f"Unknown metric {metric!r}; choose mse or ms-ssim.")
-        self.lmbda, self.metric = lmbda, metric
+        self.lmbda = lmbda
         self.ms_ssim = import_ms_ssim() if metric == "ms-ssim" else None
 
     def __call__(self, output: dict, x: Tensor) -> Terms:
@@ -38,9 +34,8 @@ class RateDistortion:
             x, x_hat = x.float(), output["x_hat"].float()
             bpp = rate(output, x.shape[0] * x.shape[2] * x.shape[3])
             mse = torch.mean((x_hat - x) ** 2)
-            if self.ms_ssim is None:
-                distortion = 255**2 * mse
-            else:
+            distortion = 255**2 * mse
+            if self.ms_ssim is not None:
                 distortion = 1 - self.ms_ssim(x_hat, x, data_range=1.0)
             return Terms(self.lmbda * distortion + bpp, bpp.detach(), mse.detach())
 

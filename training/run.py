@@ -1,46 +1,56 @@
-"""What outlives a process: the folder of a run, its lock, and the state to resume from."""
+"""What outlives a process: the folder of a run, its lock, its state and its checkpoints."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import shlex
+import subprocess
 import uuid
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from models import checkpoint
+from models.base import Codec
 from models.errors import CheckpointError, TrainingError
-from models.files import atomic_write, locked, write_text
+from models.files import atomic_write, locked, write_bytes, write_text
+from training.log import Log
 from training.settings import Settings
 
 STATE, SETTINGS = "state.pt", "settings.json"
+DIGEST = 32  # bytes: a state ends with the SHA-256 of what comes before
 
 
 class Run:
     """runs/<Model>/<exp_version>/: state.pt, settings.json, train.log, curve.csv, tensorboard/.
 
-    The folder is locked until the `with` block ends, or the process, however it ends; a second
+    The folder is locked until `close`, or until the process ends, however it does; a second
     process that asks for it gets a TrainingError.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.version = folder.name
-        self.id = uuid.uuid4().hex[:12]  # replaced by the state's when resuming
-        self._lock = ExitStack()
+    def __init__(self, folder: Path, settings: Settings):
+        self.folder, self.settings = folder, settings
+        self._closing = ExitStack()
         try:
-            self._lock.enter_context(locked(folder, wait=False))
+            self._closing.enter_context(locked(folder, wait=False))
         except BlockingIOError:
             raise TrainingError(
                 f"Another process is training in {folder}; choose another --exp_version."
             ) from None
+        self.log = Log(folder, tensorboard=not settings.no_tensorboard)
+        self._closing.callback(self.log.close)
+        self.saved: int | None = None  # the step of the state that is on the disk
+        # What all sessions of the run share; a state brings its own.
+        self.origin: dict[str, Any] = {"run": folder.name, "run_id": uuid.uuid4().hex[:12]}
+        self.last_checkpoint: str | None = None
 
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._lock.close()
+    def close(self) -> None:
+        """Give the folder back."""
+        self._closing.close()
 
     @classmethod
     def open(cls, settings: Settings) -> Run:
@@ -52,98 +62,201 @@ class Run:
         root = Path(settings.runs) / settings.model_name
         version, resume = settings.exp_version, settings.resume
         if version is None:
-            return cls._newest(root, settings) if resume else cls._numbered(root)
-        if Path(version).name != version:
-            raise TrainingError(f"--exp_version is a folder's name, not {version!r}.")
-        folder = root / version
-        if not resume and (folder / SETTINGS).exists():
-            raise TrainingError(
-                f"{folder} holds another run: add --resume to go on with it, choose another "
-                f"--exp_version, or leave the flag out to get a number."
-            )
-        return cls(folder)
+            folder = _newest(root, settings) if resume else _numbered(root)
+        else:
+            folder = root / version
+            if not resume and (folder / SETTINGS).exists():
+                raise TrainingError(
+                    f"{folder} holds another run: add --resume to go on with it, choose another "
+                    f"--exp_version, or leave the flag out to get a number."
+                )
+        return cls(folder, settings)
 
-    @classmethod
-    def _newest(cls, root: Path, settings: Settings) -> Run:
-        states = sorted(root.glob(f"*/{STATE}"), key=lambda path: -path.stat().st_mtime)
-        if not states:
-            raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
-        reasons = []
-        for state in states:
-            reasons.append(settings.differences(_read_settings(state.parent)))
-            if not reasons[-1]:
-                return cls(state.parent)
-        raise TrainingError(
-            f"No run in {root} has these settings; in the newest, {states[0].parent.name}, "
-            f"{'; '.join(reasons[0])}."
-        )
+    def begin(self, origin: dict) -> dict | None:
+        """The state to go on from, on the CPU, if there is one; else the beginning of a run.
 
-    @classmethod
-    def _numbered(cls, root: Path) -> Run:
-        number = 0
-        while True:  # mkdir decides between two processes that start together
-            try:
-                (root / f"run_{number}").mkdir(parents=True)
-                return cls(root / f"run_{number}")
-            except FileExistsError:
-                number += 1
-
-    def describe(self, settings: Settings) -> None:
-        """Write the settings where a reader, and a later --resume, find them."""
-        write_text(self.folder / SETTINGS, json.dumps(settings.config(), indent=2) + "\n")
-
-    def save(self, state: dict) -> None:
-        """Write the state, all or nothing. OSError of the file system."""
-        with atomic_write(self.folder / STATE) as temporary:
-            torch.save({**state, "run_id": self.id}, temporary)
-
-    def load(self, settings: Settings) -> dict | None:
-        """The state to go on from, on the CPU, if there is one.
-
-        TrainingError if it cannot be read, or is of another training.
+        `origin`: where the weights of a new run come from. A state's own stays as it is.
+        TrainingError if the state cannot be read, or is of another training.
         """
+        state = self._load(origin) if (self.folder / STATE).is_file() else None
+        if state is None:
+            self.origin |= origin
+        else:
+            self.origin, self.last_checkpoint = state["origin"], state["last_checkpoint"]
+            self.saved = state["step"]
+        described = json.dumps(self.settings.config(), indent=2) + "\n"
+        write_text(self.folder / SETTINGS, described)
+        return state
+
+    def _load(self, origin: dict) -> dict:
         path = self.folder / STATE
-        if not path.is_file():
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.id = state["run_id"]
-            different = settings.differences(state["config"])
-        except Exception as error:  # torch raises many kinds for a damaged file
+        data = path.read_bytes()
+        if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
             raise TrainingError(
-                f"{path} cannot be read ({str(error).splitlines()[0][:150]}); "
+                f"{path} cannot be read: it is damaged, or of an earlier version of train.py; "
                 f"choose another --exp_version to start again."
-            ) from error
+            )
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        different = self.settings.differences(state["config"])
+        if state["origin"]["data_fingerprint"] != origin["data_fingerprint"]:
+            different.append("the images are not the same (their names and sizes)")
         if different:
+            further = state["last_checkpoint"] or "FILE"
             raise TrainingError(
                 f"{self.folder} was trained with other settings: {'; '.join(different)}. Repeat "
-                f"the flags of that run, or choose another --exp_version."
+                f"the flags of that run, or train its weights further in a new one: "
+                f"--init_ckpt {further} and another --exp_version."
             )
         return state
+
+    def save(self, state: dict) -> bool:
+        """Write the state of a step, all or nothing; False if that failed, which is said."""
+        state = {
+            **state,
+            "config": self.settings.config(),
+            "origin": self.origin,
+            "last_checkpoint": self.last_checkpoint,
+        }
+        try:
+            with atomic_write(self.folder / STATE) as temporary:
+                torch.save(state, temporary)
+                with temporary.open("rb+") as file:
+                    file.write(hashlib.file_digest(file, "sha256").digest())
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            self.log.say(
+                f"The state of step {state['step']} could not be saved ({_first_line(error)}): "
+                f"make room on the disk of {self.folder}. {self.kept()}."
+            )
+            return False
+        self.saved = state["step"]
+        return True
+
+    def kept(self) -> str:
+        """What --resume would find."""
+        if self.saved is None:
+            return "No state is saved: the run would begin again"
+        return f"The state of step {self.saved} is saved"
 
     def owns(self, path: Path) -> bool:
         """Whether a checkpoint was written by this run."""
         try:
-            return checkpoint.read_metadata(path)["provenance"].get("run_id") == self.id
-        except (CheckpointError, KeyError, AttributeError):
+            provenance = checkpoint.read_metadata(path)["provenance"]
+            return provenance.get("run_id") == self.origin["run_id"]
+        except CheckpointError:
             return False
 
-    def checkpoint_path(self, settings: Settings, epoch: int) -> Path:
+    def checkpoint_path(self, epoch: int) -> Path:
         """Where a checkpoint goes: with the run, unless --ckpts says otherwise; also where the
         file there is another run's, and --overwrite is not given."""
+        settings = self.settings
+        own, given = (
+            checkpoint.path_for(settings.model_name, epoch, settings.lmbda, root)
+            for root in (self.folder / "ckpts", settings.ckpts or self.folder / "ckpts")
+        )
+        return given if settings.overwrite or not given.exists() or self.owns(given) else own
 
-        def inside(root) -> Path:
-            return checkpoint.path_for(settings.model_name, epoch, settings.lmbda, root)
+    def checkpoint(self, model: Codec, epoch: int, progress: dict) -> None:
+        """Write an epoch's checkpoint and remove this run's previous intermediate one.
 
-        own = inside(self.folder / "ckpts")
-        if settings.ckpts is None:
-            return own
-        path = inside(settings.ckpts)
-        return path if settings.overwrite or not path.exists() or self.owns(path) else own
+        `progress`: what the provenance tells of the training so far. TrainingError if the last
+        one cannot be written.
+        """
+        path, last = self.checkpoint_path(epoch), epoch == self.settings.epoch - 1
+        provenance = {
+            **self.origin,
+            **progress,
+            "code_revision": code_revision(),
+            "torch": torch.__version__,
+        }
+        try:
+            checkpoint.save(path, model, config=self.settings.config(), provenance=provenance)
+        except (OSError, CheckpointError) as error:
+            if last:
+                raise TrainingError(
+                    f"The checkpoint {path} could not be written ({_first_line(error)}). "
+                    f"{self.kept()}; put it right and repeat the command with --resume."
+                ) from error
+            self.log.say(f"No checkpoint of epoch {epoch}: {_first_line(error)}")
+            return
+        self.log.say(f"Wrote {path}")
+        previous = Path(self.last_checkpoint or path)
+        if previous.name != path.name and self.owns(previous):
+            previous.unlink(missing_ok=True)
+        self.last_checkpoint = str(path)
+
+    def record(self) -> None:
+        """Copy the curve to the study's."""
+        name = f"{self.settings.model_name}_lmbda_{self.settings.lmbda:g}.csv"
+        target = Path("statistics/training") / name
+        write_bytes(target, (self.folder / "curve.csv").read_bytes())
+        self.log.say(f"Wrote {target}")
+
+    def resume_command(self) -> str:
+        """What a user does to go on."""
+        named = self.folder.name == self.settings.exp_version
+        return "repeat the command with --resume" + (
+            "" if named else f" --exp_version {self.folder.name}"
+        )
+
+    def test_command(self) -> str:
+        """What a user does with the final checkpoint."""
+        settings = self.settings
+        words = ["python", "test.py", "--model_name", settings.model_name, "--checkpoint"]
+        words.append(str(self.checkpoint_path(settings.epoch - 1)))
+        if settings.metric != "mse":
+            words += ["--metric", settings.metric]
+        if settings.import_module:
+            words += ["--import_module", settings.import_module]
+        return shlex.join(words)
 
 
-def _read_settings(folder: Path) -> dict:
+def _newest(root: Path, settings: Settings) -> Path:
+    """The newest run with a state and these settings."""
+    states = sorted(root.glob(f"*/{STATE}"), key=lambda path: -path.stat().st_mtime)
+    if not states:
+        raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
+    reasons = []
+    for state in states:
+        try:
+            before = json.loads((state.parent / SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = {}
+        reasons.append(settings.differences(before))
+        if not reasons[-1]:
+            return state.parent
+    raise TrainingError(
+        f"No run in {root} has these settings; in the newest, {states[0].parent.name}, "
+        f"{'; '.join(reasons[0])}. Repeat the flags of a run, or start a new one without --resume, "
+        f"from its weights with --init_ckpt."
+    )
+
+
+def _numbered(root: Path) -> Path:
+    """A new folder run_0, run_1, ..."""
+    number = 0
+    while True:  # mkdir decides between two processes that start together
+        try:
+            (root / f"run_{number}").mkdir(parents=True)
+            return root / f"run_{number}"
+        except FileExistsError:
+            number += 1
+
+
+def code_revision() -> str | None:
+    """The commit of the code, with "+" for uncommitted changes; None outside a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+            timeout=30,
+        )  # fmt: skip
+        return done.stdout.strip()
+
     try:
-        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

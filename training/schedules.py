@@ -25,15 +25,9 @@ class Schedule:
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
-        kind: str,
-        *,
-        total: int,
-        steps_per_epoch: int,
-        warmup: int = 0,
-        milestones: Sequence[int] = (),
-        patience: int = 10,
-    ):
+        optimizer: torch.optim.Optimizer, kind: str, *, total: int, steps_per_epoch: int,
+        warmup: int = 0, milestones: Sequence[int] = (), patience: int = 10,
+    ):  # fmt: skip
         if kind not in SCHEDULERS:
             raise ValueError(f"Unknown scheduler {kind!r}; choose one of: {', '.join(SCHEDULERS)}.")
         self.optimizer, self.kind = optimizer, kind
@@ -45,17 +39,14 @@ class Schedule:
     def factor(self, step: int) -> float:
         """Rate of step 0, 1, ... as a part of the peak."""
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        if self.kind == "cosine":
-            done = max(0, step - self.warmup) / max(1, self.total - 1 - self.warmup)
-            return warm * (
-                COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * min(1.0, done))) / 2
-            )
         if self.kind == "constant":
             return warm
-        if self.kind == "multistep":
-            passed = sum(step >= epoch * self.steps_per_epoch for epoch in self.milestones)
-            return warm * STEP_FACTOR**passed
-        return warm * STEP_FACTOR**self.reductions
+        if self.kind == "cosine":
+            done = max(0, step - self.warmup) / max(1, self.total - 1 - self.warmup)
+            half = (1 + math.cos(math.pi * min(1.0, done))) / 2
+            return warm * (COSINE_END + (1 - COSINE_END) * half)
+        passed = sum(step >= epoch * self.steps_per_epoch for epoch in self.milestones)
+        return warm * STEP_FACTOR ** (passed if self.kind == "multistep" else self.reductions)
 
     def set(self, step: int) -> None:
         """Set the rates for this step."""

@@ -1,69 +1,62 @@
-"""From the flags as given to a complete description of a run."""
+"""The flags of train.py, and from the flags as given to a complete description of a run."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import models
+from models.cli import number
 from models.errors import TrainingError
 from models.presets import (
     CATALOGUE,
     CHANNELS,
     LAMBDAS,
+    METRICS,
     OperatingPoint,
     operating_point,
     points,
     zoo_point,
 )
-from training.inheritance import TRANSFORMS
 from training.loss import import_ms_ssim
-from training.optimizers import DEFAULT_LR
+from training.optimizers import DEFAULT_LR, OPTIMIZERS
+from training.schedules import SCHEDULERS
 
-# The original report's training; the context models train for 250 epochs, and Hyperprior's
-# learning rate falls at fixed epochs where the others wait for a plateau.
-REPORT: dict[str, Any] = {
-    "batch_size": 64,
-    "patch_size": 256,
-    "epoch": 200,
-    "optimizer": "adam",
-    "scheduler": "plateau",
-    "warmup": 0,
-    "ema": 0.0,
-    "steps_per_epoch": 0,
-}
-REPORT_BY_MODEL: dict[str, dict[str, Any]] = {
+TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
+
+# Of the original report: the context models train for 250 epochs, and Hyperprior's learning rate
+# falls at fixed epochs where the others wait for a plateau.
+BY_MODEL: dict[str, dict[str, Any]] = {
     "Hyperprior": {"scheduler": "multistep"},
     **{name: {"epoch": 250} for name, entry in CATALOGUE.items() if entry.context},
 }
-# Without a data set: a few minutes on a CPU, enough to see the loss fall.
-DEMONSTRATION: dict[str, Any] = {
-    "batch_size": 8,
-    "patch_size": 128,
-    "epoch": 5,
-    "optimizer": "muon",
-    "scheduler": "cosine",
-    "warmup": 10,
-    "ema": 0.95,
-    "steps_per_epoch": 30,
-}
 MS_SSIM_LR = 1e-5  # from an MSE checkpoint, as CompressAI's zoo was trained
 MS_SSIM_MIN_PATCH = 161  # five scales with a window of 11
+STUDY_STEPS = 70_000  # that the weights of a model of the study have gone through, at least
 
-# Flags that a resumed run must repeat: they decide what the steps compute.
-BINDING = (
-    "model_name", "lmbda", "metric", "N", "M", "optimizer", "lr", "rest_lr", "scheduler", "warmup",
-    "milestones", "clip", "ema", "epoch", "steps_per_epoch", "batch_size", "patch_size",
-    "ste_fraction", "quantization", "val_time", "seed", "processes", "fixed", "latent_views",
-)  # fmt: skip
-AT_LEAST = {
-    1: ("batch_size", "test_batch_size", "epoch", "check_time", "val_time", "log_every",
-        "max_skips", "latent_views"),
-    0: ("steps_per_epoch", "warmup", "num_workers"),
-}  # fmt: skip
+# Not for other machines' eyes, or not about the training.
 UNTOLD = ("runs", "ckpts", "resume", "overwrite", "record", "import_module")
+PATHS = ("dataset", "test_dataset", "init_ckpt", "init_transforms")  # told by their last names
+
+# Types of flags.
+COUNT, ANY, SIDE, WIDTH = (number(int, *b) for b in ((1, 10**9), (0, 10**9), (1, 65536), (1, 4096)))
+POSITIVE = number(float, above=0)
+SWITCH: dict[str, Any] = {"default": False, "action": "store_true"}
+
+
+def flag(help: str, kind=None, default=None, *, report=None, demo=None, binds=False, **more) -> Any:
+    """A field of `Settings` and its flag: words, type with bounds, default.
+
+    `report` and `demo` stand for the default with a data set, which is the original report's, and
+    without. `binds`: it decides what the steps compute, so a resumed run must repeat it. `more`
+    goes to `add_argument`.
+    """
+    if report is not None:
+        help += f" ({report}; demonstration {demo})"
+    options = {"help": help, "default": default, **more, **({"type": kind} if kind else {})}
+    return field(metadata={"flag": options, "report": report, "demo": demo, "binds": binds})
 
 
 @dataclass(frozen=True)
@@ -73,62 +66,81 @@ class Settings:
     `steps_per_epoch` is 0 (one pass over the images) until the data is open, see `completed`.
     """
 
-    # What to train
-    model_name: str
-    lmbda: float
-    code_rate: str
-    quality: int | None
-    metric: str
-    N: int
-    M: int
-    init_ckpt: str | None
-    init_transforms: str | None
-    rescale: float | None
-    fixed: list[str]
-    latent_views: int
-    import_module: str | None
-    # Data
-    dataset: str | None
-    test_dataset: str | None
-    batch_size: int
-    test_batch_size: int
-    patch_size: int
-    num_workers: int
-    # Optimisation
-    epoch: int
-    steps_per_epoch: int
-    optimizer: str
-    lr: float
-    rest_lr: float | None
-    scheduler: str
-    milestones: list[int]
-    warmup: int
-    clip: float
-    ema: float
-    ste_fraction: float
-    quantization: str
-    max_skips: int
-    seed: int
-    # Machine
-    gpu_id: str
-    precision: str
-    compile: bool
-    threads: int | None
-    # Run
-    exp_version: str | None
-    resume: bool
-    val_time: int
-    check_time: int
-    save_minutes: float
-    time_limit: float | None
-    log_every: int
-    tensorboard: bool
-    record: bool
-    overwrite: bool
-    runs: str
-    ckpts: str | None
-    # What no flag says
-    processes: int = 1
+    # fmt: off
+    model_name: str = flag("one of the models, or an alias of it", default="Factorized", binds=True)
+    code_rate: str = flag("its first lambda, N and M", choices=("low", "high"))
+    lmbda: float = flag(
+        "trade-off; the study's: 0.0067 0.013 0.025 0.0483", number(float, 1e-9, 1e5), binds=True)
+    quality: int | None = flag("1..8: lambda, N and M of CompressAI's zoo", number(int, 1, 8))
+    metric: str = flag("distortion of the loss", default="mse", choices=METRICS, binds=True)
+    N: int = flag("channels of the inner layers, in place of the point's", WIDTH, binds=True)
+    M: int = flag("channels of the latent, in place of the point's", WIDTH, binds=True)
+    init_ckpt: str | None = flag("start from what fits of FILE", metavar="FILE", binds=True)
+    init_transforms: str | None = flag(
+        "g_a and g_s of FILE, in place of that one's", metavar="FILE", binds=True)
+    rescale: float | None = flag(
+        "factor on their latents (root of lambdas' ratio)", number(float, 1e-3, 1e3), binds=True)
+    fixed: list[str] = flag(
+        "parts not to train; g_a and g_s both: train on kept latents",
+        default=[], nargs="+", metavar="PART", binds=True)
+    latent_views: int = flag(
+        "of each image, mirrored and shifted, whose latents are kept", number(int, 1, 1000), 1,
+        metavar="K", binds=True)
+    import_module: str | None = flag("that registers your own model", metavar="MODULE")
+
+    dataset: str | None = flag(
+        "folder of images, ImageFolder or Vimeo-90k; none: demo", metavar="PATH", binds=True)
+    test_dataset: str | None = flag(
+        "images for validation; none: some are held out", metavar="PATH", binds=True)
+    batch_size: int = flag("crops a step, in each process", SIDE, report=64, demo=8, binds=True)
+    test_batch_size: int = flag("images at a time in validation", SIDE, 16)
+    patch_size: int = flag("side of the square crops", SIDE, report=256, demo=128, binds=True)
+    num_workers: int = flag("threads that prepare crops; 0: none", number(int, 0, 256), 2)
+
+    epoch: int = flag("epochs, context models 250", COUNT, report=200, demo=5, binds=True)
+    steps_per_epoch: int = flag(
+        "steps of an epoch, 0: one pass over the images", ANY, report=0, demo=30, binds=True)
+    optimizer: str = flag(
+        "optimiser", choices=OPTIMIZERS, report="adam", demo="muon", binds=True)
+    lr: float = flag("peak learning rate (adam 1e-4, muon 1e-3)", POSITIVE, binds=True)
+    rest_lr: float | None = flag("Adam's rate on what Muon leaves (2 lr)", POSITIVE, binds=True)
+    scheduler: str = flag(
+        "of the learning rate, Hyperprior multistep", choices=SCHEDULERS,
+        report="plateau", demo="cosine", binds=True)
+    milestones: list[int] = flag("epochs of multistep", ANY, [40, 90, 140], nargs="+", binds=True)
+    warmup: int = flag("steps of linear warm-up", ANY, report=0, demo=10, binds=True)
+    clip: float = flag(
+        "largest norm of the gradient; 0: no limit", number(float, 0), 1.0, binds=True)
+    ema: float = flag(
+        "decay of the averaged weights, which are saved, 0: off", number(float, 0, 0.999999),
+        report=0.0, demo=0.95, binds=True)
+    ste_fraction: float = flag(
+        "last part of the steps: real rounding", number(float, 0, 1), 0.0, binds=True)
+    quantization: str = flag(
+        "of the steps before those", default="noise", choices=("noise", "round", "ste"), binds=True)
+    max_skips: int = flag("stop after so many non-finite steps in a row", COUNT, 10)
+    seed: int = flag("of weights, crops and noise", number(int, 0, 2**63 - 1), 0, binds=True)
+
+    gpu_id: str = flag("'0', '0 1 2' (one process each), 'cpu'; '': GPU 0 if any", default="")
+    precision: str = flag("of the transforms", default="fp32", choices=("fp32", "bf16"))
+    compile: bool = flag("use torch.compile", **SWITCH)
+    threads: int | None = flag("CPU threads of a process", number(int, 1, 1024))
+
+    exp_version: str | None = flag("folder in runs/<Model>/; none: a number", metavar="NAME")
+    resume: bool = flag("go on from the run's state, if it has one", **SWITCH)
+    val_time: int = flag("epochs from one validation to the next", COUNT, 1, binds=True)
+    check_time: int = flag("epochs from one checkpoint to the next", COUNT, 10)
+    save_minutes: float = flag("at most so much work is lost by kill -9", number(float, 0), 5.0)
+    time_limit: float | None = flag("save and stop after so long", POSITIVE, metavar="SECONDS")
+    log_every: int = flag("steps from one row of the curve to the next", COUNT, 50)
+    no_tensorboard: bool = flag("no TensorBoard files", **SWITCH)
+    record: bool = flag("copy the curve to statistics/training/ at the end", **SWITCH)
+    overwrite: bool = flag("replace a checkpoint of another run", **SWITCH)
+    runs: str = flag("folder of all runs", default="runs", metavar="DIR")
+    ckpts: str | None = flag("folder of checkpoints; none: ckpts/ in the run's", metavar="DIR")
+
+    processes: int = field(default=1, metadata={"binds": True})  # what no flag says
+    # fmt: on
 
     @property
     def demonstration(self) -> bool:
@@ -172,39 +184,36 @@ class Settings:
     def config(self) -> dict[str, Any]:
         """What goes into checkpoints and states: no folder of the machine but its last name."""
         described = {k: v for k, v in asdict(self).items() if k not in UNTOLD}
-        for name in ("dataset", "test_dataset"):
+        for name in PATHS:
             if described[name] is not None:
                 described[name] = Path(described[name]).resolve().name
-        for name in ("init_ckpt", "init_transforms"):
-            if described[name] is not None:
-                described[name] = Path(described[name]).name
         return described
 
     def differences(self, before: dict) -> list[str]:
-        """The binding flags that differ from those of a saved state, in words."""
+        """The binding flags that differ from those of a saved state's `config`, in words."""
+        now = self.config()
         return [
-            f"--{name} was {before.get(name)}, is now {getattr(self, name)}"
-            for name in BINDING
-            if before.get(name) != getattr(self, name)
+            f"--{f.name} was {before.get(f.name)}, is now {now[f.name]}"
+            for f in fields(self)
+            if f.metadata["binds"] and before.get(f.name) != now[f.name]
         ]
 
 
 def resolve(flags: Namespace) -> Settings:
     """The flags with every default filled in; TrainingError for what cannot be."""
-    given = vars(flags).copy()
     try:
-        given["model_name"] = name = models.canonical_name(flags.model_name)
+        name = models.canonical_name(flags.model_name)
         point = _point(flags, name)
-    except TrainingError:
-        raise
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    given |= {"lmbda": point.lmbda, "code_rate": point.code_rate, "N": point.N, "M": point.M}
-    by_model = REPORT_BY_MODEL.get(name, {})
-    defaults = DEMONSTRATION if flags.dataset is None else {**REPORT, **by_model}
-    for name, value in defaults.items():
-        if given[name] is None:
-            given[name] = value
+    given = vars(flags) | {"model_name": name, "lmbda": point.lmbda, "N": point.N, "M": point.M}
+    given["code_rate"] = point.code_rate
+    which, by_model = (
+        ("report", BY_MODEL.get(name, {})) if flags.dataset is not None else ("demo", {})
+    )
+    for f in fields(Settings):
+        if given.get(f.name) is None and "flag" in f.metadata:
+            given[f.name] = by_model.get(f.name, f.metadata[which])
     if given["lr"] is None:
         fine_tune = flags.metric == "ms-ssim" and flags.init_ckpt
         given["lr"] = MS_SSIM_LR if fine_tune else DEFAULT_LR[given["optimizer"]]
@@ -230,20 +239,14 @@ def _mse_point(name: str, lmbda: float | None, rate: str | None, metric: str) ->
     """The point of a lambda (default: the first of the rate) with the channels of its rate."""
     if lmbda is None:
         lmbda = LAMBDAS[rate or "low"][0]
-    if lmbda <= 0:
-        raise TrainingError(f"--lmbda must be positive, not {lmbda:g}.")
     if rate is None:
         try:
             return operating_point(name, lmbda)
         except ValueError:  # a lambda or model that is not in the study
             rate = "high" if metric == "mse" and lmbda > LAMBDAS["low"][-1] else "low"
     channels = CHANNELS.get(name, CHANNELS["Factorized"])[rate]
-    known = points(name, rate)
-    if (
-        known
-        and metric == "mse"
-        and lmbda in {p.lmbda for p in points(name)} - {p.lmbda for p in known}
-    ):
+    others = {p.lmbda for p in points(name)} - {p.lmbda for p in points(name, rate)}
+    if metric == "mse" and lmbda in others:
         raise TrainingError(
             f"lambda {lmbda:g} does not belong to code rate {rate!r}: drop one flag."
         )
@@ -251,8 +254,12 @@ def _mse_point(name: str, lmbda: float | None, rate: str | None, metric: str) ->
 
 
 def _check(settings: Settings) -> None:
+    """What bounds of a single flag cannot say."""
+    version = settings.exp_version
+    if version is not None and (version in ("", "..") or Path(version).name != version):
+        raise TrainingError(f"--exp_version is a folder's name, not {version!r}.")
     step = models.MODELS[settings.model_name].downsampling
-    if settings.patch_size < step or settings.patch_size % step:
+    if settings.patch_size % step:
         raise TrainingError(
             f"--patch_size must be a multiple of {step} for {settings.model_name}, "
             f"not {settings.patch_size}."
@@ -264,18 +271,9 @@ def _check(settings: Settings) -> None:
                 f"MS-SSIM needs --patch_size of at least {MS_SSIM_MIN_PATCH}, "
                 f"not {settings.patch_size}."
             )
-    for least, names in AT_LEAST.items():
-        for name in names:
-            if getattr(settings, name) < least:
-                value = getattr(settings, name)
-                raise TrainingError(f"--{name} must be at least {least}, not {value}.")
-    if settings.lr <= 0 or settings.clip < 0 or not 0 <= settings.ema < 1:
-        raise TrainingError(
-            "--lr must be positive, --clip not negative, --ema at least 0 and below 1."
-        )
-    if settings.rescale is not None and settings.rescale <= 0:
-        raise TrainingError(f"--rescale must be positive, not {settings.rescale:g}.")
-    if not 0 <= settings.ste_fraction <= 1:
-        raise TrainingError(
-            f"--ste_fraction must be between 0 and 1, not {settings.ste_fraction:g}."
-        )
+    if settings.latent_views > 1 and not settings.keeps_latents:
+        raise TrainingError("--latent_views is for kept latents: add --fixed g_a g_s.")
+    if settings.rescale is not None and not settings.parents:
+        raise TrainingError("--rescale needs weights: add --init_ckpt or --init_transforms.")
+    if settings.rest_lr is not None and settings.optimizer == "adam":
+        raise TrainingError("--rest_lr is for what Muon leaves to Adam: add --optimizer muon.")

@@ -18,9 +18,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from models.cli import processor
 from models.errors import CodecError, TrainingError
 
 GRACE_SECONDS = 60  # for the others to stop when one process has failed
+STOPPING = b"train.py: stopping after this step.\n"
 TIMEOUT = timedelta(hours=1)  # the others wait while the first one validates
 
 Result = TypeVar("Result")
@@ -42,21 +44,26 @@ class Team:
         """The one process that writes."""
         return self.rank == 0
 
+    @property
+    def hardware(self) -> str:
+        """What trains, for the provenance."""
+        if self.device.type == "cuda":
+            return f"{self.size} x {torch.cuda.get_device_name(self.device)}"
+        return f"{self.size} x {processor()}, {torch.get_num_threads()} threads"
+
     def mean(self, values: Tensor) -> list[float]:
         """The mean over the processes of a vector (n,); the same list on all of them."""
         if self.size > 1:
             with _others_answer():
                 dist.all_reduce(values)
-            values = values / self.size
-        return values.tolist()
+        return (values / self.size).tolist()
 
     def share(self, value: Result) -> Result:
         """The first process's object, on all of them."""
-        if self.size == 1:
-            return value
         box = [value]
-        with _others_answer():
-            dist.broadcast_object_list(box, src=0)
+        if self.size > 1:
+            with _others_answer():
+                dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def together(self, action: Callable[[], Result]) -> Result:
@@ -97,20 +104,21 @@ def _others_answer() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise TrainingError(f"Another process does not answer: {str(error).splitlines()[0]}") from (
-            error
-        )
+        line = str(error).splitlines()[0]
+        raise TrainingError(f"Another process does not answer: {line}") from error
 
 
 class Signals:
-    """Ctrl-C and SIGTERM ask for a stop after the present step; a second Ctrl-C interrupts.
+    """Ctrl-C and SIGTERM ask for a stop after the present step, which the first process of a team
+    says at once; a second Ctrl-C interrupts.
 
-    In one of several processes (`member`) it does not, since the process that started them then
-    ends them, and the handlers stay until the process leaves.
+    In one of several processes it does not, since the process that started them (which has no
+    team, and says nothing) then ends them, and the handlers stay until the process leaves.
     """
 
-    def __init__(self, member: bool = False):
-        self.member = member
+    def __init__(self, team: Team | None = None):
+        self.speaks = team is not None and team.is_first
+        self.member = team is not None and team.size > 1
         self.exit_code = 0
 
     def received(self) -> bool:
@@ -120,6 +128,8 @@ class Signals:
     def _note(self, number: int, frame) -> None:
         if self.exit_code and number == signal.SIGINT and not self.member:
             raise KeyboardInterrupt
+        if self.speaks and not self.exit_code:
+            os.write(2, STOPPING)  # print may not be interrupted by itself
         self.exit_code = 128 + number
 
     def __enter__(self) -> Signals:
@@ -135,25 +145,18 @@ class Signals:
 
 def devices(gpu_id: str) -> list[torch.device]:
     """'' -> the first GPU, else the CPU; '0 1 2' -> those GPUs; 'cpu cpu' -> two CPU processes."""
-    tokens = gpu_id.replace(",", " ").split()
-    if not tokens:
-        return [torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")]
-    found = []
+    tokens, there = gpu_id.replace(",", " ").split(), torch.cuda.device_count()
     for token in tokens:
-        if token == "cpu":
-            found.append(torch.device("cpu"))
-        elif not token.isdigit():
+        if token != "cpu" and not (token.isascii() and token.isdigit()):
             raise TrainingError(f"--gpu_id takes numbers of GPUs, such as '0 1 2', not {token!r}.")
-        elif int(token) >= torch.cuda.device_count():
-            there = torch.cuda.device_count()
+        if token != "cpu" and int(token) >= there:
             raise TrainingError(
                 f"There is no GPU {token}: torch sees {there}. --gpu_id cpu trains on the CPU."
             )
-        else:
-            found.append(torch.device("cuda", int(token)))
-    if len({device.type for device in found}) > 1:
+    if "cpu" in tokens and set(tokens) != {"cpu"}:
         raise TrainingError("--gpu_id names GPUs or 'cpu', not both.")
-    return found
+    tokens = tokens or ["0" if torch.cuda.is_available() else "cpu"]
+    return [torch.device("cpu") if t == "cpu" else torch.device("cuda", int(t)) for t in tokens]
 
 
 def launch(work: Callable[[Team], int], gpu_id: str) -> int:
@@ -169,6 +172,8 @@ def launch(work: Callable[[Team], int], gpu_id: str) -> int:
     if len(chosen) == 1:
         _use(chosen[0])
         return work(Team(device=chosen[0]))
+    # Torch's elastic_launch would take as many lines to make its warnings, its reports of failed
+    # processes and the SignalException of its handlers the one sentence that a user reads.
     with tempfile.TemporaryDirectory() as folder:
         # Ctrl-C in the terminal reaches all processes: while they start they ignore it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -205,9 +210,7 @@ def _wait(context: mp.ProcessContext) -> int:
 def _torchrun_team(gpu_id: str) -> Team:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local = int(os.environ.get("LOCAL_RANK", rank))
-    if gpu_id == "" and torch.cuda.is_available():
-        gpu_id = " ".join(map(str, range(torch.cuda.device_count())))
-    chosen = devices(gpu_id)
+    chosen = devices(gpu_id or " ".join(map(str, range(torch.cuda.device_count()))))
     if chosen[0].type == "cuda" and local >= len(chosen):
         raise TrainingError(f"torchrun starts more processes than the {len(chosen)} GPUs here.")
     return Team(rank, size, chosen[local % len(chosen)])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from models.errors import ImageError
-from training.crops import CentreCrops, RandomCrops
+from training.crops import MEMORY, Pixels, RandomCrops, centre_crops
 from training.data import ImageSet, Source, held_out, open_dataset
 
 
@@ -41,6 +41,10 @@ def coordinates(*shapes: tuple[int, int]) -> ImageSet:
         pixels = np.stack([rows, columns, np.full_like(rows, k)], 2).astype(np.uint8)
         sources.append(Source(f"image{k}", height, width, pixels=pixels))
     return ImageSet("coordinates", tuple(sources))
+
+
+def crops_of(images: ImageSet, crop: int, seed: int = 0, memory: int = MEMORY) -> RandomCrops:
+    return RandomCrops(Pixels(images, crop, memory), crop, seed)
 
 
 def drawn(crops: RandomCrops, count: int) -> torch.Tensor:
@@ -98,18 +102,18 @@ def test_vimeo_90k(tmp_path, kind, frames):
     assert "00009/0009 is in" in train.report()
 
     # Every frame turns up, and with crops of the whole height and width, nothing else.
-    crops = drawn(RandomCrops(train, 16, memory=0), 400)
+    crops = drawn(crops_of(train, 16, memory=0), 400)
     assert len({crop.numpy().tobytes() for crop in crops}) > 5 * frames
     middle = train.sources[0].read(frames // 2)
-    centre = CentreCrops(train, 16)[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(centre, middle[:, 6:22])
+    centre = centre_crops(train, 16)["00001/0001"].permute(1, 2, 0).numpy()
+    assert np.array_equal((centre * 255).round(), middle[:, 6:22])
 
 
 def test_every_frame_of_a_clip_is_drawn(tmp_path):
     for i in range(1, 8):
         Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"im{i}.png")
     clip = Source("clip", 8, 8, tmp_path, tuple(f"im{i}.png" for i in range(1, 8)))
-    crops = drawn(RandomCrops(ImageSet("", (clip,)), 8), 700)
+    crops = drawn(crops_of(ImageSet("", (clip,)), 8), 700)
     counts = np.bincount(crops[:, 0, 0, 0], minlength=8)
     assert counts[0] == 0 and counts[1:].min() > 60  # 100 expected, standard deviation 9
 
@@ -156,7 +160,7 @@ def test_an_image_that_is_damaged_further_on_is_replaced(tmp_path, caplog):
         save(tmp_path / f"{i}.png")
     truncate(tmp_path / "2.png")
     images = open_dataset(tmp_path)
-    crops = RandomCrops(images, 16, seed=1)
+    crops = crops_of(images, 16, seed=1)
     with caplog.at_level(logging.WARNING):
         batch = crops.batch(0, 40)
     assert [r.message for r in caplog.records] == [
@@ -164,12 +168,12 @@ def test_an_image_that_is_damaged_further_on_is_replaced(tmp_path, caplog):
         "(image file is truncated)."
     ]
     # What replaces it is a function of seed and number too.
-    assert torch.equal(RandomCrops(images, 16, seed=1).batch(0, 40), batch)
+    assert torch.equal(crops_of(images, 16, seed=1).batch(0, 40), batch)
 
 
 def test_only_damaged_images_end_in_an_error(tmp_path):
     truncate(save(tmp_path / "a.png"))
-    crops = RandomCrops(open_dataset(tmp_path), 16)
+    crops = crops_of(open_dataset(tmp_path), 16)
     with pytest.raises(ImageError, match=r"100 images in a row could not be .*a\.png"):
         crops.batch(0, 1)
 
@@ -179,9 +183,9 @@ def test_a_file_that_shrank_after_it_was_found_is_replaced(tmp_path):
     save(tmp_path / "b.png")
     images = open_dataset(tmp_path, min_side=16)
     save(tmp_path / "a.png", 8, 8)
-    crops = RandomCrops(images, 16)
+    crops = crops_of(images, 16)
     assert crops.batch(0, 20).shape == (20, 3, 16, 16)
-    assert list(crops.unreadable) == ["a.png 0"]
+    assert list(crops.arrays.unreadable) == ["a.png 0"]
 
 
 # Crops -------------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ def test_a_file_that_shrank_after_it_was_found_is_replaced(tmp_path):
 
 def test_a_crop_is_a_piece_of_an_image_or_its_mirror_image():
     mirrored = 0
-    for crop in drawn(RandomCrops(coordinates((40, 50), (30, 90)), 16), 400):
+    for crop in drawn(crops_of(coordinates((40, 50), (30, 90)), 16), 400):
         assert crop.shape == (3, 16, 16)
         rows, columns, image = crop.long()
         assert (image == image[0, 0]).all()
@@ -201,30 +205,30 @@ def test_a_crop_is_a_piece_of_an_image_or_its_mirror_image():
 
 
 def test_every_place_is_reached():
-    crops = drawn(RandomCrops(coordinates((18, 17)), 16), 200)
+    crops = drawn(crops_of(coordinates((18, 17)), 16), 200)
     places = {(int(c[0].min()), int(c[1].min())) for c in crops}
     assert places == {(y, x) for y in range(3) for x in range(2)}
 
 
 def test_images_are_drawn_in_proportion_to_their_areas():
-    crops = drawn(RandomCrops(coordinates((20, 20), (20, 60)), 16), 2000)
+    crops = drawn(crops_of(coordinates((20, 20), (20, 60)), 16), 2000)
     share = float(crops[:, 2, 0, 0].float().mean())
     assert abs(share - 0.75) < 0.04  # four standard deviations
 
 
 def test_a_crop_depends_on_seed_and_number_alone():
     images = coordinates((40, 50), (30, 90), (64, 64))
-    crops = RandomCrops(images, 16, seed=3)
-    later = RandomCrops(images, 16, seed=3, memory=0)
+    crops = crops_of(images, 16, seed=3)
+    later = crops_of(images, 16, seed=3, memory=0)
     assert torch.equal(later.batch(7, 4), crops.batch(7, 4))  # without the steps before
     one_by_one = torch.cat([later.batch(i, 1) for i in range(15, 20)])
     assert torch.equal(crops.batch(3, 5), one_by_one)
-    assert not torch.equal(RandomCrops(images, 16, seed=4).batch(7, 4), crops.batch(7, 4))
+    assert not torch.equal(crops_of(images, 16, seed=4).batch(7, 4), crops.batch(7, 4))
 
 
 def test_the_crops_stay_what_they_are_from_version_to_version():
     """A run that was begun with an earlier revision must be able to go on."""
-    crops = RandomCrops(coordinates((200, 200), (100, 250)), 16, seed=0)
+    crops = crops_of(coordinates((200, 200), (100, 250)), 16, seed=0)
     first = (crops.batch(0, 2)[:, :, 0, 0] * 255).round().int().tolist()
     far = (crops.batch(10**9, 1)[0, :, 0, 0] * 255).round().int().tolist()
     # Row, column and image of the upper left pixel, as they came out when this was written.
@@ -233,14 +237,14 @@ def test_the_crops_stay_what_they_are_from_version_to_version():
 
 def test_a_batch_is_scaled_to_the_unit_interval():
     pixels = np.full((16, 16, 3), (0, 51, 255), np.uint8)
-    x = RandomCrops(ImageSet("", (Source("a", 16, 16, pixels=pixels),)), 16).batch(0, 2)
+    x = crops_of(ImageSet("", (Source("a", 16, 16, pixels=pixels),)), 16).batch(0, 2)
     assert x.dtype == torch.float32
     assert x[:, :, 3, 4].tolist() == [[0, pytest.approx(0.2), 1]] * 2
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_batch_of_one(processes):
-    crops = RandomCrops(coordinates((40, 50), (30, 90)), 16)
+    crops = crops_of(coordinates((40, 50), (30, 90)), 16)
     whole = crops.batch(5, 6)
     for rank in range(processes):
         part = crops.batch(5, 6, rank, processes)
@@ -248,7 +252,7 @@ def test_processes_share_the_batch_of_one(processes):
 
 
 def test_steps_do_not_share_crops():
-    crops = RandomCrops(coordinates((120, 120)), 16)
+    crops = crops_of(coordinates((120, 120)), 16)
     batches = torch.cat([crops.batch(step, 4) for step in range(4)])
     assert len({row.numpy().tobytes() for row in batches}) == 16
 
@@ -257,8 +261,8 @@ def test_threads_change_nothing(tmp_path):
     for i in range(6):
         save(tmp_path / f"{i}.png", 40, 40)
     images = open_dataset(tmp_path)
-    expected = [RandomCrops(images, 16).batch(step, 4) for step in range(12)]
-    crops = RandomCrops(images, 16, memory=3 * 40 * 40 * 3)
+    expected = [crops_of(images, 16).batch(step, 4) for step in range(12)]
+    crops = crops_of(images, 16, memory=3 * 40 * 40 * 3)
     with ThreadPoolExecutor(4) as pool:
         got = list(pool.map(lambda step: crops.batch(step, 4), range(12)))
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
@@ -271,21 +275,21 @@ def test_memory_is_kept_within_its_budget(tmp_path, monkeypatch):
     read = Source.read
     monkeypatch.setattr(Source, "read", lambda s, frame=0: reads.append(s.name) or read(s, frame))
     images = open_dataset(tmp_path)
-    crops = RandomCrops(images, 16)
+    crops = crops_of(images, 16)
     crops.batch(0, 60)
     assert sorted(reads) == [f"{i}.png" for i in range(6)]  # each once
-    assert crops.cache.size == 6 * 20 * 20 * 3
+    assert crops.arrays.cache.size == 6 * 20 * 20 * 3
     reads.clear()
-    small = RandomCrops(images, 16, memory=2 * 20 * 20 * 3)
+    small = crops_of(images, 16, memory=2 * 20 * 20 * 3)
     assert torch.equal(small.batch(0, 60), crops.batch(0, 60))
-    assert small.cache.size == 2 * 20 * 20 * 3 and 30 < len(reads) < 60
+    assert small.arrays.cache.size == 2 * 20 * 20 * 3 and 30 < len(reads) < 60
 
 
 def test_crops_larger_than_an_image_are_refused():
     with pytest.raises(ImageError, match="image0 is 10x20, smaller than the crop of 16x16"):
-        RandomCrops(coordinates((20, 10)), 16)
+        crops_of(coordinates((20, 10)), 16)
     with pytest.raises(ImageError, match="no images to take crops of"):
-        RandomCrops(ImageSet("nothing", ()), 16)
+        crops_of(ImageSet("nothing", ()), 16)
 
 
 # Validation --------------------------------------------------------------------------------
@@ -306,20 +310,16 @@ def test_held_out_images_depend_on_their_names_alone():
 
 
 def test_centre_crops():
-    crops = CentreCrops(coordinates((17, 20), (16, 16)), 16)
+    crops = list(centre_crops(coordinates((17, 20), (16, 16)), 16).values())
     assert len(crops) == 2
-    assert crops[0].shape == (3, 16, 16) and crops[0][:2, 0, 0].tolist() == [0, 2]
-    first, second = crops.tensors()
-    assert torch.equal(first, crops[0] / 255) and torch.equal(second, crops[1] / 255)
+    assert crops[0].shape == (3, 16, 16)
+    assert torch.equal(crops[0][:2, 0, 0], torch.tensor([0.0, 2.0]) / 255)
 
 
 def test_unreadable_images_are_left_out_of_validation(tmp_path, caplog):
     truncate(save(tmp_path / "a.png"))
-    images = open_dataset(tmp_path)
-    with pytest.raises(ImageError, match="No image of .* can be read"):
-        CentreCrops(images, 16).tensors()
     save(tmp_path / "b.png")
-    assert len(CentreCrops(open_dataset(tmp_path), 16).tensors()) == 1
+    assert list(centre_crops(open_dataset(tmp_path), 16)) == ["b.png"]
     assert "a.png is damaged" in caplog.text
 
 

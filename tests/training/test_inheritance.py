@@ -5,7 +5,7 @@ import torch
 
 import models
 from models import checkpoint
-from models.errors import TrainingError
+from models.errors import CheckpointError, TrainingError
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, latents_of, make
 from training.inheritance import fix, latent_factor, rescaled, take_weights, widened
@@ -137,6 +137,16 @@ def test_density_of_z_is_not_taken_for_y(tmp_path):
     checkpoint.save(path, make("Hyperprior", N=12, M=12), config={}, provenance={})
     told = take_weights(models.build("Factorized", 12, 12), path)
     assert "Left as they were: entropy_bottleneck.biases.0" in told
+
+
+def test_weights_of_another_width_are_refused(narrow, tmp_path):
+    """One tensor fits: the bias of the last layer, which has three numbers in any model."""
+    checkpoint.save(tmp_path / "p.safetensors", narrow, config={}, provenance={})
+    model = models.build("Factorized", 6, 10)
+    before = model.g_s[6].bias.clone()
+    with pytest.raises(CheckpointError, match="has 1 of .* tensors .* half of no part of it"):
+        take_weights(model, tmp_path / "p.safetensors")
+    assert torch.equal(model.g_s[6].bias, before)
 
 
 def test_fix_excludes_parts_from_training(narrow):

@@ -19,7 +19,7 @@ from tests.programs import read_csv
 from training import latents
 from training.data import ImageSet, Source
 from training.inheritance import fix
-from training.latents import LatentCrops, RateModel
+from training.latents import Latents, RateModel
 from training.loop import Trainer
 from training.loss import RateDistortion, rate_alone
 from training.settings import resolve
@@ -61,7 +61,7 @@ def test_the_prior_learns_from_kept_latents_what_it_learns_from_images(name, mod
     model.g_a.append(Half())
     fix(model, ["g_a", "g_s"])
     pictures = images((128, 128))
-    y = LatentCrops(model, pictures, settings(128)).batch(0, 1)
+    y = Latents(model, pictures, settings(128)).crops(settings(128)).batch(0, 1)
     x = to_tensor(pictures.sources[0].pixels)
     x, y = (t.contiguous(memory_format=torch.channels_last) for t in (x, y))  # as in training
 
@@ -82,7 +82,8 @@ def test_the_prior_learns_from_kept_latents_what_it_learns_from_images(name, mod
 @each_model
 def test_crops_are_those_of_the_whole_images_latents_on_the_grid_of_the_coarsest(name):
     model, pictures = make(name), images((200, 250), (128, 192))
-    crops = LatentCrops(model, pictures, settings(64), copies=2)
+    kept = Latents(model, pictures, settings(64), copies=2)
+    crops = kept.crops(settings(64))
     with torch.no_grad():
         whole = [model.analysis(pad(to_tensor(s.pixels), model.downsampling))["y"]
                  for s in pictures.sources]  # fmt: skip
@@ -99,21 +100,21 @@ def test_crops_are_those_of_the_whole_images_latents_on_the_grid_of_the_coarsest
         assert len(found) == 1
         places |= set(found)
     assert {place[0] for place in places} == {0, 1} and len(places) > 8
-    again = LatentCrops(model, pictures, settings(64))
+    again = Latents(model, pictures, settings(64)).crops(settings(64))
     assert torch.equal(again.batch(3, 40), crops.batch(3, 40))
     assert torch.equal(again.batch(3, 40, rank=1, world_size=2), crops.batch(3, 40)[1::2])
-    assert f"2 images, {crops.bytes / 1e6:,.0f} MB" in crops.report()
-    assert crops.bytes == sum(y.nbytes for y in crops.kept.values())
+    assert f"2 images, {kept.bytes / 1e6:,.0f} MB" in kept.report()
+    assert kept.bytes == sum(y.nbytes for y in kept.kept.values())
 
 
 def test_views_are_latents_of_the_image_mirrored_and_shifted():
     """Each view is that of one shift by hand; crops come from all of them."""
     model, pictures = make("Factorized"), images((96, 112))
-    crops = LatentCrops(model, pictures, settings(64, "--latent_views", "4"))
-    assert "1 images, each in 4 views" in crops.report()
+    latents = Latents(model, pictures, settings(64, "--latent_views", "4"))
+    assert "1 images, each in 4 views" in latents.report()
     pixels, shifts = pictures.sources[0].pixels, []
     for view in range(4):
-        kept = torch.from_numpy(crops.kept[0, view]).permute(2, 0, 1).float()
+        kept = torch.from_numpy(latents.kept[0, view]).permute(2, 0, 1).float()
         for top, left in np.ndindex(33, 49):  # a crop of 64 must be left
             part = pixels[top:, left:]
             part = np.ascontiguousarray(part[:, ::-1] if view % 2 else part)
@@ -125,11 +126,11 @@ def test_views_are_latents_of_the_image_mirrored_and_shifted():
                     shifts.append((view, top, left))
     assert [shift[0] for shift in shifts] == [0, 1, 2, 3] and shifts[0] == (0, 0, 0)
     assert len({shift[1:] for shift in shifts}) == 4
-    drawn = crops.batch(0, 64).permute(0, 2, 3, 1).half().numpy()
+    drawn = latents.crops(settings(64)).batch(0, 64).permute(0, 2, 3, 1).half().numpy()
     seen = {
         view
         for crop in drawn
-        for (_, view), y in crops.kept.items()
+        for (_, view), y in latents.kept.items()
         for row, column in np.ndindex(y.shape[0] - 3, y.shape[1] - 3)
         if np.array_equal(y[row : row + 4, column : column + 4], crop)
     }
@@ -139,10 +140,10 @@ def test_views_are_latents_of_the_image_mirrored_and_shifted():
 def test_an_unreadable_image_is_left_out(caplog):
     pictures = images((64, 64))
     broken = replace(pictures.sources[0], name="b.png", pixels=None, files=("b.png",))
-    crops = LatentCrops(make("Factorized"), replace(pictures, sources=(broken, *pictures.sources)),
-                        settings(64))  # fmt: skip
-    assert crops.batch(0, 6).shape == (6, M, 4, 4)
-    assert "b.png" in caplog.text and list(crops.kept) == [(1, 0)]
+    both = replace(pictures, sources=(broken, *pictures.sources))
+    kept = Latents(make("Factorized"), both, settings(64))
+    assert kept.crops(settings(64)).batch(0, 6).shape == (6, M, 4, 4)
+    assert "b.png" in caplog.text and list(kept.kept) == [(1, 0)]
 
 
 # Runs -------------------------------------------------------------------------------------------

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import errno
 import random
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+import train
 from models import checkpoint
-from tests.programs import ROOT
+from models.errors import TrainingError
+from tests.programs import ROOT, one_line
 from tests.training.runs import STEPS, assert_same_weights, rows, state
 from training.crops import RandomCrops
 from training.feed import Prefetch
+from training.run import Run
+from training.settings import resolve
 
 # Interrupted runs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon", "soap"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_time_limit_and_resume_end_with_the_same_weights(run, optimizer, capsys):
     run.flags += ["--optimizer", optimizer]
     words = ("--optimizer", optimizer)
@@ -160,11 +168,74 @@ def test_on_a_full_disk_nothing_is_said_to_be_saved(run, monkeypatch, capsys):
 
 
 def test_a_damaged_state_is_refused(run, capsys):
+    """Wherever a byte is changed or the file ends; the first time by train.py itself."""
     assert run("--exp_version", "a", "--time_limit", "1e-9") == 0
-    path = run.folder / "runs/Factorized/a/state.pt"
-    path.write_bytes(path.read_bytes()[:1000])
+    folder = run.folder / "runs/Factorized/a"
+    whole = (folder / "state.pt").read_bytes()
+    random.seed(7)
+    damaged = [whole[:1000], whole[:-1], b""]
+    for place in (random.randrange(len(whole)) for _ in range(40)):
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    settings = resolve(train.parser().parse_args(run.flags))
+    with closing(Run(folder, settings)) as opened:
+        for data in damaged:
+            (folder / "state.pt").write_bytes(data)
+            with pytest.raises(TrainingError, match="state.pt cannot be read: it is damaged"):
+                opened.begin({})
     assert run("--exp_version", "a", "--resume") == 1
-    assert "state.pt cannot be read" in capsys.readouterr().err
+    one_line(capsys, "state.pt cannot be read")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--init_ckpt B", "--init_transforms B", "--dataset B", "--test_dataset B", "--seed 1",
+     "--epoch 3", "--lmbda 0.0067"],
+)  # fmt: skip
+def test_flags_that_decide_what_is_computed_bind(run, words):
+    settings = resolve(train.parser().parse_args(run.flags))
+    other = resolve(train.parser().parse_args([*run.flags, *words.split()]))
+    (difference,) = other.differences(settings.config())
+    assert difference.startswith(f"{words.split()[0]} was ")
+    assert settings.differences(settings.config()) == []
+
+
+def test_a_checkpoint_tells_of_the_parent_that_its_run_began_from(run, capsys):
+    assert run("--exp_version", "parent") == 0
+    (parent,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    first = shutil.copy(parent, run.folder / "first.safetensors")
+    second = shutil.copy(parent, run.folder / "second.safetensors")
+    words = ("--exp_version", "a", "--overwrite", "--resume")
+    assert run(*words, "--init_ckpt", first, "--rescale", "0.9", "--time_limit", "1e-9") == 0
+    capsys.readouterr()
+    for wrong, message in (
+        (("--init_ckpt", second, "--rescale", "0.9"), "--init_ckpt was first.safetensors, is now"),
+        ((), "--init_ckpt was first.safetensors, is now None"),
+        (("--init_ckpt", first), "--rescale was 0.9, is now None"),
+    ):
+        assert run(*words, *wrong) == 1
+        one_line(capsys, message)
+    Path(first).unlink()  # no longer needed
+    assert run(*words, "--init_ckpt", first, "--rescale", "0.9") == 0
+    provenance = checkpoint.read_metadata(parent)["provenance"]
+    assert provenance["parent"] == "first.safetensors" and not provenance["demonstration"]
+    assert [run["steps"] for run in provenance["ancestors"]] == [STEPS]
+
+
+def test_other_images_are_not_gone_on_with(run, photographs, capsys):
+    folder = shutil.copytree(photographs, run.folder / photographs.name)
+    words = ("--exp_version", "a", "--dataset", str(folder))
+    assert run(*words, "--time_limit", "1e-9") == 0
+    Image.new("RGB", (64, 64)).save(folder / "more.png")
+    assert run(*words, "--resume") == 1
+    one_line(capsys, "the images are not the same")
+
+
+def test_a_finished_run_is_trained_further_in_a_new_one(run, capsys):
+    assert run("--exp_version", "a") == 0
+    capsys.readouterr()
+    (path,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    assert run("--exp_version", "a", "--epoch", "4", "--resume") == 1
+    one_line(capsys, "--epoch was 2, is now 4", f"--init_ckpt {path}")
 
 
 def test_an_unreadable_image_among_many_is_skipped(run, photographs, tmp_path, capsys):

@@ -13,7 +13,7 @@ from models import checkpoint
 from models.errors import TrainingError
 from models.presets import TWINS, OperatingPoint
 from tests.helpers import make
-from training import journal
+from training.log import psnr_of
 from training.loss import RateDistortion
 from training.settings import resolve
 from training.team import devices
@@ -103,23 +103,44 @@ def test_ms_ssim_goes_on_from_an_mse_checkpoint_at_a_low_rate(tmp_path):
     ("words", "message"),
     [
         ("--model_name other", "choose one of: Factorized"),
-        ("--quality 9", "Quality is 1 to 8"),
         ("--quality 3 --lmbda 0.01", "give it alone"),
         ("--metric ms-ssim", "--quality 1..8 or --lmbda"),
         ("--quality 2 --metric ms-ssim --patch_size 128", "at least 161"),
         ("--code_rate low --lmbda 0.025", "does not belong to code rate 'low'"),
-        ("--lmbda -1", "must be positive"),
         ("--model_name hyperprior --patch_size 100", "multiple of 64"),
-        ("--batch_size 0", "--batch_size must be at least 1"),
-        ("--log_every 0", "--log_every must be at least 1"),
-        ("--num_workers -1", "--num_workers must be at least 0"),
-        ("--ema 1", "--ema"),
+        ("--latent_views 2", "add --fixed g_a g_s"),
+        ("--rescale 0.5", "add --init_ckpt or --init_transforms"),
+        ("--optimizer adam --rest_lr 1e-3", "add --optimizer muon"),
+        ("--exp_version ..", "a folder's name, not '..'"),
+        ("--exp_version=", "a folder's name, not ''"),
+        ("--exp_version a/b", "a folder's name"),
     ],
 )
 def test_what_cannot_be_is_one_line(words, message, capsys):
     assert train.main(words.split()) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    """--lmbda nan|--lmbda inf|--lmbda -1|--lr nan|--lr 0|--rest_lr -1|--clip nan|--clip -1|--ema 1
+    --rescale nan|--rescale 0|--ste_fraction 2|--time_limit 0|--time_limit nan|--save_minutes -1
+    --N -4|--N 0|--M -4|--threads -1|--threads 100000|--batch_size 0|--log_every 0|--val_time 0
+    --num_workers -1|--steps_per_epoch -1|--quality 9|--latent_views 0|--max_skips 0
+    --milestones -1|--seed 123456789012345678901234567890|--seed -1|--epoch 1.5""".replace(
+        "\n    ", "|"
+    ).split("|"),
+)
+def test_a_number_out_of_its_bounds_is_refused_before_anything_is_written(
+    words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        train.main(words.split())
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and f"{words.split()[0]}: needs a" in error
+    assert error.count("\n") == 2 and not list(tmp_path.iterdir())
 
 
 def test_missing_pytorch_msssim_is_told_at_once(monkeypatch, capsys):
@@ -146,7 +167,7 @@ def test_rate_distortion_by_hand():
     assert terms.mse.item() == pytest.approx(0.01)
     assert terms.bpp.item() == pytest.approx((10 * 1 + 2 * 2) / 32)
     assert terms.loss.item() == pytest.approx(0.01 * 255**2 * 0.01 + 14 / 32)
-    assert journal.psnr_of(0.01) == pytest.approx(20)
+    assert psnr_of(0.01) == pytest.approx(20)
 
 
 def test_ms_ssim_loss_is_zero_distortion_for_equal_images():

@@ -1,0 +1,137 @@
+"""What a run tells: progress bar or plain lines, train.log, curve.csv, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from models.files import write_text
+
+TRAINING, VALIDATION = ("loss", "bpp", "psnr"), ("val_loss", "val_bpp", "val_psnr")
+COLUMNS = ("step", "epoch", "images", "seconds", "lr", *TRAINING, *VALIDATION)
+
+
+class Log:
+    """Writes train.log, curve.csv and tensorboard/ into `folder`, and talks to the terminal.
+
+    Without a folder, as in all processes but the first, it says and writes nothing.
+    """
+
+    def __init__(self, folder: Path | None = None, *, tensorboard: bool = False):
+        self.folder, self.tensorboard = folder, tensorboard
+        self.text = (folder / "train.log").open("a", encoding="utf-8") if folder else None
+        self.curve: TextIO | None = None
+        self.bar = self.board = None
+
+    def begin(self, start: int, total: int) -> None:
+        """Open the curve and the progress bar; steps are counted from `start` to `total`.
+
+        Rows of the curve after `start` are dropped, since their steps will be done again.
+        """
+        if self.folder is None:
+            return
+        self.start, self.total, self.began = start, total, time.monotonic()
+        path, lines = self.folder / "curve.csv", [",".join(COLUMNS)]
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+            lines += [",".join(row) for row in rows[1:] if int(row[0]) <= start]
+        write_text(path, "\n".join(lines) + "\n")
+        self.curve = path.open("a", newline="", encoding="utf-8")
+        if self.tensorboard:
+            self._open_board(self.folder / "tensorboard", start)
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
+
+    def _open_board(self, folder: Path, start: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
+            return
+        self.board = SummaryWriter(str(folder), purge_step=start + 1)
+        self.say(f"To watch it: tensorboard --logdir {shlex.quote(str(folder))}")
+
+    def say(self, text: str) -> None:
+        """One line for the reader and for train.log."""
+        if self.folder is None:
+            return
+        if self.bar is not None:
+            self.bar.write(text)
+        else:
+            print(text, flush=True)
+        self._write(self.text, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def advance(self, step: int, text: str) -> None:
+        """A step is done; `text` is its figures."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update(step - self.bar.n)
+
+    def record(self, row: dict) -> None:
+        """A row of the curve (missing columns stay empty), and a plain line of it."""
+        if self.folder is None:
+            return
+        self._write(self.curve, ",".join(_cell(row.get(name)) for name in COLUMNS) + "\n")
+        for name in ("lr", *TRAINING, *VALIDATION):
+            if self.board is not None and row.get(name) is not None:
+                group = "validation" if name in VALIDATION else "training"
+                self.board.add_scalar(f"{group}/{name[-4:].strip('_')}", row[name], row["step"])
+        line = describe(row) + f"  left {self._left(row['step'])}"
+        if self.bar is None:
+            print(line, flush=True)
+        self._write(self.text, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+
+    def close(self) -> None:
+        """Close all files; nothing more can be told."""
+        for file in (self.bar, self.board, self.curve, self.text):
+            if file is not None:
+                file.close()
+
+    def _left(self, step: int) -> str:
+        done = step - self.start
+        if done <= 0:
+            return "?"
+        seconds = (time.monotonic() - self.began) / done * (self.total - step)
+        return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"
+
+    def _write(self, file, text: str) -> None:
+        try:
+            file.write(text)
+            file.flush()
+        except OSError as error:  # a full disk must not stop the training
+            print(f"Cannot write to {self.folder}: {error.strerror}.", file=sys.stderr)
+
+
+def describe(row: dict) -> str:
+    """A row of the curve in words and units."""
+    parts = [f"epoch {row['epoch']}", f"step {row['step']}"]
+    if row.get("loss") is not None:
+        parts.append(figures(row["loss"], row["bpp"], row.get("psnr", math.nan)))
+    if row.get("val_loss") is not None:
+        parts.append(f"held out: {figures(*(row[name] for name in VALIDATION))}")
+    return "  ".join([*parts, f"lr {row['lr']:.2e}"])
+
+
+def figures(loss: float, bpp: float, psnr: float) -> str:
+    """Loss, rate in bits per pixel and PSNR in dB, if there is one (NaN), in words."""
+    words = f"loss {loss:.4f}  {bpp:.4f} bpp"
+    return words if math.isnan(psnr) else f"{words}  PSNR {psnr:.2f} dB"
+
+
+def psnr_of(mse: float) -> float:
+    """PSNR in dB of a mean square error of values in [0, 1]."""
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def _cell(value) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
