@@ -68,6 +68,13 @@ def number(
     return read
 
 
+def module_name(text: str) -> str:
+    """An argparse type: what `import` takes, such as my_model or package.my_model."""
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise argparse.ArgumentTypeError(f"needs a module's name, such as my_model, not {text!r}")
+    return text
+
+
 def processor() -> str:
     """What the CPU is called."""
     try:

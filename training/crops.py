@@ -28,13 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class Arrays(Protocol):
-    """What crops are taken of: the arrays (height, width, channels) of every image."""
+    """What crops are taken of: `views` arrays (height, width, channels) of every frame of an image,
+    with values up to `scale`. Crops begin at multiples of `grid`; half are mirrored, if at all."""
 
     images: ImageSet
-    views: int  # arrays for one frame of an image
-    scale: int  # what their values are divided by
-    grid: int  # crops begin at its multiples
-    mirrors: bool  # half of the crops are mirrored
+    views: int
+    scale: int
+    grid: int
+    mirrors: bool
 
     def array(self, index: int, number: int) -> np.ndarray:
         """Array `number` of image `index`, (h, w, channels); ImageError if it cannot be read."""

@@ -52,7 +52,6 @@ class Source:
 class Skipped:
     """A file that was found and is not used."""
 
-    name: str
     kind: str  # a few words, the same for all files that are skipped for this reason
     reason: str  # a sentence
 
@@ -88,12 +87,12 @@ class ImageSet:
         frames = sum(s.frames for s in self.sources)
         clips = f" as clips of {frames:,} frames" if frames > len(self) else ""
         number = "1 image" if len(self) == 1 else f"{len(self):,} images"
-        found = f"{self.title}: {number}{clips}, {self.pixels / 1e6:,.1f} megapixels"
-        if not self.skipped:
-            return found
+        line = f"{self.title}: {number}{clips}, {self.pixels / 1e6:,.1f} megapixels"
         counts = Counter(s.kind for s in self.skipped)
-        parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-        lines = [f"{found}; skipped {len(self.skipped):,}: {parts}"]
+        if counts:
+            parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+            line += f"; skipped {len(self.skipped):,}: {parts}"
+        lines = [line]
         for kind, count in counts.items():
             lines += [f"  {s.reason}" for s in self.skipped if s.kind == kind][:EXAMPLES]
             lines += [f"  ... and {count - EXAMPLES:,} more {kind}"] if count > EXAMPLES else []
@@ -139,7 +138,7 @@ def too_small(source: Source, side: int) -> Skipped:
     """What is said of an image that holds no square of `side` pixels."""
     size = f"{source.width}x{source.height}"
     reason = f"{source.name} is {size}, smaller than the crop of {side}x{side}."
-    return Skipped(source.name, f"smaller than {side}x{side}", reason)
+    return Skipped(f"smaller than {side}x{side}", reason)
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -163,7 +162,7 @@ def _readable(
         try:
             sources.append(Source(name, *image_size(folder / files[0]), folder, files))
         except ImageError as error:
-            skipped.append(Skipped(name, "unreadable", str(error)))
+            skipped.append(Skipped("unreadable", str(error)))
     return sources
 
 
@@ -185,7 +184,7 @@ def _vimeo(root: Path, split: str, skipped: list[Skipped]) -> list[Source]:
             clips.append((name, folder, tuple(frames)))
         else:
             reason = f"{folder} is in {present[0].name} but holds no frames (im1.png, ...)."
-            skipped.append(Skipped(name, "missing", reason))
+            skipped.append(Skipped("missing", reason))
     return _readable(clips, skipped)
 
 

@@ -65,7 +65,7 @@ class Run:
             folder = _newest(root, settings) if resume else _numbered(root)
         else:
             folder = root / version
-            if not resume and (folder / SETTINGS).exists():
+            if not resume and (folder / STATE).exists():
                 raise TrainingError(
                     f"{folder} holds another run: add --resume to go on with it, choose another "
                     f"--exp_version, or leave the flag out to get a number."
@@ -84,8 +84,6 @@ class Run:
         else:
             self.origin, self.last_checkpoint = state["origin"], state["last_checkpoint"]
             self.saved = state["step"]
-        described = json.dumps(self.settings.config(), indent=2) + "\n"
-        write_text(self.folder / SETTINGS, described)
         return state
 
     def _load(self, origin: dict) -> dict:
@@ -111,15 +109,12 @@ class Run:
 
     def save(self, state: dict) -> bool:
         """Write the state of a step, all or nothing; False if that failed, which is said."""
-        state = {
-            **state,
-            "config": self.settings.config(),
-            "origin": self.origin,
-            "last_checkpoint": self.last_checkpoint,
-        }
+        config = self.settings.config()
+        run = {"config": config, "origin": self.origin, "last_checkpoint": self.last_checkpoint}
         try:
+            write_text(self.folder / SETTINGS, json.dumps(config, indent=2) + "\n")
             with atomic_write(self.folder / STATE) as temporary:
-                torch.save(state, temporary)
+                torch.save({**state, **run}, temporary)
                 with temporary.open("rb+") as file:
                     file.write(hashlib.file_digest(file, "sha256").digest())
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
@@ -162,12 +157,8 @@ class Run:
         one cannot be written.
         """
         path, last = self.checkpoint_path(epoch), epoch == self.settings.epoch - 1
-        provenance = {
-            **self.origin,
-            **progress,
-            "code_revision": code_revision(),
-            "torch": torch.__version__,
-        }
+        code = {"code_revision": code_revision(), "torch": torch.__version__}
+        provenance = {**self.origin, **progress, **code}
         try:
             checkpoint.save(path, model, config=self.settings.config(), provenance=provenance)
         except (OSError, CheckpointError) as error:
@@ -194,9 +185,8 @@ class Run:
     def resume_command(self) -> str:
         """What a user does to go on."""
         named = self.folder.name == self.settings.exp_version
-        return "repeat the command with --resume" + (
-            "" if named else f" --exp_version {self.folder.name}"
-        )
+        version = "" if named else f" --exp_version {self.folder.name}"
+        return f"repeat the command with --resume{version}"
 
     def test_command(self) -> str:
         """What a user does with the final checkpoint."""
@@ -246,11 +236,10 @@ def code_revision() -> str | None:
     """The commit of the code, with "+" for uncommitted changes; None outside a repository."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(
-            ("git", *words), cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-            timeout=30,
-        )  # fmt: skip
-        return done.stdout.strip()
+        folder = Path(__file__).parent
+        return subprocess.check_output(
+            ("git", *words), cwd=folder, stderr=subprocess.DEVNULL, text=True, timeout=30
+        ).strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")

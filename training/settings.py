@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from models.cli import number
+from models.cli import module_name, number
 from models.errors import TrainingError
 from models.presets import (
     CATALOGUE,
@@ -86,7 +86,7 @@ class Settings:
     latent_views: int = flag(
         "of each image, mirrored and shifted, whose latents are kept", number(int, 1, 1000), 1,
         metavar="K", binds=True)
-    import_module: str | None = flag("that registers your own model", metavar="MODULE")
+    import_module: str | None = flag("that registers your own model", module_name, metavar="MODULE")
 
     dataset: str | None = flag(
         "folder of images, ImageFolder or Vimeo-90k; none: demo", metavar="PATH", binds=True)

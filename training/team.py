@@ -129,7 +129,8 @@ class Signals:
         if self.exit_code and number == signal.SIGINT and not self.member:
             raise KeyboardInterrupt
         if self.speaks and not self.exit_code:
-            os.write(2, STOPPING)  # print may not be interrupted by itself
+            # Below the bar, if there is one; print may not be interrupted by itself.
+            os.write(2, b"\n" * sys.stderr.isatty() + STOPPING)
         self.exit_code = 128 + number
 
     def __enter__(self) -> Signals:

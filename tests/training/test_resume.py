@@ -202,8 +202,8 @@ def test_flags_that_decide_what_is_computed_bind(run, words):
 def test_a_checkpoint_tells_of_the_parent_that_its_run_began_from(run, capsys):
     assert run("--exp_version", "parent") == 0
     (parent,) = checkpoint.find("Factorized", run.folder / "ckpts")
-    first = shutil.copy(parent, run.folder / "first.safetensors")
-    second = shutil.copy(parent, run.folder / "second.safetensors")
+    first = str(shutil.copy(parent, run.folder / "first.safetensors"))
+    second = str(shutil.copy(parent, run.folder / "second.safetensors"))
     words = ("--exp_version", "a", "--overwrite", "--resume")
     assert run(*words, "--init_ckpt", first, "--rescale", "0.9", "--time_limit", "1e-9") == 0
     capsys.readouterr()

@@ -128,9 +128,8 @@ def test_what_cannot_be_is_one_line(words, message, capsys):
     --rescale nan|--rescale 0|--ste_fraction 2|--time_limit 0|--time_limit nan|--save_minutes -1
     --N -4|--N 0|--M -4|--threads -1|--threads 100000|--batch_size 0|--log_every 0|--val_time 0
     --num_workers -1|--steps_per_epoch -1|--quality 9|--latent_views 0|--max_skips 0
-    --milestones -1|--seed 123456789012345678901234567890|--seed -1|--epoch 1.5""".replace(
-        "\n    ", "|"
-    ).split("|"),
+    --milestones -1|--seed 123456789012345678901234567890|--seed -1|--epoch 1.5
+    --import_module .x|--import_module my_model.py.""".replace("\n    ", "|").split("|"),
 )
 def test_a_number_out_of_its_bounds_is_refused_before_anything_is_written(
     words, tmp_path, monkeypatch, capsys
