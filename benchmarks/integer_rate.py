@@ -28,6 +28,7 @@ from benchmarks.records import add_outdir, outdir, print_table, write_csv
 from benchmarks.timing import photograph
 from models import MODELS, checkpoint
 from models.base import Codec, pad
+from models.coding.loop import Coder
 from models.coding.range_coder import Writer, escape_bits
 from models.datasets import list_images, sample_photographs
 from models.entropy.gaussian import gaussian_likelihood
@@ -35,7 +36,7 @@ from models.entropy.tables import TOTAL, Tables
 from models.images import read_image, to_tensor
 
 
-class Counter:
+class Counter(Coder):
     """A coder that writes, and adds up the ideal bits of what it writes under its tables."""
 
     def __init__(self, writer: Writer, tables: Tables):

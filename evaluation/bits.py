@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.base import Codec, pad
+from models.coding.loop import Coder
 from models.coding.orders import checkerboard, everywhere, raster, wavefront
 from models.coding.range_coder import escape_bits
 from models.entropy.tables import PRECISION, Tables
@@ -14,7 +15,7 @@ from models.entropy.tables import PRECISION, Tables
 ORDERS = (everywhere, checkerboard, wavefront, raster)
 
 
-class Meter:
+class Meter(Coder):
     """A coder that stores nothing and notes what each symbol costs.
 
     The cost is -log2(frequency / 2**24) from the frozen integer table that the range coder

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from models.coding.container import Header, check_pixels, pack, padded, unpack
 from models.coding.frozen import Frozen, Networks
+from models.coding.gain import ONE, Gain
 from models.coding.integer import FRACTION_BITS, GRID_BITS, IntegerNetwork
 from models.coding.loop import Coder
 from models.coding.priors import code_factorized, to_grid
-from models.coding.range_coder import Reader, Writer
+from models.coding.range_coder import CodingTables, Reader, Writer
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables, density_tables, gaussian_tables
@@ -106,6 +107,10 @@ class Codec(nn.Module):
         """The frequency tables of each stream, from the present weights."""
         raise NotImplementedError
 
+    def coding_tables(self, gain: Gain) -> dict[str, CodingTables]:
+        """The range coder's tables of each stream at a gain of y. Those of Gaussians serve any."""
+        return self.frozen.coding
+
     def table_counts(self) -> dict[str, int]:
         """How many tables each stream has: one a channel."""
         return {name: shape[1] for name, shape in self.latent_shapes(1, 64, 64).items()}
@@ -196,55 +201,68 @@ class Codec(nn.Module):
     # Images to files and back ------------------------------------------------------------
 
     @torch.no_grad()
-    def compress(self, x: Tensor) -> list[bytes]:
+    def compress(self, x: Tensor, gain: float = 1.0) -> list[bytes]:
         """Images (B, 3, H, W) in [0, 1], float32, any B, H, W >= 1, to one complete file each.
 
-        ValueError for any other tensor, and as `encode`.
+        gain: above 1 for more bits and quality than the model was trained for, below for fewer, see
+        `models.coding.gain`. ValueError for any other tensor, and as `encode`.
         """
         check_images(x)
+        height, width = x.shape[-2:]
         # The padded image is not kept.
-        return self.files(self.analysis(pad(x, self.downsampling)), *x.shape[-2:])
+        return self.files(self.analysis(pad(x, self.downsampling)), height, width, gain)
 
-    def files(self, latents: dict[str, Tensor], height: int, width: int) -> list[bytes]:
+    def files(
+        self, latents: dict[str, Tensor], height: int, width: int, gain: float = 1.0
+    ) -> list[bytes]:
         """Float latents (B, C, h, w) of images of this size to one complete file each.
 
         ValueError as `encode`.
         """
-        streams = self.encode(latents)
+        streams = self.encode(latents, gain)
         point = self.point
         lmbda, metric = (point.lmbda, point.metric) if point else (0.0, "mse")
-        header = Header(type(self).__name__, lmbda, metric, self.digest, height, width, ())
+        name = type(self).__name__
+        header = Header(name, lmbda, metric, self.digest, height, width, (), Gain(gain).value)
         return [pack(header, parts) for parts in zip(*streams, strict=True)]
 
     @torch.no_grad()
-    def encode(self, latents: dict[str, Tensor]) -> list[list[bytes]]:
+    def encode(self, latents: dict[str, Tensor], gain: float = 1.0) -> list[list[bytes]]:
         """Float latents (B, C, h, w) to range-coded bytes: for each stream, one string per image.
 
-        ValueError for latents that are not finite, or beyond what an escape can hold.
+        ValueError for latents that are not finite, or beyond what an escape can hold, and for a
+        gain that is not from 1/16 to 16.
         """
         if not all((v.abs() < LATENT_LIMIT).all() for v in latents.values()):
             raise ValueError("The image gives latents that are not finite: check its pixels.")
-        frozen = self.frozen
         batch = latents["y"].shape[0]
-        writers = {name: Writer(frozen.coding[name], batch) for name in self.streams}
+        parts = self._parts(Gain(gain))
+        writers = {name: Writer(tables, batch, own) for name, tables, own in parts}
         self.code(writers, latents, {name: v.shape for name, v in latents.items()})
         return [writers[name].finish() for name in self.streams]
 
     @torch.no_grad()
-    def decode(self, streams: Sequence[Sequence[bytes]], height: int, width: int) -> Tensor:
-        """The inverse of `encode` for a padded image: y_hat (B, M, H/16, W/16).
+    def decode(
+        self, streams: Sequence[Sequence[bytes]], height: int, width: int, gain: float = 1.0
+    ) -> Tensor:
+        """The inverse of `encode` for a padded image: y_hat (B, M, H/16, W/16), without the gain.
 
         StreamError when the streams do not hold such latents.
         """
-        frozen = self.frozen
+        parts = self._parts(Gain(gain))
         readers = {
-            name: Reader(frozen.coding[name], strings)
-            for name, strings in zip(self.streams, streams, strict=True)
+            name: Reader(tables, strings, own)
+            for (name, tables, own), strings in zip(parts, streams, strict=True)
         }
         y_hat = self.code(readers, {}, self.latent_shapes(len(streams[0]), height, width))
         for reader in readers.values():
             reader.finish()
         return y_hat
+
+    def _parts(self, gain: Gain) -> list[tuple[str, CodingTables, Gain]]:
+        """Each stream's name, tables and gain; y alone has one."""
+        tables = self.coding_tables(gain)
+        return [(name, tables[name], gain if name == "y" else ONE) for name in self.streams]
 
     @torch.no_grad()
     def decompress(self, files: Sequence[bytes], max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -261,8 +279,11 @@ class Codec(nn.Module):
             self._check(other, max_pixels)
             if (other.height, other.width) != (header.height, header.width):
                 raise StreamError("The files of a batch must hold images of one size.")
+            if other.gain != header.gain:
+                raise StreamError("The files of a batch must be of one gain.")
         streams = list(zip(*(parts for _, parts in unpacked), strict=True))
-        y_hat = self.decode(streams, *padded(header.height, header.width, self.downsampling))
+        size = padded(header.height, header.width, self.downsampling)
+        y_hat = self.decode(streams, *size, header.gain)
         x_hat = self.synthesis(y_hat)[:, :, : header.height, : header.width].clamp_(0, 1)
         if x_hat.isnan().any():  # latents so large that inverse GDN leaves the floats
             raise StreamError("The streams are damaged: they describe no image.")

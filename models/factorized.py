@@ -15,9 +15,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.base import Codec
+from models.coding.gain import UNIT, Gain
 from models.coding.priors import code_factorized
+from models.coding.range_coder import CodingTables
 from models.entropy.density import NonParametricDensity
-from models.entropy.tables import density_tables
+from models.entropy.tables import density_tables, scaled_tables
 from models.layers import Mode, analysis_transform, synthesis_transform
 
 
@@ -37,6 +39,11 @@ class Factorized(Codec):
     def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         offsets = self.frozen.offsets["y"]
         return code_factorized(coders["y"], latents.get("y"), shapes["y"], offsets)
+
+    def coding_tables(self, gain: Gain) -> dict:
+        if gain.units == UNIT:
+            return super().coding_tables(gain)
+        return {"y": CodingTables(scaled_tables(self.frozen.tables["y"], gain.units, UNIT))}
 
     def frozen_tables(self) -> dict:
         return {"y": density_tables(self.entropy_bottleneck)}

@@ -2,11 +2,12 @@
 
     offset  bytes   field
     0       3       magic "LIC"
-    3       1       format version
+    3       1       format version: 1, or 2 for a file of another gain than 1
     4       1       model: 1..4 in the order of `models.presets`, or 128 + n and n ASCII letters
     .       1       metric: 0 MSE, 1 MS-SSIM
     .       4       lambda, float32 (0 when the model has no operating point)
     .       8       digest of the tables and integer weights
+    .       varint  gain in units of 1/4096, 256 to 65536; in version 2 only
     .       varint  height in pixels
     .       varint  width in pixels
     .       1       number of streams
@@ -26,11 +27,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.coding.gain import LEAST, MOST, UNIT
 from models.errors import StreamError
 from models.presets import CHANNELS, METRICS
 
 MAGIC = b"LIC"
-VERSION = 1
+PLAIN, GAINED = 1, 2  # format versions
 CODES = {name: code for code, name in enumerate(CHANNELS, start=1)}
 NAMED = 128
 # A thin image is padded to whole blocks of 64 x 64: its area alone does not bound its cost.
@@ -53,6 +55,7 @@ class Header:
     height: int
     width: int
     lengths: tuple[int, ...]
+    gain: float = 1.0  # a multiple of 1/4096, see `models.coding.gain`
 
 
 def pack(header: Header, streams: Sequence[bytes]) -> bytes:
@@ -67,13 +70,15 @@ def pack(header: Header, streams: Sequence[bytes]) -> bytes:
     letters = header.model.encode("ascii")
     code = CODES.get(header.model)
     name = bytes([code]) if code else bytes([NAMED + len(letters)]) + letters
+    units = round(header.gain * UNIT)
     parts = [
         MAGIC,
-        bytes([VERSION]),
+        bytes([PLAIN if units == UNIT else GAINED]),
         name,
         bytes([METRICS.index(header.metric)]),
         struct.pack("<f", header.lmbda),
         bytes.fromhex(header.digest),
+        b"" if units == UNIT else _varint(units),
         _varint(header.height),
         _varint(header.width),
         bytes([len(streams)]),
@@ -171,8 +176,8 @@ def _parse(data: bytes) -> tuple[Header, int]:
         raise StreamError("This is not a file compressed by this program.")
     reader = _Bytes(data, 3)
     version = reader.byte()
-    if version != VERSION:
-        raise StreamError(f"The format version is {version}; this program reads {VERSION}.")
+    if version not in (PLAIN, GAINED):
+        raise StreamError(f"The format version is {version}; this program reads 1 and 2.")
     model = _model_name(reader)
     metric = reader.byte()
     if metric >= len(METRICS):
@@ -181,6 +186,9 @@ def _parse(data: bytes) -> tuple[Header, int]:
     if not 0 <= lmbda < float("inf"):
         raise StreamError("The header's lambda is not a number that a codec can have.")
     digest = reader.take(8).hex()
+    gain = reader.varint() / UNIT if version == GAINED else 1.0
+    if not LEAST <= gain <= MOST:
+        raise StreamError(f"The header's gain is {gain:g}; one is {LEAST:g} to {MOST:g}.")
     height, width = reader.varint(), reader.varint()
     if not (height and width):
         raise StreamError("The header claims an image without pixels.")
@@ -198,7 +206,8 @@ def _parse(data: bytes) -> tuple[Header, int]:
             "takes."
         )
     lmbda = float(f"{lmbda:.6g}")
-    return Header(model, lmbda, METRICS[metric], digest, height, width, lengths), reader.at
+    header = Header(model, lmbda, METRICS[metric], digest, height, width, lengths, gain)
+    return header, reader.at
 
 
 def _model_name(reader: _Bytes) -> str:

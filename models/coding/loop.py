@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.coding.integer import LIMIT
+from models.coding.gain import ONE, Gain
 from models.coding.orders import REACH
 from models.entropy.tables import GRID
 
@@ -22,7 +22,9 @@ ParamsAt = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
 class Coder(Protocol):
-    """What the loop needs of a `Writer` or a `Reader`."""
+    """What the loop needs of a `Writer` or a `Reader`. `gain`: at which the latents are coded."""
+
+    gain: Gain = ONE
 
     def code(self, symbols: Tensor | None, indexes: Tensor) -> Tensor:
         """Write symbols (B, n, C) by the tables indexes (B, n, C), or read them (None)."""
@@ -45,8 +47,9 @@ def code_latents(
 ) -> Tensor:
     """Code latents (B, C, H, W) step by step; None to read them. Returns y_hat, float32.
 
-    y_hat is exact: a multiple of 1/64, the same numbers on every machine.
+    y_hat is exact: a multiple of 1/64, the same numbers on every machine, whatever the gain.
     """
+    gain = coder.gain
     batch, channels, height, width = shape
     padded = (height + 2 * REACH) * (width + 2 * REACH)
     y_hat = torch.zeros(batch, padded, channels, dtype=torch.float64, device=device)
@@ -54,15 +57,13 @@ def code_latents(
     for step, positions in enumerate(order):
         positions = positions.to(device)
         mean, index = params_at(y_hat, positions, step)
+        mean = gain.means(mean)
         index = index.expand(batch, len(positions), channels)
         symbols = None
         if rows is not None:
-            symbols = rows.index_select(1, positions).double().sub_(mean / GRID).round_()
+            symbols = gain.symbols(rows.index_select(1, positions), mean)
         symbols = coder.code(symbols, index)
-        # The clamp only acts on values that no image gives; it is what bounds the integer
-        # networks' input, so it is part of the format.
-        coded = (symbols * GRID).add_(mean).clamp_(-LIMIT, LIMIT)
-        y_hat[:, cells(positions, width)] = coded
+        y_hat[:, cells(positions, width)] = gain.y_hat(symbols, mean)
     grid = y_hat.view(batch, height + 2 * REACH, width + 2 * REACH, channels)
     inside = grid[:, REACH:-REACH, REACH:-REACH]
     return inside.permute(0, 3, 1, 2).float().div_(GRID)  # exact: 24 bits at most

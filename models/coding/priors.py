@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from models.coding.gain import ONE, Gain
 from models.coding.integer import FRACTION_BITS, IntegerContext
 from models.coding.loop import Coder, cells, code_latents
 from models.coding.orders import REACH, everywhere
@@ -23,7 +24,8 @@ def code_factorized(
 ) -> Tensor:
     """Code latents (B, C, h, w) under a factorized prior: channel c has table c.
 
-    offsets (C,): the channels' medians in units of 1/64. Returns the rounded latents.
+    offsets (C,): the channels' medians in units of 1/64, without the coder's gain. Returns the
+    rounded latents.
     """
     index = torch.arange(shape[1], device=offsets.device)
     order = everywhere(*shape[2:])
@@ -43,7 +45,7 @@ def code_gaussian(
     scales and means (B, C, h, w): outputs of an integer network, in units of 2**-12 and of
     1/64. No means: all are zero.
     """
-    index = ScaleIndex(scales.device)(scales).flatten(2).mT  # (B, positions, C)
+    index = ScaleIndex(scales.device, coder.gain)(scales).flatten(2).mT  # (B, positions, C)
     mean = scales.new_zeros(()) if means is None else means.flatten(2).mT
     order = everywhere(*shape[2:])
     return code_latents(coder, latents, shape, order, lambda *_: (mean, index), scales.device)
@@ -65,7 +67,7 @@ def code_with_context(
     """
     height, width = shape[2:]
     prepared = context.prepare(psi)
-    scale_index = ScaleIndex(prepared.device)
+    scale_index = ScaleIndex(prepared.device, coder.gain)
 
     def params_at(y_hat: Tensor, positions: Tensor, step: int) -> tuple[Tensor, Tensor]:
         seen = None if step < blind else y_hat
@@ -84,10 +86,10 @@ def to_grid(latents: Tensor) -> Tensor:
 
 
 class ScaleIndex:
-    """Integer scales to table indexes: the number of thresholds that a scale exceeds."""
+    """Integer scales to table indexes: how many thresholds a scale, at the gain, exceeds."""
 
-    def __init__(self, device: torch.device):
-        self.thresholds = scale_thresholds(FRACTION_BITS).to(device)
+    def __init__(self, device: torch.device, gain: Gain = ONE):
+        self.thresholds = gain.thresholds(scale_thresholds(FRACTION_BITS)).to(device)
 
     def __call__(self, scales: Tensor) -> Tensor:
         index = torch.bucketize(scales.contiguous(), self.thresholds, out_int32=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.coding.gain import ONE, Gain
 from models.entropy.tables import Tables
 from models.errors import StreamError
 
@@ -54,10 +55,10 @@ def _library():
 
 
 class Writer:
-    """Encodes a batch of images, one stream each."""
+    """Encodes a batch of images, one stream each. `gain`: of the latents, for the coding loop."""
 
-    def __init__(self, tables: CodingTables, batch: int):
-        self.tables = tables
+    def __init__(self, tables: CodingTables, batch: int, gain: Gain = ONE):
+        self.tables, self.gain = tables, gain
         self.encoders = [_library().queue.RangeEncoder() for _ in range(batch)]
 
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
@@ -100,10 +101,10 @@ class Writer:
 
 
 class Reader:
-    """Decodes what a `Writer` wrote, from the same tables and indexes."""
+    """Decodes what a `Writer` wrote, from the same tables and indexes, at the same gain."""
 
-    def __init__(self, tables: CodingTables, streams: Sequence[bytes]):
-        self.tables = tables
+    def __init__(self, tables: CodingTables, streams: Sequence[bytes], gain: Gain = ONE):
+        self.tables, self.gain = tables, gain
         if any(len(stream) % 4 for stream in streams):
             raise StreamError("A stream is cut short: its length is not a multiple of 4 bytes.")
         words = [np.frombuffer(stream, "<u4").astype(np.uint32) for stream in streams]

@@ -22,6 +22,7 @@ TOTAL = 1 << PRECISION
 GRID = 64  # means and medians are multiples of 1/64
 MAX_SUPPORT = 1 << 14
 LONGEST = MAX_SUPPORT + 2  # entries of a table, the escape's included
+FINE = 1 << 20  # of `scaled_tables`: parts of a symbol that are told apart
 
 
 @dataclass(frozen=True)
@@ -135,3 +136,80 @@ def scale_thresholds(fraction_bits: int) -> Tensor:
     levels = scale_levels()
     middle = (levels[1:] * levels[:-1]).sqrt()
     return torch.round(middle * 2**fraction_bits)
+
+
+def scaled_tables(tables: Tables, units: int, unit: int) -> Tables:
+    """The tables of v * units / unit from those of v, one density a table; in integers alone.
+
+    A table tells the cumulative counts at the edges of its symbols; in the middle of symbol 0 they
+    are half of all, since a table is centred on its median. Between these knots they are a monotone
+    cubic (F. N. Fritsch, R. E. Carlson, 1980). Its slope at an edge is the geometric mean of the
+    frequencies on both sides, as exponential tails have it.
+    """
+    first, offsets = tables.first.astype(np.int64), tables.offsets.astype(np.int64)
+    inner = tables.lengths.astype(np.int64) - 1  # symbols of a table
+    scaled = (offsets * units + unit // 2) // unit
+    # Positions are in units of 1 / (64 * unit) of the new steps.
+    step, starts = GRID * units, (offsets + first * GRID - GRID // 2) * units
+    low, high = (
+        np.clip((edge // unit - scaled + GRID // 2) // GRID, -MAX_SUPPORT // 2, MAX_SUPPORT // 2)
+        for edge in (starts, starts + inner * step - 1)
+    )
+    ends = np.cumsum(high - low + 2)  # as many edges as entries, with the escape
+    table = np.repeat(np.arange(len(tables)), high - low + 2)
+    edges = (np.arange(ends[-1]) - (ends - high - 2)[table]) * GRID + scaled[table] - GRID // 2
+    cumulative = _cumulative(tables, table, edges * unit - starts[table], step)
+    # Rounding may let it fall by a count. Each table's counts are above those of the one before.
+    counts = np.diff(np.maximum.accumulate(cumulative + table * 2 * TOTAL), append=0)
+    rows = np.split(counts, ends[:-1])
+    for row in rows:
+        row[-1] = TOTAL - row[:-1].sum()
+    return _pack(rows, low, scaled)
+
+
+def _cumulative(tables: Tables, table: np.ndarray, positions: np.ndarray, step: int) -> np.ndarray:
+    """Cumulative counts, int64, in tables (n,) at positions (n,) from their starts, symbols being
+    `step` wide; see `scaled_tables`."""
+    inner = tables.lengths.astype(np.int64) - 1
+    begin = np.cumsum(inner) - inner
+    mass = np.delete(tables.frequencies, np.cumsum(tables.lengths) - 1).astype(np.int64)
+    left, right = np.roll(mass, 1), np.roll(mass, -1)
+    left[begin], right[begin + inner - 1] = mass[begin], mass[begin + inner - 1]
+    rise, fall = _slope(left, mass), _slope(mass, right)  # at both edges of each symbol
+    below = np.cumsum(mass) - mass
+    below -= np.repeat(below[begin], inner)
+    start = 2 * (np.arange(len(mass)) - np.repeat(begin, inner))  # in half symbols
+    width = np.full(len(mass), 2)
+
+    # Symbol 0 becomes two of half the width. Slopes are per whole symbol, at most six times a half.
+    middle = np.clip(-tables.first.astype(np.int64), 0, inner - 1)
+    at = begin + middle
+    half = np.clip(TOTAL // 2 - below[at], 0, mass[at])
+    other = mass[at] - half
+    peak = mass[at] ** 2 // np.maximum(np.maximum(rise[at], fall[at]), 1)
+    peak = np.minimum(peak, 6 * np.minimum(half, other))
+    halves = [
+        (below, below[at], below[at] + half),
+        (mass, half, other),
+        (start, start[at], start[at] + 1),
+        (width, 1, 1),
+        (rise, np.minimum(rise[at], 6 * half), peak),
+        (fall, peak, np.minimum(fall[at], 6 * other)),
+    ]
+    for array, one, _ in halves:
+        array[at] = one
+    below, mass, start, width, rise, fall = (np.insert(a, at + 1, two) for a, _, two in halves)
+
+    inside = 2 * np.clip(positions, 0, inner[table] * step)
+    place = np.minimum(inside // step, 2 * inner[table] - 1)
+    k = begin[table] + table + place // 2 + (place > 2 * middle[table])
+    part = (inside - start[k] * step) * FINE // (width[k] * step)
+    mass, rise, fall = mass[k], rise[k] * width[k] // 2, fall[k] * width[k] // 2
+    cubic = (rise + fall - 2 * mass) * part // FINE + 3 * mass - 2 * rise - fall
+    return below[k] + (cubic * part // FINE + rise) * part // FINE
+
+
+def _slope(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Counts per symbol at an edge between frequencies (n,); three times one are not exceeded."""
+    mean = np.sqrt(left * right).astype(np.int64)  # exact before it is cut
+    return np.minimum(mean, 3 * np.minimum(left, right))

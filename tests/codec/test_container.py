@@ -20,6 +20,7 @@ from models.coding.container import (
     unpack,
 )
 from models.errors import StreamError
+from tests.fuzz.damage import varint
 from tests.helpers import peak_memory
 
 HEADER = Header("Hyperprior", 0.013, "mse", "0123456789abcdef", 512, 768, ())
@@ -48,6 +49,18 @@ def test_the_bytes_are_those_of_the_documentation():
     assert len(data) - 203 == 30
 
 
+@pytest.mark.parametrize("gain,field", [(0.85, "9a1b"), (16, "808004"), (1 / 16, "8002")])
+def test_a_gain_is_a_field_before_the_size_in_a_version_of_its_own(gain, field):
+    plain = pack(HEADER, STREAMS)
+    data = pack(replace(HEADER, gain=gain), STREAMS)
+    assert data == sealed(b"LIC\x02" + plain[4:18] + bytes.fromhex(field) + plain[18:-4])
+    header, streams = unpack(data)
+    assert header.gain == round(gain * 4096) / 4096 and streams == STREAMS
+    assert replace(header, gain=1.0) == unpack(plain)[0]
+    # A gain of 1 is no lie, only two bytes more than it needs.
+    assert unpack(gained(4096)) == unpack(plain)
+
+
 def test_what_is_packed_comes_back():
     header, streams = unpack(pack(HEADER, STREAMS))
     assert streams == STREAMS
@@ -62,10 +75,13 @@ def test_what_is_packed_comes_back():
     height=st.integers(1, MAX_SIDE),
     width=st.integers(1, MAX_SIDE),
     streams=st.lists(st.binary(max_size=300), max_size=16),
+    gain=st.integers(256, 65536),
 )
-def test_any_header_and_streams_come_back(model, lmbda, metric, digest, height, width, streams):
+def test_any_header_and_streams_come_back(
+    model, lmbda, metric, digest, height, width, streams, gain
+):
     lengths = tuple(len(stream) for stream in streams)
-    header = Header(model, lmbda, metric, digest.hex(), height, width, lengths)
+    header = Header(model, lmbda, metric, digest.hex(), height, width, lengths, gain / 4096)
     data = pack(header, streams)
     assert unpack(data) == (header, streams)
     assert read_header(data[: len(data) - sum(lengths) - 4]) == header
@@ -80,11 +96,22 @@ def test_arbitrary_bytes_are_refused(data):
 
 
 BODY = pack(HEADER, STREAMS)[:-4]
+
+
+def gained(units):
+    """A file of version 2 with that gain, in units of 1/4096."""
+    return sealed(BODY[:3] + b"\x02" + BODY[4:18] + varint(units) + BODY[18:])
+
+
 NAN, INFINITY = float("nan"), float("inf")
 LIES = {
     "not a compressed file": (b"\x89PNG" + BODY[4:], "not a file compressed"),
     "empty": (b"", "not a file compressed"),
-    "newer version": (sealed(BODY[:3] + b"\x02" + BODY[4:]), "format version is 2"),
+    "newer version": (sealed(BODY[:3] + b"\x03" + BODY[4:]), "format version is 3"),
+    "no gain": (gained(0), "gain is 0;"),
+    "small gain": (gained(255), "gain is 0.0622559;"),
+    "large gain": (gained(65537), "gain is 16.0002;"),
+    "huge gain": (gained(2**35 - 1), "gain is 8.38861e.06; one is 0.0625 to 16"),
     "unknown model": (sealed(BODY[:4] + b"\x63" + BODY[5:]), "unknown model"),
     "nameless model": (sealed(BODY[:4] + b"\x80" + BODY[5:]), "not a name"),
     "model name of bytes": (sealed(BODY[:4] + b"\x82\xff\x00" + BODY[5:]), "not a name"),

@@ -2,70 +2,86 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from models.coding.container import read_header, unpack
+from models.coding.container import pack, unpack
 from models.coding.integer import FRACTION_BITS
 from models.entropy.gaussian import scale_levels
 from models.entropy.tables import gaussian_tables, scale_thresholds
 from tests.golden import make
-from tests.helpers import NAMES, uniform
+from tests.helpers import uniform
 
 PINNED = json.loads((make.FOLDER / "golden.json").read_text())
 
-each_model = pytest.mark.parametrize("name", NAMES)
+each_file = pytest.mark.parametrize("file", make.FILES)
 
 
 @pytest.fixture(scope="module")
 def golden():
-    """The frozen model of each golden stream, and the file."""
+    """Of each golden file: the frozen model, the header, and the streams of one image."""
     tables = make.read_tables()
-    return {n: (make.model_of(n, tables), (make.FOLDER / f"{n}.lic").read_bytes()) for n in NAMES}
+    parts = {}
+    for file, (name, _) in make.FILES.items():
+        header, streams = unpack((make.FOLDER / f"{file}.lic").read_bytes())
+        parts[file] = make.model_of(name, tables), header, streams
+    return parts
 
 
-@each_model
-def test_weights_and_tables_are_the_pinned_integers(name, golden):
-    model, data = golden[name]
-    assert model.digest == PINNED[name]["integers"] == read_header(data).digest
+def decoded(model, header, streams):
+    return model.decode([[stream] for stream in streams], *make.PADDED, header.gain)
 
 
-@each_model
+@each_file
+def test_weights_and_tables_are_the_pinned_integers(file, golden):
+    model, header, _ = golden[file]
+    assert model.digest == PINNED[file]["integers"] == header.digest
+
+
+@each_file
+def test_headers_are_the_pinned_ones(file, golden):
+    """Files without a gain are of the first version, byte for byte what they have always been."""
+    _, header, _ = golden[file]
+    name, gain = make.FILES[file]
+    data = (make.FOLDER / f"{file}.lic").read_bytes()
+    assert (header.model, header.gain) == (name, round(gain * 4096) / 4096)
+    assert data[3] == (1 if gain == 1 else 2) and len(data) == PINNED[file]["bytes"]
+
+
+@each_file
 @pytest.mark.parametrize("threads", [1, 2])
-def test_golden_streams_decode_to_pinned_digests(name, threads, golden):
-    model, data = golden[name]
+def test_golden_streams_decode_to_pinned_digests(file, threads, golden):
     torch.set_num_threads(threads)
-    _, streams = unpack(data)
-    y_hat = model.decode([[stream] for stream in streams], *make.PADDED)
-    assert make.digest_of(y_hat) == PINNED[name]["y_hat"]
+    assert make.digest_of(decoded(*golden[file])) == PINNED[file]["y_hat"]
 
 
-@each_model
+@each_file
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_golden_streams_decode_to_pinned_digests_on_a_gpu(name, golden):
-    model, data = golden[name]
+def test_golden_streams_decode_to_pinned_digests_on_a_gpu(file, golden):
+    model, header, streams = golden[file]
     there = copy.deepcopy(model).to("cuda")
-    _, streams = unpack(data)
-    y_hat = there.decode([[stream] for stream in streams], *make.PADDED)
-    assert y_hat.is_cuda and make.digest_of(y_hat.cpu()) == PINNED[name]["y_hat"]
+    y_hat = decoded(there, header, streams)
+    assert y_hat.is_cuda and make.digest_of(y_hat.cpu()) == PINNED[file]["y_hat"]
     latents = {k: v.cuda() for k, v in make.latents(model).items()}
-    assert [stream[0] for stream in there.encode(latents)] == streams
+    assert [stream[0] for stream in there.encode(latents, header.gain)] == streams
 
 
-@each_model
-def test_encoding_writes_the_golden_bytes(name, golden):
+@each_file
+def test_encoding_writes_the_golden_bytes(file, golden):
     """The format's writer has not changed either."""
-    model, data = golden[name]
-    _, streams = unpack(data)
-    assert [stream[0] for stream in model.encode(make.latents(model))] == streams
+    model, header, streams = golden[file]
+    assert [s[0] for s in model.encode(make.latents(model), header.gain)] == streams
+    written = pack(replace(header, lengths=()), streams)
+    assert written == (make.FOLDER / f"{file}.lic").read_bytes()
 
 
-@each_model
-def test_golden_files_decompress(name, golden):
-    model, data = golden[name]
-    assert len(data) == PINNED[name]["bytes"]
+@each_file
+def test_golden_files_decompress(file, golden):
+    model, _, _ = golden[file]
+    data = (make.FOLDER / f"{file}.lic").read_bytes()
     assert model.decompress([data]).shape == (1, 3, make.HEIGHT, make.WIDTH)
 
 

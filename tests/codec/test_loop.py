@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.coding.integer import FRACTION_BITS
-from models.coding.loop import cells, code_latents
+from models.coding.loop import Coder, cells, code_latents
 from models.coding.orders import REACH, checkerboard, everywhere, raster, wavefront
 from models.coding.priors import code_gaussian, code_with_context
 from models.entropy.gaussian import scale_levels
@@ -84,7 +84,7 @@ def test_cells_are_positions_of_the_padded_grid():
     assert cells(torch.arange(15), 5).tolist() == padded.flatten().nonzero().flatten().tolist()
 
 
-class Echo:
+class Echo(Coder):
     """A coder that remembers, then answers from memory: the loop without a range coder."""
 
     def __init__(self, recorded=None):

@@ -77,6 +77,7 @@ def real_files(model: Codec) -> list[bytes]:
     wild = [stream[0] for stream in model.encode(extreme)]
     fields = take_apart(files[1])
     lengths = tuple(map(len, wild))
+    files += model.compress(image(64, 64), 0.72)
     return [*files, put_together(replace(fields, streams=tuple(wild), lengths=lengths))]
 
 

@@ -23,6 +23,7 @@ class Fields:
     metric: int
     lmbda: bytes
     digest: bytes
+    gain: bytes  # b"" where the version has none
     height: int
     width: int
     count: int
@@ -34,7 +35,8 @@ def take_apart(data: bytes) -> Fields:
     """The fields of a sound file of a model of this repository."""
     header, streams = unpack(data)
     height, width = header.height, header.width
-    parts = (data[:3], data[3], data[4:5], data[5], data[6:10], data[10:18], height, width)
+    gain = varint(round(header.gain * 4096)) if data[3] == 2 else b""
+    parts = (data[:3], data[3], data[4:5], data[5], data[6:10], data[10:18], gain, height, width)
     return Fields(*parts, len(streams), header.lengths, tuple(streams))
 
 
@@ -49,6 +51,7 @@ def put_together(fields: Fields) -> bytes:
             bytes([fields.metric]),
             fields.lmbda,
             fields.digest,
+            fields.gain,
             *map(varint, numbers),
             bytes([fields.count]),
             *map(varint, fields.lengths),
@@ -133,6 +136,7 @@ def lie(rng: random.Random, fields: Fields) -> dict:
             {"count": rng.choice((0, 1, 3, 16, 17, 255))},
             {"version": rng.choice((0, 2, 255))},
             {"model": rng.choice((bytes([rng.randrange(256)]), bytes([128 + len(name)]) + name))},
+            {"version": 2, "gain": varint(rng.choice((number, rng.randrange(256, 65537))))},
             {"metric": rng.randrange(256)},
             {"lmbda": rng.choice((rng.randbytes(4), struct.pack("<f", float("nan"))))},
             {"digest": rng.choice((bytes(8), rng.randbytes(8)))},

@@ -2,11 +2,12 @@
 
     python -m tests.golden.make
 
-For each model, one file, and in golden.json the digest of its tables and integer weights and
-that of the latents it holds. Weights and latents come from the raw bits of PCG64, the same
-everywhere (tests.helpers.uniform); the tables, which are made of transcendental functions and
-may differ in the last unit between versions of torch, are stored in tables.npz. Run it again
-only when the format or the arithmetic is changed on purpose: old files do not decode then.
+For each model, a file and one of another gain, and in golden.json, by the files' names, the digest
+of the tables and integer weights and that of the latents they hold. Weights and latents come from
+the raw bits of PCG64, the same everywhere (tests.helpers.uniform); the tables, which are made of
+transcendental functions and may differ in the last unit between versions of torch, are stored in
+tables.npz. Run it again only when the format or the arithmetic is changed on purpose: old files do
+not decode then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from models.base import Codec
 from models.coding.container import Header, pack
+from models.coding.gain import Gain
 from models.entropy.tables import Tables
 from models.files import atomic_write, write_bytes, write_text
 from tests.helpers import NAMES, grid, latents_of, make
@@ -27,6 +29,8 @@ from tests.helpers import NAMES, grid, latents_of, make
 FOLDER = Path(__file__).resolve().parent
 HEIGHT, WIDTH = 125, 190  # 8 x 12 latents; not multiples of 64
 PADDED = 128, 192
+GAIN = 0.72
+FILES = {name: (name, 1.0) for name in NAMES} | {f"{name}-gain": (name, GAIN) for name in NAMES}
 FIELDS = ("frequencies", "lengths", "first", "offsets")
 
 
@@ -74,14 +78,15 @@ def write_tables() -> None:
 def main() -> None:
     write_tables()
     pinned = {}
-    for name in NAMES:
+    for file, (name, gain) in FILES.items():
         model = model_of(name, read_tables())
-        streams = model.encode(latents(model))
-        header = Header(name, 0.013, "mse", model.digest, HEIGHT, WIDTH, ())
+        streams = model.encode(latents(model), gain)
+        gain = Gain(gain).value
+        header = Header(name, 0.013, "mse", model.digest, HEIGHT, WIDTH, (), gain)
         data = pack(header, [stream[0] for stream in streams])
-        write_bytes(FOLDER / f"{name}.lic", data)
-        y_hat = model.decode(streams, *PADDED)
-        pinned[name] = {"integers": model.digest, "y_hat": digest_of(y_hat), "bytes": len(data)}
+        write_bytes(FOLDER / f"{file}.lic", data)
+        y_hat = model.decode(streams, *PADDED, gain)
+        pinned[file] = {"integers": model.digest, "y_hat": digest_of(y_hat), "bytes": len(data)}
     write_text(FOLDER / "golden.json", json.dumps(pinned, indent=2) + "\n")
     print(f"Wrote {len(pinned)} streams into {FOLDER}.")
 

@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.full_grids import bits_of, code_full_grids, main, row_of
 from benchmarks.integer_rate import Counter
+from models.coding.loop import Coder
 from models.coding.priors import code_factorized, to_grid
 from models.coding.range_coder import Writer
 from models.layers import parity
@@ -34,7 +35,7 @@ def test_the_holes_cost_what_the_tables_say_of_zeros(model):
     def counter():
         return Counter(Writer(frozen.coding["y"], 1), frozen.tables["y"])
 
-    class Own:
+    class Own(Coder):
         """Counts the bits of one half of the positions only."""
 
         def __init__(self, half):
