@@ -1,31 +1,13 @@
 """CompressAI imports and works here, whether or not torchvision's compiled operators load."""
 
-import sys
-
 import pytest
 import torch
 
 from evaluation import reference
 
 
-@pytest.fixture(scope="module")
-def compressai():
-    return reference.import_compressai()
-
-
-def test_second_import_returns_the_same_module(compressai):
-    assert reference.import_compressai() is compressai is sys.modules["compressai"]
-
-
-def test_small_model_codes(compressai):
-    model = compressai.models.ScaleHyperprior(8, 12).eval()
-    model.update(force=True)
-    stream = model.compress(torch.rand(1, 3, 64, 64))
-    out = model.decompress(stream["strings"], stream["shape"])
-    assert out["x_hat"].shape == (1, 3, 64, 64)
-
-
-def test_a_declared_operator_never_computes_something_else(compressai):
+def test_a_declared_operator_never_computes_something_else():
+    reference.import_compressai()
     import torchvision
 
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9], [5.0, 5.0, 6.0, 6.0]])
