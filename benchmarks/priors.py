@@ -13,6 +13,7 @@ means with their intervals to `priors.csv`. A stopped command goes on where it w
 from __future__ import annotations
 
 import argparse
+import importlib
 import pickle
 import shlex
 import statistics
@@ -189,6 +190,7 @@ def summarise(rows: list[dict]) -> list[dict]:
 
 def run(options: argparse.Namespace) -> int:
     """All jobs that have no rows yet, one after the other."""
+    importlib.import_module(MEAN_SCALE)  # registers it, also where the first jobs are done
     photographs = open_photographs(options.kodak)
     path = options.outdir / "per_image" / "priors.csv"
     columns = (
