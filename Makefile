@@ -70,7 +70,7 @@ figures: $(STAMP) ## draw the curves, execute the notebooks
 	$(PY) -m benchmarks.report.training_curves
 	$(PY) -m benchmarks.report.search_gain
 	$(PY) -m benchmarks.scaling --draw
-	$(PY) -m jupyter nbconvert --to notebook --execute --inplace \
+	NOTEBOOK_FIGURES=Image4md $(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 report: $(STAMP) ## count the training's compute, write the tables of the report from the CSVs

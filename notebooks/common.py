@@ -20,18 +20,21 @@ def start() -> None:
     mpl.rcParams.update(STYLE)
 
 
-def output(folder: str, name: str) -> Path:
-    """Where a file goes: <folder>/<name>, below the variable NOTEBOOK_OUTPUTS if that is set."""
-    path = Path(os.environ.get("NOTEBOOK_OUTPUTS", "."), folder, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def figure_path(name: str) -> Path:
+    """Where the figure <name>.png goes: outputs/notebooks, or the folder NOTEBOOK_FIGURES.
+
+    `make figures` sets that to Image4md, the report's; reading a notebook leaves those alone.
+    """
+    folder = Path(os.environ.get("NOTEBOOK_FIGURES", "outputs/notebooks"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{name}.png"
 
 
 def save(figure: Any, name: str) -> None:
-    """Write a Matplotlib figure to Image4md/<name>.png; the same figure gives the same file."""
+    """Write a Matplotlib figure to `figure_path`; the same figure gives the same file."""
     from evaluation.plots import save_figure
 
-    save_figure(figure, output("Image4md", f"{name}.png"))
+    save_figure(figure, figure_path(name))
 
 
 def show(path: Path) -> None:

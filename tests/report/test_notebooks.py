@@ -14,9 +14,10 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
+from benchmarks.densities import PiecewiseLinearDensity, divergence, fit, log_density
+from benchmarks.side_information import correlation
 from models.entropy.density import NonParametricDensity
-from notebooks.fitting import divergence, fit, log_density
-from notebooks.piecewise import PiecewiseLinearDensity
+from notebooks import common
 from tests.programs import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -34,16 +35,14 @@ def test_all_notebooks_are_there():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     """In a fresh kernel, on the built-in photographs, without touching the repository."""
-    monkeypatch.setenv("NOTEBOOK_OUTPUTS", str(tmp_path))
+    monkeypatch.setenv("NOTEBOOK_FIGURES", str(tmp_path))
     monkeypatch.delenv("KODAK_DIR", raising=False)
     notebook = read(path)
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
-    written = [file for file in tmp_path.rglob("*") if file.is_file()]
-    for file in written:
-        assert file.name.startswith(path.stem)
-        assert file.parent.name == {".png": "Image4md", ".csv": "statistics"}[file.suffix]
-        assert (ROOT / file.relative_to(tmp_path)).is_file(), f"{file.name} is not committed"
+    for file in tmp_path.iterdir():
+        assert file.name.startswith(path.stem) and file.suffix == ".png"
+        assert (ROOT / "Image4md" / file.name).is_file(), f"{file.name} is not committed"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -68,6 +67,24 @@ def test_common_import_works_elsewhere(tmp_path):
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
+
+
+def test_figures_of_the_report_are_written_only_when_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOTEBOOK_FIGURES", raising=False)
+    assert common.figure_path("a") == Path("outputs/notebooks/a.png")
+    monkeypatch.setenv("NOTEBOOK_FIGURES", "Image4md")
+    assert common.figure_path("a") == Path("Image4md/a.png")
+
+
+def test_correlation_of_a_wave_by_hand():
+    """A wave of four positions across: -1 two positions on, 1 four on, and 1 downwards."""
+    wave = torch.sin(torch.arange(40) * torch.pi / 2).repeat(2, 16, 1)
+    values = correlation(wave)
+    assert values.shape == (9, 9) and values[4, 4] == pytest.approx(1)
+    assert values[4, 6] == values[4, 2] == pytest.approx(-1)
+    assert values[4, 8] == values[0, 4] == pytest.approx(1)
+    assert values[4, 5] == pytest.approx(0, abs=1e-3)
 
 
 # The densities of univariate_density.ipynb ---------------------------------------------------

@@ -1,0 +1,210 @@
+"""What the non-parametric density of a channel can express, beside a piecewise-linear one.
+
+Both are fitted to five targets of known shape, with 43 numbers each. Writes univariate_density.csv,
+the Kullback-Leibler divergence, in bits per symbol, that is left after 600 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from evaluation import tables
+from models.entropy.density import NonParametricDensity
+
+STEPS, BATCH, KNOTS = 600, 128, 41
+
+
+class Mixture:
+    """A mixture of SciPy distributions, with the methods that the targets need."""
+
+    def __init__(self, weights: Iterable[float], parts: Iterable[Any]):
+        self.parts = list(zip(weights, parts, strict=True))
+
+    def pdf(self, x: np.ndarray) -> np.ndarray:
+        """The density at x (n,)."""
+        return sum(weight * part.pdf(x) for weight, part in self.parts)
+
+    def ppf(self, u: np.ndarray) -> np.ndarray:
+        """The quantiles of the probabilities u (n,), which must lie within [-30, 30]."""
+        x = np.linspace(-30, 30, 300001)
+        return np.interp(u, sum(weight * part.cdf(x) for weight, part in self.parts), x)
+
+
+TARGETS = {
+    "four modes": Mixture(
+        [0.2, 0.3, 0.3, 0.2],
+        [stats.norm(-6, 0.8), stats.norm(-2, 0.6), stats.norm(2, 0.6), stats.norm(6, 1)],
+    ),
+    "skewed (gamma, shape 2)": stats.gamma(2, scale=1.5),
+    "peaked (Laplace)": stats.laplace(0, 1),
+    "heavy tails (Student, 2 d.o.f.)": stats.t(2),
+    "uniform": stats.uniform(-4, 8),
+}
+
+
+def quantile_points(targets: Iterable[Any], n: int = 4096) -> tuple[Tensor, Tensor]:
+    """Evenly spaced quantiles of targets, and the log densities there in nats: (targets, n)."""
+    targets = list(targets)
+    points = np.stack([target.ppf((np.arange(n) + 0.5) / n) for target in targets])
+    logs = np.stack([np.log(t.pdf(row)) for t, row in zip(targets, points, strict=True)])
+    return torch.tensor(points).float(), torch.tensor(logs).float()
+
+
+def log_density(density: NonParametricDensity, v: Tensor) -> Tensor:
+    """log p(v) in nats with p = dc/dv, the density without a unit interval: (C, n) -> (C, n).
+
+    The chain rule, p = f'_K ... f'_1, carried along with the cumulative c = f_K o ... o f_1.
+    Written with the logit l of c, log p = log sigmoid(l) + log sigmoid(-l) + log dl/dv stays
+    finite where c itself rounds to 0 or 1. Source: Balle et al. 2018, appendix 6.1.
+    """
+    v = v[:, None, :]  # (C, 1, n)
+    slope = torch.ones_like(v)
+    for k, (matrix, bias) in enumerate(zip(density.matrices, density.biases, strict=True)):
+        weight = F.softplus(matrix)
+        v, slope = weight @ v + bias, weight @ slope
+        if k < len(density.factors):
+            factor, bend = torch.tanh(density.factors[k]), torch.tanh(v)
+            v, slope = v + factor * bend, slope * (1 + factor * (1 - bend.square()))
+    return (F.logsigmoid(v) + F.logsigmoid(-v) + slope.log())[:, 0, :]
+
+
+def fit(
+    model: nn.Module,
+    log_p: Callable[[Tensor], Tensor],
+    points: Tensor,
+    log_target: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    batch: int = 512,
+    visit: Callable[[int, Tensor], None] = lambda step, divergence: None,
+    visits: Collection[int] = (),
+) -> Tensor:
+    """Minimise KL(target || p) by Adam with a cosine decay; returns the divergence, (C,) bits.
+
+    points (C, n): values at evenly spaced probabilities of each channel's target, so that
+    the mean over them is the expectation under the target; log_target (C, n): its log
+    density there, in nats. `log_p` maps values (C, m) to the model's log density, in nats.
+    Each step sees `batch` of the points, again evenly spaced, with a random start.
+    `visit(k, divergence)` is called after k steps for each k in `visits`.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    stride = max(1, points.shape[1] // batch)
+    for step in range(steps):
+        if step in visits:
+            visit(step, divergence(log_p, points, log_target))
+        start = int(torch.randint(stride, ()))
+        part = slice(start, None, stride)
+        optimizer.zero_grad()
+        (log_target[:, part] - log_p(points[:, part])).mean(1).sum().backward()
+        optimizer.step()
+        schedule.step()
+    final = divergence(log_p, points, log_target)
+    if steps in visits:
+        visit(steps, final)
+    return final
+
+
+@torch.no_grad()
+def divergence(log_p: Callable[[Tensor], Tensor], points: Tensor, log_target: Tensor) -> Tensor:
+    """KL(target || p) in bits, (C,), from points and log_target as in `fit`."""
+    return (log_target - log_p(points)).mean(1) / math.log(2)
+
+
+class PiecewiseLinearDensity(nn.Module):
+    """One density per channel: heights at equidistant knots, straight lines in between.
+
+    low, high (C,): the support, outside of which the density is zero; `knots` >= 2 heights
+    are learned, and softplus keeps them positive. With the support's two ends that makes
+    knots + 2 numbers per channel. Source: the density model of Balle et al. 2017, section 3
+    ("piecewise linear density functions"), here normalised instead of penalised.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Tensor, high: Tensor, knots: int):
+        super().__init__()
+        if knots < 2 or not (low < high).all():
+            raise ValueError("A piecewise-linear density needs two knots and low < high.")
+        self.register_buffer("low", low[:, None])
+        self.register_buffer("high", high[:, None])
+        self.heights = nn.Parameter(torch.zeros(len(low), knots))
+
+    def log_density(self, v: Tensor) -> Tensor:
+        """log p(v) in nats: (C, n) -> (C, n); minus infinity outside the support."""
+        heights = F.softplus(self.heights)
+        knots = heights.shape[1]
+        spacing = (self.high - self.low) / (knots - 1)
+        area = spacing[:, 0] * (heights.sum(1) - (heights[:, 0] + heights[:, -1]) / 2)
+        place = (v - self.low) / spacing
+        left = place.detach().floor().clamp(0, knots - 2)
+        weight = place - left
+        index = left.long()
+        height = (1 - weight) * heights.gather(1, index) + weight * heights.gather(1, index + 1)
+        inside = (v >= self.low) & (v <= self.high)
+        return torch.where(inside, height / area[:, None], 0.0).log()
+
+
+@dataclass
+class Fitted:
+    """A fitted density: its log density (C, n) -> (C, n) in nats, and how the fit went."""
+
+    log_p: Callable[[Tensor], Tensor]
+    parameters: int  # of a channel, the ends of the support included
+    divergences: np.ndarray  # bits, (visits, C)
+
+
+def fit_targets(visits: Collection[int] = (STEPS,)) -> dict[str, Fitted]:
+    """Both densities after `STEPS` steps on `TARGETS`, one channel each; seeded.
+
+    visits: after how many steps the divergences are noted.
+    """
+    points, log_target = quantile_points(TARGETS.values())
+    torch.manual_seed(0)
+    chain = NonParametricDensity(channels=len(TARGETS), filters=(3, 3, 3))
+    linear = PiecewiseLinearDensity(points[:, 0], points[:, -1], KNOTS)
+    learned = sum(p.numel() for p in chain.parameters() if p.requires_grad) // len(TARGETS)
+    fitted = {}
+    for name, model, log_p, parameters, lr in (
+        ("chain", chain, lambda v: log_density(chain, v), learned, 0.15),
+        ("piecewise_linear", linear, linear.log_density, KNOTS + 2, 0.3),
+    ):
+        noted: list[np.ndarray] = []
+        fit(model, log_p, points, log_target, steps=STEPS, lr=lr, batch=BATCH, visits=visits,
+            visit=lambda step, kl, noted=noted: noted.append(kl.numpy()))  # fmt: skip
+        fitted[name] = Fitted(log_p, parameters, np.stack(noted))
+    return fitted
+
+
+def rows(fitted: dict[str, Fitted]) -> list[dict[str, Any]]:
+    """The divergences of each target at the last visit, rounded to 0.001 bit."""
+    return [
+        {"target": target}
+        | {name: round(max(0.0, float(f.divergences[-1][k])), 3) for name, f in fitted.items()}
+        for k, target in enumerate(TARGETS)
+    ]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """No flags of its own."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fit, print and write the table."""
+    result = rows(fit_targets())
+    print(tables.aligned(result))
+    tables.write(options.outdir / "univariate_density.csv", result)
+    print(f"Wrote {options.outdir / 'univariate_density.csv'}.")
+    return 0
