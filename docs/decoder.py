@@ -13,7 +13,6 @@ import struct
 import sys
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,8 @@ MODELS = (FACTORIZED, HYPERPRIOR, JOINT, CHECKERBOARD)
 MAX_PIXELS = 2**27
 LIMIT = 2.0**23  # of activations and latents
 LEAKY = 10486 / 2**20  # the slope of LeakyReLU
+LENGTHS = [*range(0, 65 * 258111, 258111), 2**24]  # the uniform table of 65 entries
+THRESHOLDS = np.round(4096 * 0.11 * (256 / 0.11) ** ((np.arange(63) + 0.5) / 63))
 GRID, INSIDE = 6, 12  # fraction bits: of latents and means, and of all inside the networks
 
 
@@ -42,7 +43,7 @@ def check(fine: bool, sentence: str) -> None:
 
 # 1. The container
 def unpack(data: bytes, max_pixels: int):
-    """A file to its model, digest, height, width, blocks of padding down and across, streams."""
+    """A file to model, digest, gain, height, width, blocks of padding down and across, streams."""
     file = io.BytesIO(data)
 
     def take(count: int) -> bytes:
@@ -57,12 +58,14 @@ def unpack(data: bytes, max_pixels: int):
             check(len(part) <= 5, "A number in the header is too long.")
         return sum((byte & 127) << 7 * k for k, byte in enumerate(part))
 
-    check(take(3) == b"LIC", "This is not a file of these codecs.")
-    version, code, metric = take(3)
-    check(version == 1, f"The format's version is {version}, not 1.")
+    magic, version, code, metric, lmbda, digest = struct.unpack("<3s3Bf8s", take(18))
+    check(magic == b"LIC", "This is not a file of these codecs.")
+    check(version in (1, 2), f"The format's version is {version}, not 1 or 2.")
     check(1 <= code <= 4 and metric <= 1, "The model or its metric is unknown.")
-    check(0 <= struct.unpack("<f", take(4))[0] < float("inf"), "The lambda is none.")
-    model, digest, height, width = MODELS[code - 1], take(8), varint(), varint()
+    check(0 <= lmbda < float("inf"), "The lambda is none.")
+    gain = varint() if version == 2 else 4096  # section 9
+    check(256 <= gain <= 65536, "The gain is not 1/16 to 16.")
+    model, height, width = MODELS[code - 1], varint(), varint()
     check(1 <= min(height, width) <= max(height, width) <= 2**20, "A side is not 1 to 2^20 pixels.")
     side = 16 if model == FACTORIZED else 64
     rows, columns = -(-height // side), -(-width // side)
@@ -75,7 +78,7 @@ def unpack(data: bytes, max_pixels: int):
     streams = [take(length) for length in lengths]
     check(struct.pack("<I", zlib.crc32(data[:-4])) == take(4), "The checksum is wrong: damaged.")
     check(not file.read(), "The file is longer than it says.")
-    return model, digest, height, width, rows, columns, streams
+    return model, digest, gain, height, width, rows, columns, streams
 
 
 # 2. The checkpoint
@@ -104,27 +107,63 @@ class Tables:
         frequencies, lengths, self.first, self.offsets = self.integers = fields
         fine = lengths.min() >= 2 and lengths.max() <= 16386 and frequencies.min() >= 1
         check(fine and lengths.sum() == len(frequencies), "The tables are inconsistent.")
-        rows = np.split(frequencies.astype(int), np.cumsum(lengths[:-1].astype(int)))
-        self.sums = [[0, *np.cumsum(row).tolist()] for row in rows]
+        self.rows = np.split(frequencies.astype(int), np.cumsum(lengths[:-1].astype(int)))
+        self.sums = [[0, *np.cumsum(row).tolist()] for row in self.rows]
         check(all(sums[-1] == 2**24 for sums in self.sums), "A table does not sum to 2^24.")
+
+    def scale(self, gain: int) -> None:
+        """Make the tables of a density those of its latents times gain / 4096: section 9."""
+        for k, row in enumerate(self.rows):
+            parts = scaled(row[:-1], int(self.first[k]), int(self.offsets[k]), gain)
+            self.first[k], self.sums[k] = parts
+
+
+def scaled(mass: np.ndarray, first: int, offset: int, gain: int):
+    """The first symbol and the sums of one table at a gain; mass (n): without the escape."""
+    n, step, start = len(mass), 64 * gain, (offset + 64 * first - 32) * gain
+    offset = (offset * gain + 2048) // 4096
+    ends = [(e // 4096 - offset + 32) // 64 for e in (start, start + n * step - 1)]
+    low, high = np.clip(ends, -8192, 8192).tolist()
+    edges = (64 * np.arange(low, high + 2) + offset - 32) * 4096 - start
+    left, right = np.append(mass[:1], mass), np.append(mass, mass[-1:])
+    slopes = np.minimum(np.sqrt(left * right).astype(int), 3 * np.minimum(left, right))
+    begin, sums, c = 2 * np.arange(n), np.cumsum(mass) - mass, min(max(-first, 0), n - 1)
+    half = min(max(2**23 - sums[c], 0), mass[c])
+    rest = mass[c] - half
+    peak = min(mass[c] ** 2 // max(*slopes[c : c + 2], 1), 6 * min(half, rest))
+    pieces = np.array([sums, mass, begin, np.full(n, 2), slopes[:-1], slopes[1:]])
+    one = sums[c], half, 2 * c, 1, min(slopes[c], 6 * half), peak
+    two = sums[c] + half, rest, 2 * c + 1, 1, peak, min(slopes[c + 1], 6 * rest)
+    pieces = np.column_stack([pieces[:, :c], one, two, pieces[:, c + 1 :]])
+    inside = 2 * np.clip(edges, 0, n * step)
+    at = np.searchsorted(pieces[2] * step, inside, side="right") - 1
+    sums, mass, begin, width, rise, fall = pieces[:, at]
+    t, rise, fall = (inside - begin * step) * 2**20 // (width * step), rise * width, fall * width
+    rise, fall = rise // 2, fall // 2
+    cubic = (rise + fall - 2 * mass) * t // 2**20 + 3 * mass - 2 * rise - fall
+    below = np.maximum.accumulate(sums + (cubic * t // 2**20 + rise) * t // 2**20)
+    mass = np.append(np.diff(below), 2**24 - below[-1] + below[0])
+    row = 1 + mass * (2**24 - len(mass)) // 2**24
+    row[np.argmax(row)] += 2**24 - row.sum()
+    return low, [0, *np.cumsum(row).tolist()]
 
 
 # 3. Weights to integers
 class Layer:
     """weight (out, in, ...) and bias (out) in integers, and the shift (out) of their sums.
 
-    inputs, outputs: fraction bits. slope: of the activation that follows, below zero.
+    before, after: fraction bits. slope: of the activation that follows, below zero.
     """
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray, inputs: int, outputs, slope: float):
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, slope, before=INSIDE, after=INSIDE):
         axes = tuple(range(1, weight.ndim))
         s = np.clip(15 - np.frexp(np.abs(weight).max(axes))[1], -40, 24)
         large = np.ones_like(s)
         while large.any():
-            self.shift = s + inputs - outputs
+            self.shift = s + before - after
             self.weight = np.round(np.ldexp(weight, np.expand_dims(s, axes)))
             half = np.where(self.shift >= 1, np.ldexp(1.0, self.shift - 1), 0)
-            self.bias = np.round(np.ldexp(bias, s + inputs)) + half
+            self.bias = np.round(np.ldexp(bias, s + before)) + half
             large = np.abs(self.bias) + LIMIT * np.abs(self.weight).sum(axes) >= 2**53
             s = s - large
         self.integers, self.slope = (self.weight, self.bias, self.shift), slope
@@ -141,18 +180,17 @@ def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     height, width, inputs = x.shape
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
     seen = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
-    rows = np.concatenate(seen, 2).reshape(-1, 9 * inputs)  # by tap, then by input
-    return (rows @ weight.transpose(2, 3, 1, 0).reshape(9 * inputs, -1)).reshape(height, width, -1)
+    return np.concatenate(seen, 2) @ weight.transpose(2, 3, 1, 0).reshape(9 * inputs, -1)
 
 
 def transposed(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """x (h, w, in) with weight (out, in, 5, 5): (2h, 2w, out); i gives to 2i - 2 to 2i + 2."""
-    height, width, inputs = x.shape
+    height, width, _ = x.shape
     out = np.zeros((2 * height + 3, 2 * width + 3, len(weight)), x.dtype)
     for i in range(5):
         for j in range(5):
-            part = x.reshape(-1, inputs) @ weight[:, :, i, j].T.copy()
-            out[i : i + 2 * height : 2, j : j + 2 * width : 2] += part.reshape(height, width, -1)
+            part = x @ weight[:, :, i, j].T.copy()  # copied, or NumPy would not use BLAS
+            out[i : i + 2 * height : 2, j : j + 2 * width : 2] += part
     return out[2:-1, 2:-1]
 
 
@@ -163,27 +201,26 @@ class Codec:
         M, N, *_ = array(arrays, "g_s.0.weight", -1, -1, 5, 5).shape
         self.model, self.M, self.N, self.h_s, self.context = model, M, N, [], []
 
-        def layer(name: str, widths, kernel: int, slope: float, before=INSIDE, after=INSIDE):
-            parts = convolution(arrays, name, *widths, kernel, transposed=kernel == 5)
-            return Layer(*parts, before, after, slope)
-
         self.tables = [Tables(arrays, "y", M if model == FACTORIZED else 64)]
         if model != FACTORIZED:
             self.tables.append(Tables(arrays, "z", N))
             a, b, c = (N, N, M) if model == HYPERPRIOR else (M, 3 * M // 2, 2 * M)
             slope, last = (0, 0) if model == HYPERPRIOR else (LEAKY, 1)
-            self.h_s = [layer("h_s.0", (N, a), 5, slope, GRID), layer("h_s.2", (a, b), 5, slope)]
-            self.h_s.append(layer("h_s.4", (b, c), 3, last))
+            self.h_s = [
+                Layer(*convolution(arrays, "h_s.0", N, a, 5, True), slope, before=GRID),
+                Layer(*convolution(arrays, "h_s.2", a, b, 5, True), slope),
+                Layer(*convolution(arrays, "h_s.4", b, c, 3), last),
+            ]
         if model in (JOINT, CHECKERBOARD):
             grid = [(i, j) for i in range(5) for j in range(5)]
             self.taps = grid[:12] if model == JOINT else grid[1::2]  # those seen, section 6
             weight, bias = convolution(arrays, "context_prediction", M, 2 * M, 5)
             weight = np.stack([weight[:, :, i, j] for i, j in self.taps], 1)  # (2M, taps, M)
-            self.context = [Layer(weight, bias, GRID, INSIDE, 1)]
-            widths, outputs = (4 * M, 10 * M // 3, 8 * M // 3, 2 * M), np.repeat([INSIDE, GRID], M)
-            for k, end in enumerate([(LEAKY,), (LEAKY,), (1, INSIDE, outputs)]):
-                name = f"entropy_parameters.{2 * k}"
-                self.context.append(layer(name, widths[k : k + 2], 1, *end))
+            self.context = [Layer(weight, bias, 1, before=GRID)]
+            widths, after = (4 * M, 10 * M // 3, 8 * M // 3, 2 * M), np.repeat([INSIDE, GRID], M)
+            for k, end in enumerate([(LEAKY,), (LEAKY,), (1, INSIDE, after)]):
+                parts = convolution(arrays, f"entropy_parameters.{2 * k}", *widths[k : k + 2], 1)
+                self.context.append(Layer(*parts, *end))
         hashed = hashlib.sha256(f"{model} {N} {M}".encode())  # section 5
         for part in (*self.tables, *self.context, *self.h_s):
             hashed.update(b"".join(integers.astype("<i8").tobytes() for integers in part.integers))
@@ -210,10 +247,7 @@ class Codec:
 
 
 # 5 and 6. Scales and means, orders
-THRESHOLDS = np.round(4096 * 0.11 * (256 / 0.11) ** ((np.arange(63) + 0.5) / 63))
-
-
-def read_latent(stream: bytes, tables: Tables, shape, order: str, scales_and_means=None):
+def read_latent(stream: bytes, tables: Tables, shape, order: str, gain: int, scales_and_means=None):
     """Symbols and latents (h, w, channels) of one stream, step by step; by channel without scales.
 
     scales_and_means(latents with a border of 2, rows, columns, step) -> each (n, channels).
@@ -227,18 +261,17 @@ def read_latent(stream: bytes, tables: Tables, shape, order: str, scales_and_mea
         indexes, means = np.tile(np.arange(channels), (len(here[0]), 1)), tables.offsets
         if scales_and_means:
             scales, means = scales_and_means(latents, *here, step)
-            indexes = np.searchsorted(THRESHOLDS, scales)  # how many are below a scale
+            indexes = np.searchsorted(THRESHOLDS * 4096, scales * gain)  # how many are below
         symbols[here] = coder.symbols(tables, indexes.ravel()).reshape(indexes.shape)
-        latents[2:-2, 2:-2][here] = np.clip(64.0 * symbols[here] + means, -LIMIT, LIMIT)
+        coded = 64.0 * symbols[here] + (means * gain + 2048) // 4096
+        back = (coded * 8192 + gain) // (2 * gain)
+        latents[2:-2, 2:-2][here] = np.clip(back, -LIMIT, LIMIT)
     ended = next(coder.words, None) is None and coder.D < 2**33 - 1
     check(ended, "A stream holds more than its symbols.")
     return symbols, latents[2:-2, 2:-2]
 
 
 # 7 and 8. The range coder, symbols and escapes
-LENGTHS = [*range(0, 65 * 258111, 258111), 2**24]  # the uniform table of 65 entries
-
-
 class RangeDecoder:
     """R and D of section 7, and the words still to come."""
 
@@ -247,7 +280,7 @@ class RangeDecoder:
         self.words = iter(np.frombuffer(stream, "<u4").tolist())
         self.R, self.D = 2**64 - 1, next(self.words, 0) << 32 | next(self.words, 0)
 
-    def entry(self, sums: Sequence[int]) -> int:
+    def entry(self, sums) -> int:
         """The next entry of a table, given by the sums before its entries."""
         u = self.R >> 24
         v = self.D // u
@@ -301,17 +334,19 @@ def decode(data: bytes, path: Path, max_pixels: int = MAX_PIXELS):
 
     The symbols are all, ordered as for their digest. Refused, in a sentence.
     """
-    model, digest, height, width, rows, columns, streams = unpack(data, max_pixels)
+    model, digest, gain, height, width, rows, columns, streams = unpack(data, max_pixels)
     arrays = load_file(path)
     codec = Codec(model, arrays)
     check(codec.digest == digest, f"{path} is not the checkpoint of this file.")
     y_tables, *z_tables = codec.tables
     symbols, y_shape, scales_and_means = [], (rows, columns, codec.M), None
     for tables in z_tables:
-        z, z_hat = read_latent(streams[0], tables, (rows, columns, codec.N), "at once")
+        z, z_hat = read_latent(streams[0], tables, (rows, columns, codec.N), "at once", 4096)
         scales_and_means = partial(codec.scales_and_means, codec.features(z_hat))
         symbols, y_shape = [z], (4 * rows, 4 * columns, codec.M)
-    y, y_hat = read_latent(streams[-1], y_tables, y_shape, model, scales_and_means)
+    if gain != 4096 and model == FACTORIZED:
+        y_tables.scale(gain)
+    y, y_hat = read_latent(streams[-1], y_tables, y_shape, model, gain, scales_and_means)
     with np.errstate(all="ignore"):
         image = synthesis(arrays, y_hat)[:height, :width]
     check(not np.isnan(image).any(), "The streams describe no image.")

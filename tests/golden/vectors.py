@@ -26,6 +26,7 @@ from torch import Tensor
 from models import checkpoint, search
 from models.base import Codec
 from models.coding.container import padded, unpack
+from models.coding.gain import Gain
 from models.coding.orders import everywhere
 from models.coding.range_coder import Reader
 from models.entropy.tables import Tables
@@ -39,6 +40,7 @@ VECTORS = FOLDER / "vectors.json"
 CHANNELS = {"N": 6, "M": 8}
 LAMBDA = 0.013
 RADIUS = 12  # of the tables, symbols -12 to 11
+GAINS = {"gain-low": 0.4, "gain-high": 1.7}
 # From a symbol that takes one bit to those that take all four words, and more than y_hat can hold.
 WILD = (-13, 12, 300, -(2**17), 2**24 + 5, -(2**33) - 1, 2**49 + 2**20, -(2**51))
 
@@ -98,13 +100,16 @@ def files(model: Codec) -> Iterator[tuple[str, str, bytes]]:
     if searched == model.compress(image(40, 40, seed=2))[0]:
         raise RuntimeError("The search found nothing: take more steps.")
     yield "searched", "latents that g_a did not give (`--effort`)", searched
+    for name, gain in GAINS.items():
+        exercises = f"the format's version 2: a gain of {round(gain * 4096)}/4096"
+        yield name, exercises, model.compress(image(32, 32, seed=3), gain)[0]
 
 
 class _Recorder:
     """A reader that remembers what it reads."""
 
     def __init__(self, reader: Reader):
-        self.reader, self.symbols = reader, []
+        self.reader, self.gain, self.symbols = reader, reader.gain, []
 
     def code(self, symbols: None, indexes: Tensor) -> Tensor:
         self.symbols.append(self.reader.code(symbols, indexes))
@@ -117,8 +122,10 @@ def read(model: Codec, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     header, streams = unpack(data)
     shapes = model.latent_shapes(1, *padded(header.height, header.width, model.downsampling))
     coders = {
-        name: _Recorder(Reader(model.frozen.coding[name], [stream]))
-        for name, stream in zip(model.streams, streams, strict=True)
+        name: _Recorder(Reader(tables, [stream], gain))
+        for (name, tables, gain), stream in zip(
+            model._parts(Gain(header.gain)), streams, strict=True
+        )
     }
     y_hat = model.code(coders, {}, shapes)
     parts = []
