@@ -26,7 +26,7 @@ from evaluation.results import Results, lmbda_text
 from evaluation.tables import Row
 from models.cli import Progress, sentence
 from models.errors import UsageError
-from models.files import locked, sweep, write_bytes
+from models.files import locked, write_bytes
 from models.images import read_image, write_image
 
 SUFFIX = ".lic"
@@ -188,7 +188,8 @@ def evaluate(
                 progress()
     finally:
         for place in {output_paths(folder, photograph)[0].parent for photograph in photographs}:
-            sweep(place)  # a decoder that is killed while it writes leaves a temporary file
+            for rest in place.glob(".*.tmp"):  # of a decoder that was killed while it wrote
+                rest.unlink()
     return rows
 
 

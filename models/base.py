@@ -23,6 +23,8 @@ from models.errors import FreezeError, StreamError
 from models.images import check_images
 from models.layers import Mode
 from models.layers.bf16 import InBf16, check_precision
+from models.layers.defaults import torch_defaults
+from models.layers.pruned import pruned
 from models.layers.tiles import Progress, analyse, synthesise
 from models.presets import MAX_PIXELS, OperatingPoint
 
@@ -131,7 +133,7 @@ class Codec(nn.Module):
             if isinstance(module, NonParametricDensity):
                 module.solve_quantiles()
 
-    @torch.no_grad()
+    @torch_defaults()
     def freeze(self, tables: dict[str, Tables] | None = None) -> Codec:
         """Derive the integers of the coding path from the present weights; returns self.
 
@@ -190,17 +192,18 @@ class Codec(nn.Module):
         return self
 
     def transform(self, name: str) -> nn.Module:
-        """g_a or g_s as coding runs it."""
-        if self.precision == "fp32" or self._frozen is None:
+        """g_a or g_s as coding runs it: in the precision of `use`, without unread channels."""
+        if self._frozen is None or (self.precision == "fp32" and torch.is_grad_enabled()):
             return getattr(self, name)
-        made = self.frozen.transforms
-        if name not in made:
-            made[name] = InBf16(getattr(self, name))
-        return made[name]
+        transforms, key = self.frozen.transforms, f"{name} {self.precision}"
+        if key not in transforms:
+            network = pruned(getattr(self, name))
+            transforms[key] = network if self.precision == "fp32" else InBf16(network)
+        return transforms[key]
 
     # Images to files and back ------------------------------------------------------------
 
-    @torch.no_grad()
+    @torch_defaults()
     def compress(self, x: Tensor, gain: float = 1.0) -> list[bytes]:
         """Images (B, 3, H, W) in [0, 1], float32, any B, H, W >= 1, to one complete file each.
 
@@ -226,7 +229,7 @@ class Codec(nn.Module):
         header = Header(name, lmbda, metric, self.digest, height, width, (), Gain(gain).value)
         return [pack(header, parts) for parts in zip(*streams, strict=True)]
 
-    @torch.no_grad()
+    @torch_defaults()
     def encode(self, latents: dict[str, Tensor], gain: float = 1.0) -> list[list[bytes]]:
         """Float latents (B, C, h, w) to range-coded bytes: for each stream, one string per image.
 
@@ -241,7 +244,7 @@ class Codec(nn.Module):
         self.code(writers, latents, {name: v.shape for name, v in latents.items()})
         return [writers[name].finish() for name in self.streams]
 
-    @torch.no_grad()
+    @torch_defaults()
     def decode(
         self, streams: Sequence[Sequence[bytes]], height: int, width: int, gain: float = 1.0
     ) -> Tensor:
@@ -264,13 +267,15 @@ class Codec(nn.Module):
         tables = self.coding_tables(gain)
         return [(name, tables[name], gain if name == "y" else ONE) for name in self.streams]
 
-    @torch.no_grad()
+    @torch_defaults()
     def decompress(self, files: Sequence[bytes], max_pixels: int = MAX_PIXELS) -> Tensor:
         """Files of images of one size to (B, 3, H, W) in [0, 1]. StreamError if that fails.
 
         `max_pixels`: of one image as it is padded; a larger claim is refused before any work.
         Below it, memory and time grow with these pixels, whatever the length of the file.
         """
+        if not isinstance(files, Sequence) or not all(isinstance(f, bytes) for f in files):
+            raise StreamError("decompress takes a list of complete files, each as bytes.")
         if not files:
             raise StreamError("There is no file to decompress.")
         unpacked = [unpack(data) for data in files]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
+import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
@@ -18,7 +20,8 @@ from models.base import Codec
 from models.entropy.tables import Tables
 from models.errors import CheckpointError, FreezeError
 from models.files import write_bytes
-from models.presets import CHANNELS, METRICS, OperatingPoint
+from models.layers.defaults import torch_defaults
+from models.presets import CHANNELS, METRICS, OperatingPoint, digits
 
 FORMAT = "1"
 TABLES = "tables."
@@ -27,10 +30,13 @@ METADATA: dict[str, type | tuple[type, ...]] = {  # what a checkpoint says about
     "digest": str, "config": dict, "provenance": dict,
 }  # fmt: skip
 LARGEST_LAMBDA = 1e30  # a file holds it in 32 bits
-STUDY = Path(__file__).resolve().parents[1] / "ckpts"  # found from any folder
+# The study's checkpoints, found from any folder: in the clone, if the variable names no other.
+STUDY = Path(os.environ.get("LIC_CKPTS") or Path(__file__).parents[1] / "ckpts").resolve()
+SUMS = "SHA256SUMS"  # of the study's, in the format of sha256sum
 WIDEST = max(width for rates in CHANNELS.values() for widths in rates.values() for width in widths)
 
 
+@torch_defaults()
 def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
     """Write a model as safetensors: weights in fp16, frozen tables, metadata as JSON.
 
@@ -51,6 +57,7 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
     for latent, tables in frozen.tables.items():
         for name, value in tables.tensors().items():
             rounded[f"{TABLES}{latent}.{name}"] = value
+    tensors = {name: value.contiguous() for name, value in rounded.items()}
     metadata = {
         "format": FORMAT,
         "model": type(model).__name__,
@@ -62,8 +69,8 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
         "digest": twin.digest,
         "config": config,
         "provenance": provenance,
+        "checksums": {name: _checksum(value) for name, value in tensors.items()},
     }
-    tensors = {name: value.contiguous() for name, value in rounded.items()}
     # Not the library's save_file: it makes a temporary file of its own, which kill -9 leaves.
     write_bytes(path, serialised(tensors, {"metadata": json.dumps(metadata, sort_keys=True)}))
 
@@ -76,32 +83,39 @@ def _rounded(name: str, value: Tensor) -> Tensor:
     return half
 
 
+def _checksum(value: Tensor) -> int:
+    """CRC-32 of a tensor's bytes."""
+    return zlib.crc32(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
 def read_metadata(path: str | Path) -> dict:
     """The metadata of a checkpoint of ours, its epoch and file among them; else CheckpointError."""
     path = readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        _check_metadata(metadata)
-    # RecursionError, a RuntimeError: brackets within brackets.
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        fault = _fault(metadata)
+    except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
-            f"{path} is not a checkpoint of this program, or is cut short ({reason})."
+            f"{path} is not a checkpoint of this program, or is cut short."
         ) from error
+    if fault:
+        raise CheckpointError(f"{path} is not a checkpoint of this program: {fault}.")
     epoch = re.match(r"epoch_(\d+)_", path.name)
     return {**metadata, "epoch": int(epoch[1]) if epoch else None, "file": str(path)}
 
 
-def _check_metadata(metadata: dict) -> None:
-    """KeyError, TypeError or ValueError for what the programs could not work with."""
+def _fault(metadata: dict) -> str:
+    """What the programs could not work with. KeyError for what is missing."""
     for name, kind in METADATA.items():
         if not isinstance(metadata[name], kind):
-            raise TypeError(f"its {name} is {str(metadata[name])[:50]!r}")
+            return f"its {name} is {str(metadata[name])[:50]!r}"
     if not 0 <= metadata["lmbda"] < LARGEST_LAMBDA or metadata["metric"] not in METRICS:
-        raise ValueError("its operating point is none that a file can name")
+        return "its operating point is none that a file can name"
+    return ""
 
 
+@torch_defaults()
 def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     """The model of a checkpoint, frozen, in eval mode, with `.point` and `.metadata` set.
 
@@ -109,6 +123,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     model it claims.
     """
     metadata = read_metadata(path)
+    check_study(Path(path))
     tensors = checked(path, read_tensors(path))
     stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
     try:
@@ -161,13 +176,40 @@ def readable(path: str | Path) -> Path:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, as they are stored; else CheckpointError."""
+    """The tensors of a safetensors file by name, as they are stored.
+
+    CheckpointError for another file, and for tensors that do not have the checksums in the file.
+    """
     path = readable(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get("metadata", "{}"))
+        sums = metadata.get("checksums", {})  # older files have none
+        damaged = [name for name, value in sums.items() if _checksum(tensors[name]) != value]
     except Exception as error:  # whatever a foreign reader makes of a foreign file
-        raise CheckpointError(f"{path} is no file of safetensors, or is cut short.") from error
+        raise CheckpointError(f"{path} is no file of safetensors, or is damaged.") from error
+    if damaged:
+        raise CheckpointError(f"{path} is damaged in {', '.join(damaged)[:100]}: copy it again.")
+    return tensors
+
+
+def check_study(path: Path) -> None:
+    """CheckpointError if it is one of the study's files, and not as it was published."""
+    path = path.resolve()
+    if not path.is_relative_to(STUDY) or not (STUDY / SUMS).is_file():
+        return
+    published = re.search(
+        rf"^(\w+)  {re.escape(path.relative_to(STUDY).as_posix())}$",
+        (STUDY / SUMS).read_text(),
+        re.M,
+    )
+    with path.open("rb") as file:
+        if published and hashlib.file_digest(file, "sha256").hexdigest() != published[1]:
+            raise CheckpointError(
+                f"{path} is not the study's, by {SUMS} beside it: restore it by `git checkout` or "
+                "download it again, and keep models of your own in another folder."
+            )
 
 
 def checked(path: str | Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -211,7 +253,7 @@ def check_room(path: Path, size: int) -> None:
 def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path) -> Path:
     """<root>/<Model>/epoch_<E>_lmbda_<lambda>.safetensors"""
     name = registry.canonical_name(model_name)
-    return Path(root) / name / f"epoch_{epoch}_lmbda_{lmbda:g}.safetensors"
+    return Path(root) / name / f"epoch_{epoch}_lmbda_{digits(lmbda)}.safetensors"
 
 
 def find(
@@ -222,7 +264,7 @@ def find(
 ) -> list[Path]:
     """Checkpoints of a model, lowest lambda first; of each lambda the last epoch, or `epoch`.
 
-    root: the folder to look in; None is the study's. One that a demonstration left (a run without
+    root: the folder to look in; None is `STUDY`. One that a demonstration left (a run without
     a data set) counts only where there is no other, or where its epoch or lambda is asked for.
     CheckpointError that names the folder, what is there and what to do when there are none;
     ValueError for an unknown model.
@@ -230,21 +272,27 @@ def find(
     folder = Path(root or STUDY) / registry.canonical_name(model_name)
     there: list[tuple[float, int, Path]] = []
     for path in folder.glob("epoch_*_lmbda_*.safetensors"):
-        match = re.fullmatch(r"epoch_(\d+)_lmbda_(\d+(?:\.\d+)?(?:e-?\d+)?)", path.stem)
+        match = re.fullmatch(r"epoch_(\d+)_lmbda_(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", path.stem)
         if match:
             there.append((float(match[2]), int(match[1]), path))
     found = [
         (value, number, path)
         for value, number, path in there
-        if epoch in (None, number) and (lmbda is None or abs(value - lmbda) < 1e-9)
+        if epoch in (None, number) and (lmbda is None or math.isclose(value, lmbda))
     ]
     if not found:
         wanted = "" if epoch is None else f" of epoch {epoch}"
-        wanted += "" if lmbda is None else f" with lambda {lmbda:g}"
-        known = ", ".join(f"{value:g}" for value in sorted({value for value, _, _ in there}))
+        wanted += "" if lmbda is None else f" with lambda {digits(lmbda)}"
+        known = ", ".join(map(digits, sorted({value for value, _, _ in there})))
+        where = f" (there are lambda {known})"
+        if not known:
+            where = (
+                ": the study's are in ckpts/ of a clone of the project; name that folder by "
+                "--ckpt_dir, by `root` or in the environment as LIC_CKPTS"
+            )
         raise CheckpointError(
-            f"{folder} holds no checkpoint{wanted}{known and f' (there are lambda {known})'}; "
-            f"train one with `python train.py --model_name {folder.name}`."
+            f"{folder} holds no checkpoint{wanted}{where}; train one with "
+            f"`python train.py --model_name {folder.name}`."
         )
     trained = [entry for entry in found if not _is_demonstration(entry[2])]
     last = {value: path for value, _, path in sorted(trained or found)}

@@ -28,6 +28,7 @@ from models.entropy.gaussian import SCALE_BOUND
 from models.errors import CheckpointError, UsageError
 from models.files import atomic_write
 from models.layers import GDN, MaskedConv2d
+from models.layers.defaults import torch_defaults
 from models.layers.gdn import BETA_MIN, PEDESTAL, REPARAM_OFFSET
 from models.presets import METRICS, TWINS, zoo_point
 from models.registry import canonical_name
@@ -94,6 +95,7 @@ def _unpickled(path: Path):
         ) from error
 
 
+@torch_defaults()
 def load_compressai(path: str | Path, model_name: str, quality: int, metric: str) -> Codec:
     """Weights of CompressAI's twin of a model, with its point and solved quantiles, not frozen.
 

@@ -41,6 +41,11 @@ STUDIED = tuple(CATALOGUE)
 TWINS = {name: entry for name, entry in CATALOGUE.items() if entry.architecture}
 
 
+def digits(value: float) -> str:
+    """A number by as many digits as tell it from all others: 0.013, 0.01234567, 1e+06."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(float(value))
+
+
 def short(name: str) -> str:
     """A codec's name in tables and legends: its own, if the catalogue has none."""
     return CATALOGUE[name].short if name in CATALOGUE else name
@@ -95,8 +100,8 @@ def operating_point(model: str, lmbda: float) -> OperatingPoint:
     for point in points(model):
         if abs(point.lmbda - lmbda) < 1e-9:
             return point
-    known = ", ".join(f"{p.lmbda:g}" for p in points(model)) or "none"
-    raise ValueError(f"{model} has no operating point of lambda {lmbda:g}; it has: {known}.")
+    known = ", ".join(digits(p.lmbda) for p in points(model)) or "none"
+    raise ValueError(f"{model} has no operating point of lambda {digits(lmbda)}; it has: {known}.")
 
 
 def zoo_point(model: str, quality: int, metric: str = "mse") -> OperatingPoint:

@@ -44,6 +44,7 @@ from models.coding.container import padded
 from models.errors import UsageError
 from models.images import check_images, to_uint8
 from models.layers.bf16 import computes_in_bf16, with_pixel_deconv
+from models.layers.defaults import torch_defaults
 
 WINDOW, MARGIN = 768, 64  # pixels, multiples of what a position of z covers
 HOT, COLD = 0.7, 0.2  # temperature at the first and the last step
@@ -189,7 +190,7 @@ def _analysis(model: Codec, x: Tensor) -> dict[str, Tensor]:
     check_images(x)
     if len(x) != 1:
         raise ValueError(f"A search takes one image at a time, not {len(x)}.")
-    with torch.no_grad():
+    with torch_defaults():
         return model.analysis(pad(x, model.downsampling))
 
 
@@ -255,6 +256,7 @@ class Adam:
             v.addcdiv_(mean, (square.sqrt() / root).add_(self.eps), value=-size)
 
 
+@torch_defaults()
 def search(
     model: Codec,
     x: Tensor,

@@ -19,8 +19,7 @@ Networks = dict[str, Any]  # of IntegerNetwork and IntegerContext
 class Frozen:
     """The integers that coding needs: tables per latent, networks by name, their digest.
 
-    `transforms`: g_a and g_s in another precision than the weights', by name, as they come to be
-    needed.
+    `transforms`: g_a and g_s as coding runs them, by name and precision, as they come to be needed.
     """
 
     def __init__(self, name: str, tables: dict[str, Tables], networks: Networks):

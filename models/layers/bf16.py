@@ -8,6 +8,7 @@ and each layer rounds its result once. What feeds the range coder is computed in
 from __future__ import annotations
 
 import copy
+import os
 from typing import TypeGuard
 
 import torch
@@ -26,7 +27,13 @@ def computes_in_bf16(device: torch.device) -> bool:
     """Whether the device computes in bf16, rather than emulate it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # of torch's convolutions
+    capped = limit.startswith(("SSE", "AVX2")) or limit in (
+        "AVX",
+        "AVX512_CORE",
+        "AVX512_CORE_VNNI",
+    )
+    return device.type == "cpu" and not capped and torch.cpu._is_avx512_bf16_supported()
 
 
 def check_precision(precision: str, device: torch.device) -> None:
@@ -35,7 +42,10 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise UsageError(f"The precision is {' or '.join(PRECISIONS)}, not {precision!r}.")
     if precision == "bf16" and not computes_in_bf16(device):
         kind = "GPU" if device.type == "cuda" else "CPU"
-        raise UsageError(f"This {kind} has no bf16 instructions and would be slow: use fp32.")
+        raise UsageError(
+            f"This {kind} has no bf16 instructions, or ONEDNN_MAX_CPU_ISA forbids them, and would "
+            "be slow: use fp32."
+        )
 
 
 class InBf16(nn.Module):

@@ -252,3 +252,19 @@ def test_paths(tmp_path):
     path.parent.mkdir()
     path.touch()
     assert checkpoint.find("Checkerboard", tmp_path, 12, 0.0067) == [path]
+
+
+@pytest.mark.parametrize("lmbda", [0.01234567, 0.013, 1e-7, 1e6, 123456789.0, 1 / 3])
+def test_a_lambda_is_found_by_its_value(lmbda, tmp_path):
+    paths = [checkpoint.path_for("Hyperprior", 3, v, tmp_path) for v in (lmbda, lmbda * 1.00001)]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert checkpoint.find("Hyperprior", tmp_path, lmbda=lmbda) == paths[:1]
+    assert checkpoint.find("Hyperprior", tmp_path) == paths
+
+
+def test_names_of_files_have_the_fewest_digits(tmp_path):
+    for lmbda, text in ((0.013, "0.013"), (0.01234567, "0.01234567"), (1e6, "1e+06")):
+        path = checkpoint.path_for("Hyperprior", 3, lmbda, tmp_path)
+        assert path.name == f"epoch_3_lmbda_{text}.safetensors"
