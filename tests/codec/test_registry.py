@@ -91,7 +91,10 @@ MISSING = (
     ({"name": "Nope"}, "Unknown model 'Nope'; choose one of: Factorized"),
     ({"name": "Factorized", "lmbda": 0.5}, r"with lambda 0.5 \(there are lambda 0.0067, 0.0483\)"),
     ({"name": "Factorized", "epoch": 4}, "no checkpoint of epoch 4.*train.py --model_name Fact"),
-    ({"name": "Hyperprior", "root": "nowhere"}, "nowhere/Hyperprior holds no checkpoint; train"),
+    (
+        {"name": "Hyperprior", "root": "nowhere"},
+        "nowhere/Hyperprior holds no checkpoint: the study.s are in ckpts/ of a clone",
+    ),
 )
 
 
