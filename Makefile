@@ -73,8 +73,7 @@ figures: $(STAMP) ## draw the curves, execute the notebooks
 	NOTEBOOK_FIGURES=Image4md $(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-report: $(STAMP) ## count the training's compute, write the tables of the report from the CSVs
-	$(PY) -m benchmarks.compute
+report: $(STAMP) ## write the tables of README and report from the CSVs
 	$(PY) -m benchmarks.report
 
 gallery: $(STAMP) ## build the page that compares reconstructions

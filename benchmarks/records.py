@@ -70,15 +70,6 @@ def machine(device: str = "cpu") -> str:
     return "; ".join(parts)
 
 
-def curve_file(run: Mapping, final: bool, statistics: Path) -> Path:
-    """Where a run's curve is kept, there or not: by its model and lambda if the study's checkpoint
-    is its (`final`), unless it had been kept among the earlier ones, by the run, before."""
-    name = f"{run['model']}_lmbda_{float(run['lmbda']):g}"
-    folder = statistics / "training"
-    earlier = folder / "earlier" / f"{name}_{run['run_id'][:6]}.csv"
-    return folder / f"{name}.csv" if final and not earlier.exists() else earlier
-
-
 def number(value: float, digits: int = 4) -> str:
     """Significant digits without exponent, for CSVs."""
     return format(float(f"{value:.{digits}g}"), "f").rstrip("0").rstrip(".")

@@ -181,7 +181,7 @@ def ancestors(*paths: str | Path, by: str | None = None) -> list[dict]:
 
     Each once, with what `RUN` names; None where the run did not tell. Nothing for a file that is
     no checkpoint of ours. The list is flat: what a second checkpoint adds begins with a run that
-    has "joined_by", the run `by` which takes from both; see `benchmarks.compute.lineage_of`.
+    has "joined_by", the run `by` which takes from both.
     """
     runs: list[dict] = []
     for path in paths:

@@ -1,52 +1,57 @@
-"""Tables of the README and the report, generated from the CSVs between markers.
+"""The tables of README.md and report.md, from the CSVs in statistics/.
 
-    python -m benchmarks.report            # rewrite the blocks in place
-    python -m benchmarks.report --check    # exit 1 if a file differs, write nothing
+Sentences are written by hand.
 
-A file holds lines `<!-- NAME:begin -->` and `<!-- NAME:end -->`; what stands between them is
-replaced by the block NAME of `pages.TABLES`. Before the tables are made,
-statistics/checkpoints.csv and training_runs.csv are written from the metadata of the checkpoints.
+    python -m benchmarks.report            # writes them into the pages, between their markers
+    python -m benchmarks.report --check    # writes nothing; exit 1 if a page or a CSV would change
+
+Also writes statistics/checkpoints.csv and training_runs.csv, from the checkpoints' metadata.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
-from benchmarks.report.checkpoints import (
-    CHECKPOINT_COLUMNS,
-    RUN_COLUMNS,
-    checkpoints,
-    training_runs,
-)
-from benchmarks.report.pages import filled
-from benchmarks.report.tables import STATISTICS
-from models.files import csv_text, write_text
+from benchmarks.report import checkpoints as trained
+from benchmarks.report.markdown import fill
+from benchmarks.report.tables import TABLES
+from evaluation.results import STATISTICS
+from evaluation.tables import text
+from models.cli import guarded
+from models.files import write_text
+
+PAGES = ("README.md", "report.md")
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """What each file should be; the pages read the CSVs before them. DataError."""
+    yield STATISTICS / "checkpoints.csv", text(trained.checkpoints(), trained.COLUMNS)
+    yield STATISTICS / "training_runs.csv", text(trained.training_runs(), trained.RUN_COLUMNS)
+    for page in map(Path, PAGES):
+        yield page, fill(page.read_text("utf-8"), TABLES)
+
+
+def update(check: bool) -> int:
+    """Write what differs; if `check`, only say so and return 1."""
+    changed = False
+    for path, made in texts():
+        if not path.exists() or path.read_text("utf-8") != made:
+            changed = True
+            print(f"{path} {'is not what the CSVs give: make report' if check else 'was written'}")
+            if not check:
+                write_text(path, made)
+    return int(check and changed)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--check", action="store_true", help="only say which files would change")
+    parser = argparse.ArgumentParser("python -m benchmarks.report")
+    parser.add_argument("--check", action="store_true", help="only say what would change")
     options = parser.parse_args(arguments)
-    made = {
-        STATISTICS / "checkpoints.csv": csv_text(checkpoints(), CHECKPOINT_COLUMNS),
-        STATISTICS / "training_runs.csv": csv_text(training_runs(), RUN_COLUMNS),
-    }
-    if not options.check:  # the tables read them
-        for path, text in made.items():
-            write_text(path, text)
-    made |= filled()
-    changed = [p for p, text in made.items() if not p.exists() or p.read_text("utf-8") != text]
-    for path in changed:
-        print(f"{path} {'differs from' if options.check else 'was made anew from'} the CSVs")
-        if not options.check:
-            write_text(path, made[path])
-    return int(options.check and bool(changed))
+    return guarded("report", lambda: update(options.check))
 
 
 if __name__ == "__main__":

@@ -1,55 +1,106 @@
-"""How far each checkpoint was trained, from its metadata: the rows of two CSVs."""
+"""How far each checkpoint was trained, from the checkpoints' metadata: the rows of two CSVs.
+
+The cost of a checkpoint is that of its lineage, every run of `train.py` that its weights went
+through, each as far as the next one took it. It is counted, not timed: steps, pixels of the crops,
+and multiply-accumulates (MACs) of the networks as `benchmarks.complexity` counts them. A trained
+part costs 3 times its forward pass (forward, gradients of input and weights), a fixed one once; on
+kept latents the transforms cost one analysis of every view of a training photograph. Not counted:
+validation, averaging, data, the optimiser, and what an interrupted run did twice.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from benchmarks.compute import lineage, lineage_of
+from benchmarks.complexity import count
+from benchmarks.records import number
+from evaluation.results import STATISTICS
+from evaluation.tables import read
 from models import checkpoint
+from models.errors import DataError
 from models.presets import STUDIED
-from training.inheritance import RUN, ancestors
+from training.inheritance import RUN, TRANSFORMS, ancestors
 
-CHECKPOINT_COLUMNS = (
-    "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "hours", "hardware", "parent",
-    "data_fingerprint", "digest", "megabytes", "lineage_steps", "lineage_megapixels",
-    "lineage_petamacs",
+COLUMNS = (
+    "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "patch_size", "lr", "hours",
+    "hardware", "parent", "data_fingerprint", "digest", "megabytes", "lineage_runs",
+    "lineage_steps", "lineage_megapixels", "lineage_petamacs",
 )  # fmt: skip
 RUN_COLUMNS = (*RUN, "parent", "checkpoint")
+TRAINED, FIXED = 3, 1  # times the forward pass
+CKPTS = Path("ckpts")
 
 
-def checkpoints(root: Path = Path("ckpts")) -> list[dict[str, str]]:
-    """One row per checkpoint in the folder, from its metadata."""
+@cache
+def macs_per_pixel(model: str, N: int, M: int) -> tuple[float, float]:
+    """MACs of a forward pass for a pixel: of one transform with its GDN, of everything else."""
+    stages = count(model, N, M, (1, 64, 64)).true
+    transforms = stages["transforms"] + stages["gdn"]  # g_s mirrors g_a
+    return transforms / 2 / 64**2, (stages.total() - transforms) / 64**2
+
+
+@cache
+def training_pixels() -> int:
+    """Pixels of the study's training photographs, which are analysed once to be kept."""
+    images = read(STATISTICS / "training" / "images.csv", {"width": int, "height": int, "use": str})
+    return sum(i["width"] * i["height"] for i in images if i["use"] == "training")
+
+
+def pixels(run: dict) -> int:
+    """Of all crops of a run."""
+    return run["images_seen"] * run["patch_size"] ** 2
+
+
+def macs(run: dict) -> int:
+    """Of a run of a lineage. DataError if parts other than the transforms are fixed."""
+    fixed = set(run.get("fixed") or ())
+    if not fixed <= set(TRANSFORMS):
+        raise DataError(f"Run {run['run_id']} fixed {', '.join(sorted(fixed))}: not counted yet.")
+    transform, rest = macs_per_pixel(run["model"], run["N"], run["M"])
+    seen = pixels(run) * sum(FIXED if part in fixed else TRAINED for part in TRANSFORMS)
+    if len(fixed) == len(TRANSFORMS):
+        seen = training_pixels() * (run.get("latent_views") or 1)
+    return round(transform * seen + TRAINED * rest * pixels(run))
+
+
+def checkpoints(root: Path = CKPTS) -> list[dict[str, str]]:
+    """A row for each checkpoint of the study, in the order of models and lambdas."""
     rows = []
     for path in sorted(root.glob("*/epoch_*.safetensors")):
-        metadata = checkpoint.read_metadata(path)
-        found = {**metadata, **metadata["provenance"]}
-        found["megabytes"] = f"{path.stat().st_size / 1e6:.1f}"
-        found |= lineage(path).cells()
-        _, *before = ancestors(path)  # not the name of a file, which another run may have taken
-        found["parent"] = before[0]["run_id"] if before else None
-        rows.append({name: str(found.get(name) or "") for name in CHECKPOINT_COLUMNS})
-    return sorted(rows, key=lambda r: (STUDIED.index(r["model"]), float(r["lmbda"])))
+        metadata, runs = checkpoint.read_metadata(path), ancestors(path)
+        row = {
+            **metadata["config"], **metadata["provenance"], **metadata,
+            "parent": runs[1]["run_id"] if runs[1:] else "",
+            "megabytes": f"{path.stat().st_size / 1e6:.1f}",
+            "lineage_runs": len(runs),
+            "lineage_steps": sum(run["steps"] for run in runs),
+            "lineage_megapixels": number(sum(map(pixels, runs)) / 1e6),
+            "lineage_petamacs": number(sum(map(macs, runs)) / 1e15),
+        }  # fmt: skip
+        rows.append({name: str(row.get(name) or "") for name in COLUMNS})
+    return sorted(rows, key=lambda row: (STUDIED.index(row["model"]), float(row["lmbda"])))
 
 
-def training_runs(root: Path = Path("ckpts")) -> list[dict[str, str]]:
-    """One row per run of `train.py` that a checkpoint of the folder comes from, parents first.
+def training_runs(root: Path = CKPTS) -> list[dict[str, str]]:
+    """A row for each run of `train.py` that a checkpoint comes from, parents first.
 
     A run that others left at different steps is told as far as it is known to have gone.
-    "parent" is the run_id of the run before it, "checkpoint" whether its own weights are there.
+    "parent" is the run_id of the run before it, "checkpoint" where its own weights are.
     """
-    runs: dict[str, dict] = {}
-    for path in sorted(root.rglob("epoch_*.safetensors")):
-        told = ancestors(path)
-        for k, run in reversed(list(enumerate(told))):
-            _, *before = lineage_of(told, k)
-            parent = before[0]["run_id"] if before else None
-            run["fixed"] = " ".join(run.get("fixed") or ())
-            found = runs.setdefault(run["run_id"], {**run, "parent": parent, "checkpoint": None})
-            if (run["steps"] or 0) > (found["steps"] or 0):  # it went on after another had left it
-                found |= run
-            found |= {k: v for k, v in run.items() if found.get(k) is None}
-            found["parent"] = found["parent"] or parent  # not told where it joined another lineage
-            found["checkpoint"] = found["checkpoint"] or (
-                k == 0 and path.relative_to(root).as_posix()
-            )
-    return [{name: str(run.get(name) or "") for name in RUN_COLUMNS} for run in runs.values()]
+    lineages = {path: ancestors(path) for path in sorted(root.rglob("epoch_*.safetensors"))}
+    parents: dict[str, str] = {}
+    for runs in sorted(lineages.values(), key=len):  # the end of a longer one may be another's
+        for run, before in zip(runs, [*runs[1:], {}], strict=True):
+            parent = "" if "joined_by" in before else before.get("run_id", "")
+            parents.setdefault(run["run_id"], parent)
+    rows: dict[str, dict] = {}
+    for path, runs in lineages.items():
+        for run in reversed(runs):
+            known = rows.get(run["run_id"], {})
+            less, more = sorted((run, known), key=lambda told: told.get("steps") or 0)
+            rows[run["run_id"]] = less | {key: value for key, value in more.items() if value}
+        rows[runs[0]["run_id"]]["checkpoint"] = path.relative_to(root).as_posix()
+    for name, row in rows.items():
+        row |= {"fixed": " ".join(row.get("fixed") or ()), "parent": parents[name]}
+    return [{name: str(row.get(name) or "") for name in RUN_COLUMNS} for row in rows.values()]

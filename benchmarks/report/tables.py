@@ -1,63 +1,221 @@
-"""What the modules of the report's tables share: CSVs in, Markdown out."""
+"""The tables of README.md and report.md: for each marker its CSVs and columns; see `Table`."""
 
 from __future__ import annotations
 
-import json
+import numpy as np
+import pandas as pd
 
-from benchmarks.records import number
-from evaluation.curves import read_rows
+from benchmarks.report.markdown import POINT, Table
+from evaluation.curves import PAIRS, compare, original_curve, reference_curve
+from evaluation.metrics import bd_psnr
 from evaluation.results import STATISTICS
+from models.presets import CATALOGUE, STUDIED
+
+Frame = pd.DataFrame
 
 
-def rows_of(name: str) -> list[dict[str, str]]:
-    """The rows of statistics/<name>.csv; none if the file does not exist."""
-    path = STATISTICS / f"{name}.csv"
-    return read_rows(path) if path.exists() else []
+def validations(curves: Frame, runs: Frame) -> Frame:
+    """Of checkpoints whose transforms were trained, each with the part of its run that is done."""
+    own = runs[runs["checkpoint"].notna() & runs["fixed"].isna()]
+    curves = curves[curves["val_loss"].notna()].merge(own[POINT])
+    return curves.assign(done=curves["step"] / curves.groupby(POINT)["step"].transform("max"))
 
 
-def markdown(header: list[str], rows: list[list[str]], text_columns: int = 1) -> str:
-    """A Markdown table; the first columns are text, the others are numbers, set right."""
-    rule = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
-    return "".join(f"| {' | '.join(line)} |\n" for line in [header, rule, *rows])
+def mean_bytes(images: Frame) -> Frame:
+    """Of the files and of their estimates, for each operating point."""
+    images["estimate"] = images.eval("estimate_bpp * width * height")
+    bits = images.groupby(POINT, sort=False)[["bits", "estimate"]].mean()
+    return (bits / 8).reset_index()
 
 
-def fixed(text: str | float | None, digits: int) -> str:
-    """A number of a CSV with so many decimals; a dash where there is none."""
-    return "-" if text in (None, "") else f"{float(text):.{digits}f}"
+def reconstructions(files: Frame, images: Frame, theirs: Frame) -> Frame:
+    """Each codec beside its plain file at the same lambda and the original's."""
+    images["codec"], images["image"] = images["model"], images["image"].str.removesuffix(".png")
+    images["setting"] = "lambda " + images["lmbda"].astype(str)
+    rows = files.merge(images, "left", ["codec", "setting", "image"], suffixes=("", "_2"))
+    return rows.merge(theirs, "left", ["codec", "image"], suffixes=("", "_3"))
 
 
-def three(text: str | float | None) -> str:
-    """A number of a CSV with three significant digits; a dash where there is none."""
-    if text in (None, ""):
-        return "-"
-    value = float(text)
-    if abs(value) >= 100:
-        return f"{float(f'{value:.3g}'):,.0f}"
-    missing = 3 - len(number(abs(value), 3).replace(".", "").lstrip("0"))
-    shown = number(value, 3)
-    return shown + ("." if "." not in shown else "") + "0" * missing if missing > 0 else shown
+def original_curves(*_: Frame) -> Frame:
+    """BD-rates of the original's curves against published ones and the one before; BD-PSNR."""
+    rows = []
+    for model, before in {STUDIED[0]: None, **dict(PAIRS)}.items():
+        curve, published = original_curve(model, STATISTICS), CATALOGUE[model].published
+        names = ("JPEG", "JPEG2000", "BPG444", published)
+        others = {name: reference_curve(name, STATISTICS) for name in names}
+        others |= {"before": original_curve(before, STATISTICS)} if before else {}
+        row = {k: float(compare(curve, c, "psnr")["bd_rate_percent"]) for k, c in others.items()}
+        ends = (zip(*c.points("psnr"), strict=True) for c in (others[published], curve))
+        psnr = bd_psnr(*next(ends), *next(ends)).value
+        rows.append(row | {"model": model, "other": before, "same": row[published], "psnr": psnr})
+    return Frame(rows)
 
 
-def percent(value: float) -> str:
-    """A difference in percent, with its sign."""
-    return f"{value:+.1f} %"
+def beside_jpeg(theirs: Frame, published: Frame, grids: Frame) -> Frame:
+    """The original's points, and JPEG's rate at their PSNR: its logarithm, linearly between the
+    published points."""
+    jpeg = published[published["codec"] == "JPEG"].sort_values("psnr_rgb_db")
+    logs = np.interp(theirs["psnr_rgb_db"], jpeg["psnr_rgb_db"], np.log(jpeg["bpp"]))
+    return theirs.assign(jpeg=np.exp(logs)).merge(grids, on="lmbda")
 
 
-def span(values: list[float], form: str = ".3g", unit: str = "") -> str:
-    """'least to most' of the values, or the one that they are."""
-    ends = dict.fromkeys(f"{end:{form}}" for end in (min(values), max(values)))
-    return " to ".join(ends) + unit
+MODEL, LAMBDA = ("model", "{model:short}"), ("lambda", "{lmbda}")
+WIDTHS, SIDE = ("model (N, M)", "{model:short} ({N}, {M})"), ("direction", "{direction}")
+RATE, PSNR = ("rate (bpp)", "{bpp:three}"), ("PSNR (dB)", "{psnr:.2f}")
+COST = [
+    ("training steps", "{lineage_steps:,.0f}"), ("megapixels", "{lineage_megapixels:three}"),
+    ("1e15 MACs", "{lineage_petamacs:three}"),
+]  # fmt: skip
+BD = "{{bd_rate_percent{0}:+.1f}} % ({{range_low_db{0}:three}} to {{range_high_db{0}:three}} dB)"
+SHORT_RUN = [  # of runs that differ in one thing
+    ("run", "{run}"), ("held-out loss after 50 steps", "{val_loss:.3f}"),
+    ("after 300 steps", "{val_loss_2:.3f}"), ("rate (bpp)", "{val_bpp_2:three}"),
+    ("PSNR (dB)", "{val_psnr_2:.2f}"), ("seconds", "{seconds_2:three}"),
+]  # fmt: skip
+CODED = ["model", "N", "M", "device", "direction"]
+PRECISIONS = ("precision", "fp32", "bf16")
+ORIGINAL = "reference/seminar_2022_results"
 
-
-def hardware(text: str) -> str:
-    """What a checkpoint says of its machine, in good English."""
-    return text.replace(", 1 threads", ", 1 thread")
-
-
-def machine(name: str) -> str:
-    """The machine that statistics/<name>.csv was measured on: processor, threads, torch."""
-    path = STATISTICS / "machine.json"
-    told = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    parts = told.get(f"{name}.csv", "a machine that is not recorded").split("; ")
-    kept = [p for p in parts if p.endswith("threads") or p.startswith(("torch", "NVIDIA"))]
-    return ", ".join([parts[0], *kept]).replace(" 1 threads", " 1 thread")
+TABLES: dict[str, Table] = {
+    "results": Table("{model} checkpoints", [
+        MODEL, LAMBDA, RATE, PSNR, ("MS-SSIM (dB)", "{ms_ssim:decibel}"),
+        ("encoding (s)", "{time(enc):.2f}"), ("decoding (s)", "{time(dec):.2f}"), *COST,
+    ]),
+    "bd_rates": Table("bd_rate", [
+        ("our curve", "{curve:short}"), ("against", "{against:short}"),
+        ("BD-rate, PSNR", BD.format("")), ("BD-rate, MS-SSIM", BD.format("_2")),
+    ], beside=("metric", "psnr", "ms_ssim"), on=["curve", "against"], words=2),
+    "images": Table("training/images", [
+        ("repository", "[{repository}](https://github.com/{repository})"),
+        ("licence", "{licence}"), ("photographs", "{count}"),
+    ], rows=lambda images: images.value_counts(["repository", "licence"]).reset_index(), words=2),
+    "training": Table("checkpoints", [
+        MODEL, LAMBDA, ("N, M", "{N}, {M}"), ("steps of the last run", "{steps:,.0f}"),
+        ("crops a step", "{batch:.0f} x {patch_size}x{patch_size}"), ("peak rate", "{lr}"),
+        ("hours", "{hours:three}"), ("runs in all", "{lineage_runs}"),
+    ], computed={"batch": "images_seen / steps"}),
+    **{
+        name: Table(name, SHORT_RUN, beside=("step", 50, 300), on=["run"])
+        for name in ("optimizers", "seeds", "warm_start", "kept_latents")
+    },
+    "rounding": Table("training/{model}_lmbda_{lmbda} training_runs", [
+        MODEL, LAMBDA, ("held-out loss", "{val_loss:.3f} to {val_loss_2:.3f}"),
+        ("rate (bpp)", "{val_bpp:.3f} to {val_bpp_2:.3f}"),
+        ("PSNR (dB)", "{val_psnr:.2f} to {val_psnr_2:.2f}"), ("loss", "{change:+.1f} %"),
+    ], rows=validations, beside=("done", 0.9, 1),
+       computed={"change": "100 * (val_loss_2 / val_loss - 1)"}),
+    "train_speed": Table("train_speed", [
+        WIDTHS, ("step", "{step}"), ("crops", "{batch} x {crop}x{crop}"),
+        ("seconds", "{seconds:three}"), ("crops per second", "{images_per_second:three}"),
+        ("times faster", "{times_faster:three}"),
+    ], words=2),
+    "compute": Table("compute", [MODEL, LAMBDA, *COST, ("held-out loss", "{val_loss:.4f}")],
+                     where="checkpoint == 'final'"),
+    "held_out": Table("held_out", [
+        MODEL, LAMBDA, ("loss on those of three folders", "{loss:.4g}"),
+        ("on those of one", "{loss_2:.4g}"), ("ratio", "{ratio:.3f}"),
+    ], beside=("data_fingerprint", "ae1777c2654bdd52", "5c5d6c45b3f351b1"),
+       computed={"ratio": "loss / loss_2"}),
+    "gap": Table("per_image/{model}", [
+        MODEL, LAMBDA, ("file (bytes)", "{bits:,.1f}"), ("estimate (bytes)", "{estimate:,.1f}"),
+        ("gap (bytes)", "{more:+.1f}"), ("gap", "{percent:+.2f} %"),
+    ], rows=mean_bytes,
+       computed={"more": "bits - estimate", "percent": "100 * (bits / estimate - 1)"}),
+    "exactness": Table("integer_rate", [
+        MODEL, LAMBDA, RATE, ("integers for floats", "{integers_percent:+.3f} %"),
+        ("range coder", "{coder_percent:+.3f} %"), ("together", "{together_percent:+.3f} %"),
+    ], rows=lambda frame: frame.set_index("model").loc[list(STUDIED)].reset_index(),
+       computed={"lmbda": "weights.str.replace('.*lmbda_|.safetensors', '', regex=True)"}),
+    "range_coder": Table("range_coder", [
+        ("coder", "{coder}"), ("calls", "{calls:,.0f}"), ("encoding (ms)", "{encode_ms:three}"),
+        ("decoding (ms)", "{decode_ms:three}"),
+        ("bytes above the entropy", "{over_entropy_percent:+.3f} %"),
+    ]),
+    "speed": Table("codec_speed", [
+        WIDTHS, SIDE, ("ours, fp32 (s)", "{ours_s:three}"), ("ours, bf16 (s)", "{ours_s_2:three}"),
+        ("CompressAI (s)", "{compressai_s:three}"),
+        ("CompressAI / ours, fp32", "{compressai_over_ours:three}"),
+        ("CompressAI / ours, bf16", "{compressai_over_ours_2:three}"),
+        ("our peak memory, fp32 (MB)", "{ours_peak_mb:,.0f}"),
+        ("CompressAI's (MB)", "{compressai_peak_mb:,.0f}"),
+    ], where="device == 'cpu' and (M == 320 or "
+             "(N == 128) == (model in ['Factorized', 'Hyperprior']))",
+       beside=PRECISIONS, on=CODED, words=2),
+    "stages": Table("codec_stages", [
+        WIDTHS, SIDE, ("transform, fp32 (s)", "{transform:three}"),
+        ("transform, bf16 (s)", "{transform_2:three}"), ("h_a (s)", "{h_a_s:three}"),
+        ("h_s in integers (s)", "{h_s_s:three}"), ("context and coder (s)", "{entropy_s:three}"),
+    ], where="device == 'cpu' and M == 320", beside=PRECISIONS, on=CODED, words=2, computed={
+        "transform": "g_a_s.fillna(g_s_s)", "transform_2": "g_a_s_2.fillna(g_s_s_2)",
+    }),
+    "precision": Table("precision", [
+        MODEL, LAMBDA, ("PSNR in fp32 (dB)", "{psnr:.2f}"),
+        ("read in bf16 (dB)", "{reader_db:+.4f}"),
+        ("written and read in bf16 (dB)", "{both_db:+.4f}"), ("rate (%)", "{rate_percent:+.3f}"),
+        ("symbols that differ (%)", "{symbols_percent:three}"),
+        ("largest difference of a pixel (levels of 255)", "{largest_level}"),
+    ]),
+    "scaling": Table("scaling", [
+        MODEL, ("megapixels", "{megapixels:three}"),
+        ("encoding (s per megapixel)", "{seconds_per_megapixel:three}"),
+        ("decoding (s per megapixel)", "{seconds_per_megapixel_2:three}"),
+        ("peak memory, encoding (MB)", "{peak_mb:,.0f}"), ("decoding (MB)", "{peak_mb_2:,.0f}"),
+    ], beside=("direction", "compress", "decompress"), on=["model", "megapixels"]),
+    "classical": Table("classical_agreement", [
+        ("codec", "{codec}"), ("points in common", "{matched_points}"),
+        ("largest difference in rate (%)", "{max_bpp_difference_percent:.2f}"),
+        ("in PSNR (dB)", "{max_psnr_difference_db:.3f}"), ("BD-rate (%)", "{bd_rate_percent:.2f}"),
+    ]),
+    "search": Table("search", [
+        MODEL, LAMBDA, ("steps", "{effort}"), RATE, PSNR, ("encoding (s)", "{seconds:three}"),
+        ("loss against no search", "{loss_percent:+.1f} %"),
+        ("BD-rate against no search", "{bd_rate_percent:+.1f} %"),
+    ], where="effort > 0"),
+    "reconstructions": Table("reconstructions per_image/{model} reference/seminar_2022_kodim19", [
+        ("codec", "{codec:short}"), ("setting", "{setting}"), RATE, PSNR,
+        ("without search: rate (bpp)", "{bpp_2:three}"), ("PSNR (dB)", "{psnr_2:.2f}"),
+        ("original: rate (bpp)", "{bpp_3:.3f}"), ("PSNR (dB)", "{psnr_3:.3f}"),
+    ], rows=reconstructions, words=2),
+    "complexity_printed": Table("macs reference/seminar_2022_complexity", [
+        MODEL, ("images", "{batch} x {height}x{width}"),
+        ("parameters, counted here", "{mega:.3f}M"), ("printed", "{parameters_2}"),
+        ("MACs, counted here", "{giga:.3f}G"), ("printed", "{macs}"),
+    ], on=["model", "batch"], where="M == 192", words=2, computed={
+        "mega": "thop_parameters / 1e6", "giga": "thop_macs / 1e9",
+    }),
+    "complexity": Table("macs", [
+        MODEL, ("N, M", "{N}, {M}"), ("parameters", "{parameters:,.0f}"),
+        ("transforms (1e9 MACs)", "{transforms_macs:giga}"), ("GDN", "{gdn_macs:giga}"),
+        ("hyperprior", "{hyperprior_macs:giga}"), ("context", "{context_macs:giga}"),
+        ("total", "{total_macs:giga}"), ("1e3 MACs per pixel", "{pixel:three}"),
+        ("thop (1e9 MACs)", "{thop_macs:giga}"), ("thop / total", "{ratio:three}"),
+    ], where="batch == 1", computed={
+        "pixel": "total_macs / (height * width) / 1000", "ratio": "thop_macs / total_macs",
+    }),
+    "original_points": Table(f"{ORIGINAL} {{model}} checkpoints", [
+        MODEL, LAMBDA, ("rate (bpp), theirs", "{bpp:three}"), ("ours", "{bpp_2:three}"),
+        ("PSNR (dB), theirs", "{psnr_rgb_db:.2f}"), ("ours", "{psnr:.2f}"),
+        ("encoding (s), theirs", "{encode_s:three}"), ("ours", "{time(enc):three}"),
+        ("decoding (s), theirs", "{decode_s:three}"), ("ours", "{time(dec):three}"),
+        ("our training steps", "{lineage_steps:,.0f}"),
+    ]),
+    "original_curves": Table(f"{ORIGINAL} reference/kodak_rd", [
+        ("original's curve", "{model:short}"), ("JPEG", "{JPEG:+.1f} %"),
+        ("JPEG2000", "{JPEG2000:+.1f} %"), ("BPG 4:4:4", "{BPG444:+.1f} %"),
+        ("same architecture, published", "{same:+.1f} %"), ("the same, PSNR", "{psnr:+.2f} dB"),
+        ("original's model before it", "{before:+.1f} % ({other:short})"),
+    ], rows=original_curves),
+    "original_checkerboard": Table(f"{ORIGINAL} reference/kodak_rd full_grids", [
+        LAMBDA, ("their Joint (bpp)", "{bpp:three}"), ("their Checkerboard (bpp)", "{bpp_2:three}"),
+        ("ratio", "{times:.2f}"), ("Checkerboard's PSNR (dB)", "{psnr_rgb_db_2:.2f}"),
+        ("against Joint's (dB)", "{change:+.2f}"), ("rate over JPEG's at that PSNR", "{over:.2f}"),
+        ("ours: two full grids over once", "{ratio:.2f}"),
+    ], rows=beside_jpeg, beside=("model", *STUDIED[2:]), on=["lmbda"], computed={
+        "times": "bpp_2 / bpp", "change": "psnr_rgb_db_2 - psnr_rgb_db", "over": "bpp_2 / jpeg_2",
+    }),
+    "fuzz": Table("fuzz", [
+        MODEL, ("damaged files", "{cases:,.0f}"), ("refused in a sentence", "{refused:,.0f}"),
+        ("decoded", "{decoded:,.0f}"), ("failures left", "{failures:,.0f}"),
+        ("CPU (s)", "{seconds:.1f}"),
+    ], rows=lambda models: pd.concat([models, Frame([{**models.sum(), "model": "all"}])])),
+}  # fmt: skip

@@ -23,10 +23,8 @@ from benchmarks import (
     worker,
 )
 from benchmarks.calibration import calibrated
-from benchmarks.records import write_csv
-from benchmarks.report import tables, training_curves
 from models import MODELS, checkpoint
-from models.images import read_image, to_uint8
+from models.images import to_uint8
 from models.layers.bf16 import computes_in_bf16
 from tests.programs import read_csv
 
@@ -230,18 +228,6 @@ def test_ablations_differ_in_what_they_name(name, tmp_path, ckpts):
     assert runs == [[1, 2, 3, 4, 5, 6]] * len(runs)
     losses = [float(r["val_loss"]) for r in rows if int(r["step"]) == 6]
     assert len(set(losses)) == len(losses) == len(runs)
-
-
-def test_the_optimisers_are_drawn(tmp_path, monkeypatch):
-    steps = [
-        {"run": run, "step": n, "seconds": n, "val_loss": 9 / n}
-        for run in ablations.ABLATIONS["optimizers"] for n in (1, 2)
-    ]  # fmt: skip
-    write_csv(tmp_path / "optimizers.csv", steps)
-    monkeypatch.setattr(tables, "STATISTICS", tmp_path)
-    monkeypatch.setattr(training_curves, "IMAGES", tmp_path)
-    training_curves.main()
-    assert read_image(tmp_path / "training_optimizers.png").std() > 5
 
 
 def test_train_speed(tmp_path):

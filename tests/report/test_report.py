@@ -1,4 +1,4 @@
-"""The report: generated blocks, links, figures, anchors and commands, and what generates them."""
+"""README and report: their tables, links, figures, anchors and commands."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import hashlib
 import importlib.util
 import re
 import shlex
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from benchmarks.held_out import ONE_FOLDER, THREE_FOLDERS
-from benchmarks.report import pages, tables
+from benchmarks.report import __main__ as program
+from benchmarks.report import search_gain, training_curves
+from benchmarks.report.markdown import MARKERS
+from benchmarks.report.tables import TABLES
+from evaluation.tables import read
 from models import checkpoint
 from models.datasets import natural_order
+from models.images import read_image
 from tests.programs import ROOT
 
 FILLED = ("README.md", "report.md")
@@ -34,30 +37,43 @@ def prose(page: str) -> str:
     return INLINE.sub("", FENCE.sub("", Path(page).read_text("utf-8")))
 
 
-# Generated blocks ---------------------------------------------------------------------------
+# Tables -------------------------------------------------------------------------------------
 
 
-def test_blocks_are_those_of_the_csvs():
-    made = pages.filled()
-    stale = [str(path) for path, text in made.items() if path.read_text("utf-8") != text]
+def test_tables_are_those_of_the_csvs():
+    stale = [str(path) for path, text in program.texts() if path.read_text("utf-8") != text]
     assert not stale, f"{', '.join(stale)}: run 'make report'"
 
 
+def test_every_marker_has_a_table_and_every_table_a_marker():
+    named = set()
+    for page in FILLED:
+        text = Path(page).read_text("utf-8")
+        begins, ends = (re.findall(rf"^<!-- (\w+):{side} -->$", text, re.MULTILINE)
+                        for side in ("begin", "end"))  # fmt: skip
+        assert begins == ends == [m[2] for m in MARKERS.finditer(text)]
+        assert len(set(begins)) == len(begins)
+        named |= set(begins)
+    assert named == TABLES.keys()
+
+
 @pytest.mark.parametrize("page", FILLED)
-def test_markers_are_in_pairs_and_have_a_table(page):
-    text = Path(page).read_text("utf-8")
-    begins, ends = (re.findall(rf"^<!-- (\w+):{side} -->$", text, re.MULTILINE)
-                    for side in ("begin", "end"))  # fmt: skip
-    assert begins == ends == [m[2] for m in pages.MARKERS.finditer(text)]
-    assert len(set(begins)) == len(begins)
-    assert set(begins) <= set(pages.TABLES)
+def test_numbers_in_tables_come_from_csvs(page):
+    """A table with columns set right stands between markers, but for a first column of numbers."""
+    by_hand = MARKERS.sub("", Path(page).read_text("utf-8"))
+    assert not re.findall(r"^\|[^|\n]+\|.*---:.*$", by_hand, re.MULTILINE)
 
 
-def test_a_block_is_made_anew_between_its_markers():
-    text = "a\n<!-- complexity:begin -->\nold\n<!-- complexity:end -->\nb\n"
-    lines = pages.fill(text).splitlines()
-    assert lines[2].startswith("| model") and "old" not in lines
-    assert lines[:2] + lines[-2:] == [text.splitlines()[k] for k in (0, 1, 3, 4)]
+def test_every_csv_has_its_line_and_every_line_its_csv():
+    page = Path("statistics/README.md").read_text("utf-8")
+    lines = re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)
+    names = [name for line in lines for name in re.findall(r"`([^`]+)`", line)]
+    patterns = {re.sub("<.*?>", "*", name) for name in names}
+    folder = Path("statistics")
+    told = {pattern: set(folder.glob(pattern)) for pattern in patterns}
+    assert not [pattern for pattern, paths in told.items() if not paths]
+    there = {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"}
+    assert there == set().union(*told.values())
 
 
 # Links, anchors, equations ------------------------------------------------------------------
@@ -122,28 +138,17 @@ def test_every_figure_has_its_words_and_its_caption():
     assert not [path for path in unused if f"]({path})" not in readme]
 
 
-def test_every_csv_is_used(monkeypatch):
-    read = set()
-
-    def recorded(name: str) -> list[dict[str, str]]:
-        read.add(name)
-        return tables_rows_of(name)
-
-    tables_rows_of = tables.rows_of
-    for name, module in list(sys.modules.items()):
-        if name.startswith("benchmarks.report.") and hasattr(module, "rows_of"):
-            monkeypatch.setattr(module, "rows_of", recorded)
-    pages.filled()
-    read |= {"classical", "reference/kodak_rd"}  # by `evaluation.curves`
-    folder = Path("statistics")
-    there = {p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.csv")}
-    curves = {name for name in there if name.startswith("training/") and "_lmbda_" in name}
-    there = {name for name in there if not name.startswith("searched/")}  # those of search.csv
-    assert there - curves <= read  # the curves are those of Figure 24
+@pytest.mark.parametrize("program", [training_curves, search_gain])
+def test_figures_are_drawn_from_the_csvs(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "IMAGES", tmp_path)
+    program.main()
+    drawn = list(tmp_path.iterdir())
+    assert drawn and all((ROOT / "Image4md" / path.name).exists() for path in drawn)
+    assert all(read_image(path).std() > 5 for path in drawn)
 
 
 def test_the_list_of_images_is_that_of_every_checkpoint():
-    rows = tables.rows_of("training/images")
+    rows = read(Path("statistics/training/images.csv"))
     assert all(re.fullmatch("[0-9a-f]{64}", r["sha256"]) and r["licence"] for r in rows)
     sets = {}
     for column, name in (("use", str), ("use_in_one_folder", lambda file: Path(file).name)):
@@ -154,7 +159,8 @@ def test_the_list_of_images_is_that_of_every_checkpoint():
         names = sorted((n for n, _ in named), key=lambda n: hashlib.sha256(n.encode()).digest())
         held_out = {n for n, r in named if r[column] == "validation"}
         assert held_out == set(names[: len(held_out)])
-    assert list(sets) == [THREE_FOLDERS, ONE_FOLDER]
+    fingerprints = {row["data_fingerprint"] for row in read(Path("statistics/held_out.csv"))}
+    assert sets.keys() == fingerprints
     for path in Path("ckpts").rglob("epoch_*.safetensors"):
         told = checkpoint.read_metadata(path)["provenance"]
         assert sets[told["data_fingerprint"]] == told["images"]
@@ -216,6 +222,6 @@ def test_flags_in_running_text_exist(page):
     names = ("train.py", "test.py", "codec.py", "tests/fuzz/__main__.py")
     programs = [Path(p).read_text("utf-8") for p in names]
     programs += [p.read_text("utf-8") for p in Path("benchmarks").glob("*.py")]
-    text = Path(page).read_text("utf-8")
+    text = re.sub(r"`git [^`]+`", "", Path(page).read_text("utf-8"))
     flags = set(re.findall(r"(?<![\w-])--[a-z]\w*", text)) - {"--help"}
     assert not [f for f in flags if not any(f'"{f}"' in program for program in programs)]
