@@ -1,6 +1,4 @@
-"""The tables of README.md and report.md, from the CSVs in statistics/.
-
-Sentences are written by hand.
+"""The tables of README.md and report.md, from the CSVs in statistics/; sentences are hand-written.
 
     python -m benchmarks.report            # writes them into the pages, between their markers
     python -m benchmarks.report --check    # writes nothing; exit 1 if a page or a CSV would change
