@@ -30,7 +30,7 @@ from models.files import atomic_write
 from models.layers import GDN, MaskedConv2d
 from models.layers.defaults import torch_defaults
 from models.layers.gdn import BETA_MIN, PEDESTAL, REPARAM_OFFSET
-from models.presets import METRICS, TWINS, zoo_point
+from models.presets import METRICS, TWINS, ZOO_LAMBDAS, zoo_point
 from models.registry import canonical_name
 
 # CompressAI's names that ours do without: buffers that are derived from the weights.
@@ -212,9 +212,16 @@ def run(flags: argparse.Namespace) -> int:
         raise UsageError("The two files are the same.")
     if flags.command == "export":
         arch = export_checkpoint(flags.source, flags.target)
-        command = f"compressai.utils.eval_model checkpoint FOLDER -a {arch} -p {flags.target}"
+        point = checkpoint.read_metadata(flags.source)
+        lambdas = ZOO_LAMBDAS[point["metric"]]
+        nearest = min(lambdas, key=lambda lmbda: abs(lmbda - point["lmbda"]))
+        bench = f"python test.py --model_name compressai:{arch} --metric {point['metric']}"
         print(f"Wrote {flags.target}. To run it in CompressAI on a folder of images:")
-        print(f"  python -m {command}")
+        print(
+            f"  python -m compressai.utils.eval_model checkpoint FOLDER -a {arch} -p {flags.target}"
+        )
+        print("or, on this project's bench, with real files:")
+        print(f"  {bench} --quality {lambdas.index(nearest) + 1} --checkpoint {flags.target}")
         return 0
     words = (flags.model_name, flags.quality, flags.metric)
     digest = import_weights(flags.source, flags.target, *words)

@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation import reference, zoo
+from evaluation import bench, reference, zoo
 from evaluation.choice import Wanted, choose
 from evaluation.metrics import psnr
 from evaluation.photographs import open_photographs
@@ -33,7 +33,7 @@ from models.convert import to_compressai
 from models.images import to_uint8, write_image
 from models.presets import TWINS, ZOO_LAMBDAS, OperatingPoint
 from tests.helpers import N, image, make
-from tests.programs import ROOT, one_line, read_csv
+from tests.programs import ROOT, SecondCodec, load_test_program, one_line, read_csv
 
 PSNR_TOLERANCE, RATE_TOLERANCE = 0.01, 0.005  # dB, relative
 ZOO, KODAK = os.environ.get("COMPRESSAI_ZOO"), os.environ.get("KODAK_DIR")
@@ -150,7 +150,8 @@ def test_eval_model_measures_our_checkpoint_as_we_do(name, tmp_path, capsys, mon
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.pth"
     checkpoint.save(ours, standin(name), config={}, provenance={})
     assert convert.main(["export", str(ours), str(theirs)]) == 0
-    command = capsys.readouterr().out.split("python -m ")[1].split()
+    printed = capsys.readouterr().out.splitlines()
+    command, on_our_bench = printed[1].split()[2:], printed[3].split()[2:]
     assert command[:3] == ["compressai.utils.eval_model", "checkpoint", "FOLDER"]
 
     # eval_model pads all around and insists on MS-SSIM: multiples of 64, of at least 161.
@@ -163,6 +164,13 @@ def test_eval_model_measures_our_checkpoint_as_we_do(name, tmp_path, capsys, mon
     said = json.loads(capsys.readouterr().out)
     assert said["name"] == f"{TWINS[name].architecture}-mse"
     there = {key: value[0] for key, value in said["results"].items()}
+
+    monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
+    places = ["--dataset_path", command[2], "--outdir", str(tmp_path / "out"), "--device", "cpu"]
+    assert load_test_program().main([*on_our_bench, *places]) == 0
+    (row,) = read_csv(tmp_path / "out" / f"compressai-{TWINS[name].architecture}.csv")
+    assert float(row["psnr"]) == pytest.approx(there["psnr-rgb"], abs=PSNR_TOLERANCE)
+    assert row["lmbda"] == "0.0067"
 
     codec = ModelCodec(checkpoint.load(ours), "cpu")
     data = codec.encode(pixels)
