@@ -17,6 +17,7 @@ import models
 from evaluation import tables
 from evaluation.bits import bits_per_position
 from models.base import Codec, pad
+from models.coding.loop import Coder
 from models.coding.orders import checkerboard, everywhere, wavefront
 from models.datasets import sample_photographs
 from models.entropy.gaussian import scale_levels
@@ -33,7 +34,7 @@ ACTIVE = 0.5  # least standard deviation of a channel that carries information
 REACH = 4  # positions
 
 
-class Watcher:
+class Watcher(Coder):
     """A coder that stores nothing and remembers symbols and indexes, each (1, n, M) per step."""
 
     def __init__(self) -> None:
