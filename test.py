@@ -7,8 +7,13 @@ the decoded 8-bit image. See `evaluation/bench.py` for what is measured.
 
 from __future__ import annotations
 
-import argparse
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback
+
+import argparse
 from dataclasses import fields
 from pathlib import Path
 

@@ -7,8 +7,13 @@ every flag with its bounds.
 
 from __future__ import annotations
 
-import importlib
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback
+
+import importlib
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from dataclasses import fields
 from functools import partial

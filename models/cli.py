@@ -8,6 +8,7 @@ import io
 import math
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -113,6 +114,8 @@ def guarded(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not have every letter
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as programs have it while they import
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return work()
     except KeyboardInterrupt:

@@ -164,6 +164,18 @@ def test_a_decoder_that_ends_while_it_writes_leaves_nothing(photographs, tmp_pat
     assert files_in(tmp_path) == ["small.lic"]
 
 
+@pytest.mark.parametrize("program", ["codec.py", "test.py", "train.py"])
+def test_ctrl_c_during_imports_is_no_traceback(program, tmp_path):
+    """A stand-in for torch interrupts, when it is imported."""
+    stand_in = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "torch.py").write_text(stand_in)
+    (tmp_path / "numpy.py").write_text(stand_in)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, str(ROOT / program), "--help"]
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    assert (ended.stdout, ended.stderr, ended.returncode) == (b"", b"", -signal.SIGINT)
+
+
 # Crowded ------------------------------------------------------------------------------------
 
 

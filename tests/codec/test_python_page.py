@@ -59,7 +59,7 @@ def test_the_page_does_what_it_says(page, tmp_path):
     assert page["models"].load("PlainHyperprior", root=tmp_path).compress(x) != [b""]
 
 
-def test_the_package_is_the_codecs_alone(tmp_path):
+def test_the_package_is_the_codecs_and_their_command(tmp_path):
     """Built of all the folders of the repository, as `pip install` does."""
     left_out = shutil.ignore_patterns(".*", "ckpts", "Image4md", "data", "outputs", "runs")
     shutil.copytree(ROOT, tmp_path / "clone", ignore=left_out)
@@ -68,6 +68,10 @@ def test_the_package_is_the_codecs_alone(tmp_path):
     done = subprocess.run(command, cwd=tmp_path / "clone", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"models"}
-    assert {"models/__init__.py", "models/coding/loop.py"} <= set(names)
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
+    own = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert own == {"models", "codec.py"}
+    assert {"models/__init__.py", "models/coding/loop.py", "models/py.typed"} <= set(names)
+    (commands,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert b"lic = codec:main" in archive.read(commands)
