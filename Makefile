@@ -69,7 +69,6 @@ format: $(STAMP) ## rewrite the code in the common format
 figures: $(STAMP) ## draw the curves, execute the notebooks
 	$(PY) -m benchmarks.report.training_curves
 	$(PY) -m benchmarks.report.search_gain
-	$(PY) -m benchmarks.scaling --draw
 	NOTEBOOK_FIGURES=Image4md $(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
@@ -77,13 +76,14 @@ report: $(STAMP) ## write the tables of README and report from the CSVs
 	$(PY) -m benchmarks.report
 
 gallery: $(STAMP) ## build the page that compares reconstructions
-	$(PY) -m benchmarks.gallery
+	$(PY) -m benchmarks gallery
 
 fuzz: $(STAMP)   ## decode a hundred thousand damaged files (long)
 	$(PY) -m tests.fuzz --cases 100000
 
-bench: $(STAMP)  ## measure coding times beside CompressAI's (minutes; an otherwise idle machine)
-	$(PY) -m benchmarks.codec_speed
+bench: $(STAMP)  ## measure coding times beside CompressAI's (20 minutes; an otherwise idle machine)
+	$(PY) -m benchmarks speed
+	$(PY) -m benchmarks orders
 
 # The script calls plain `python`.
 study: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)

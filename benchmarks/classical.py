@@ -1,14 +1,13 @@
 """Classical codecs measured with the study's metrics, from files that were really written.
 
-    python -m benchmarks.classical --dataset_path KODAK_FOLDER
-    python -m benchmarks.classical --codecs JPEG WebP        # on the built-in photographs
-    python -m benchmarks.classical --compare                 # with the published points
+    python -m benchmarks classical --dataset_path data/kodak --record   # the study's
+    python -m benchmarks classical --codecs JPEG WebP     # on the built-in photographs
+    python -m benchmarks classical --compare --record     # with the published points
 
 The codecs are those of `benchmarks/codecs.py`; one whose programs are not there is skipped with a
 line. Every row of classical.csv is the mean over the images at one quality; bits are those of the
-whole file. The study's file, in statistics/, is that of the 24 Kodak images; results of other
-images go to outputs/.
---compare measures nothing: it sets an existing classical.csv beside CompressAI's published
+whole file. Rows of other codecs on the same images stay.
+--compare measures nothing: it sets <resultdir>/classical.csv beside CompressAI's published
 points, which are for the Kodak images, and writes classical_agreement.csv.
 """
 
@@ -16,21 +15,20 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.codecs import Classical, codecs
-from evaluation.curves import classical_curve, compare, read_rows, reference_curve
+from benchmarks.records import print_table, write_csv
+from evaluation.curves import classical_curve, compare, reference_curve
 from evaluation.metrics import ms_ssim, psnr
-from evaluation.photographs import Photograph, dataset_name, is_kodak, open_photographs
-from evaluation.results import OUTPUTS, result_folder
-from models.cli import guarded
+from evaluation.photographs import dataset_name, is_kodak, open_photographs
+from evaluation.results import STATISTICS
+from evaluation.tables import Row, number_or_nan, read
 from models.errors import DataError
-from models.files import csv_text, write_text
 
 COLUMNS = (
     "codec", "quality", "num_pixels", "bits", "bpp", "psnr", "ms_ssim", "time(enc)", "time(dec)",
@@ -76,48 +74,52 @@ def measure_all(
             means = {key: float(np.mean([value[key] for value in values])) for key in values[0]}
             row = {key: "" if math.isnan(mean) else f"{mean:.6f}" for key, mean in means.items()}
             row |= {"num_pixels": f"{means['num_pixels']:.1f}", "bits": f"{means['bits']:.1f}"}
-            yield {
-                "codec": codec.name, "quality": str(quality), **row, "images": str(len(images)),
-                "dataset": dataset, "settings": codec.settings,
-            }  # fmt: skip
+            about = {"images": str(len(images)), "dataset": dataset, "settings": codec.settings}
+            yield {"codec": codec.name, "quality": str(quality), **row, **about}
 
 
 def agreement(folder: Path) -> list[dict[str, str]]:
     """Our <folder>/classical.csv beside the published points, as rows of `AGREEMENT_COLUMNS`.
 
     Points are matched where the published grid of qualities is known; the BD-rate is that of
-    our curve against the published one.
+    our curve against the published one. DataError for a file that cannot be read so.
     """
-    ours = read_rows(folder / "classical.csv", ("codec", "quality"))
-    reference = folder / "reference" / "kodak_rd.csv"
-    published = read_rows(reference, ("codec", "point"))
+    mine, theirs = (
+        read(folder / file, {"codec": str, point: int} | dict.fromkeys(columns, number_or_nan))
+        for file, point, columns in (
+            ("classical.csv", "quality", ("bpp", "psnr", "ms_ssim")),
+            ("reference/kodak_rd.csv", "point", ("bpp", "psnr_rgb_db", "ms_ssim_rgb")),
+        )
+    )
     rows = []
     for codec, step in PUBLISHED_STEP.items():
         row = dict.fromkeys(AGREEMENT_COLUMNS, "") | {"codec": codec}
-        mine = {r["quality"]: r for r in ours if r["codec"] == codec}
-        theirs = {str(step * int(r["point"])): r for r in published if r["codec"] == codec}
-        pairs = [(mine[key], theirs[key]) for key in mine if key in theirs]
+        published = {step * r["point"]: r for r in theirs if r["codec"] == codec}
+        own = {r["quality"]: r for r in mine if r["codec"] == codec}
+        pairs = [(r, published[quality]) for quality, r in own.items() if quality in published]
+        row |= _differences(pairs) if pairs else {}
         try:
             delta = compare(classical_curve(codec, folder), reference_curve(codec, folder), "psnr")
         except DataError as error:
             delta = {"reason": str(error)}
-        row |= {key: value for key, value in delta.items() if key in AGREEMENT_COLUMNS}
-        rows.append(row | (_differences(pairs) if pairs else {}))
+        rows.append(row | {key: value for key, value in delta.items() if key in AGREEMENT_COLUMNS})
     return rows
 
 
-def _differences(pairs: list[tuple[dict[str, str], dict[str, str]]]) -> dict[str, str]:
+def _differences(pairs: list[tuple[Row, Row]]) -> dict[str, str]:
     """The largest differences over matched points, ours minus theirs, with their signs."""
 
-    def largest(ours: str, theirs: str, relative: bool = False) -> float:
-        numbers = [(float(a[ours] or "nan"), float(b[theirs] or "nan")) for a, b in pairs]
-        return max((((a / b - 1) * 100 if relative else a - b) for a, b in numbers), key=abs)
+    def largest(differences: Iterable[float]) -> float:
+        return max(differences, key=abs)
 
+    rate = largest((a["bpp"] / b["bpp"] - 1) * 100 for a, b in pairs)
+    distortion = largest(a["psnr"] - b["psnr_rgb_db"] for a, b in pairs)
+    similarity = largest(a["ms_ssim"] - b["ms_ssim_rgb"] for a, b in pairs)
     return {
         "matched_points": str(len(pairs)),
-        "max_bpp_difference_percent": f"{largest('bpp', 'bpp', relative=True):.4f}",
-        "max_psnr_difference_db": f"{largest('psnr', 'psnr_rgb_db'):.4f}",
-        "max_ms_ssim_difference": f"{largest('ms_ssim', 'ms_ssim_rgb'):.6f}",
+        "max_bpp_difference_percent": f"{rate:.4f}",
+        "max_psnr_difference_db": f"{distortion:.4f}",
+        "max_ms_ssim_difference": f"{similarity:.6f}",
     }
 
 
@@ -136,15 +138,33 @@ def _choose(names: list[str]) -> list[Classical]:
 
 def _stored(out: Path, dataset: str) -> list[dict[str, str]]:
     """The rows of a file that is there; DataError if they are of another data set."""
-    rows = read_rows(out, COLUMNS) if out.exists() else []
+    rows = read(out, COLUMNS) if out.exists() else []
     for other in {row["dataset"] for row in rows} - {dataset}:
-        raise DataError(f"{out} holds results on {other}, not on {dataset}: choose another folder.")
+        raise DataError(f"{out} holds results on {other}, not on {dataset}: name another --outdir.")
     return rows
 
 
-def _measure_into(out: Path, names: list[str], photographs: list[Photograph], dataset: str) -> None:
-    """Measure and write; rows of other codecs on the same data set in `out` are kept."""
-    chosen = _choose(names)
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    add = parser.add_argument
+    add("--dataset_path", type=Path, metavar="PATH",
+        help="folder of images, or one image (default: built-in photographs)")  # fmt: skip
+    add("--codecs", nargs="+", choices=list(codecs()), default=list(codecs()))
+    add("--compare", action="store_true", help="compare with published points")
+    add("--resultdir", type=Path, default=STATISTICS, metavar="DIR",
+        help="classical.csv and reference/ of --compare (default: %(default)s)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, or compare. DataError or ImageError for what goes wrong."""
+    if options.compare:
+        rows = agreement(options.resultdir)
+        print_table(rows)
+        write_csv(options.outdir / "classical_agreement.csv", rows)
+        return 0
+    photographs = open_photographs(options.dataset_path)
+    dataset = "kodak" if is_kodak(photographs) else dataset_name(options.dataset_path)
+    out, chosen = options.outdir / "classical.csv", _choose(options.codecs)
     _stored(out, dataset)  # before hours of work
     print(f"{len(photographs)} images of {dataset}")
     rows = []
@@ -157,48 +177,7 @@ def _measure_into(out: Path, names: list[str], photographs: list[Photograph], da
         rows.append(row)
     measured = {codec.name for codec in chosen}
     rows += [row for row in _stored(out, dataset) if row["codec"] not in measured]
-    rows.sort(key=lambda row: list(codecs()).index(row["codec"]))  # stable: qualities in order
-    write_text(out, csv_text(rows, COLUMNS))
-
-
-def run(options: argparse.Namespace) -> int:
-    """Measure, or compare; raises what `guarded` turns into a line."""
-    if options.compare:
-        folder = result_folder(options.resultdir, study=True)
-        out = folder / "classical_agreement.csv"
-        text = csv_text(agreement(folder), AGREEMENT_COLUMNS)
-        write_text(out, text)
-        print(text, end="")
-    else:
-        place = options.dataset_path
-        photographs = open_photographs(place)
-        study = is_kodak(photographs)
-        other = OUTPUTS / dataset_name(place) if place else OUTPUTS
-        out = result_folder(options.resultdir, study, other) / "classical.csv"
-        name = "kodak" if study else dataset_name(place)
-        _measure_into(out, options.codecs, photographs, name)
-    print(f"Wrote {out}.")
+    places = {name: place for place, name in enumerate(codecs())}
+    rows.sort(key=lambda row: places.get(row["codec"], len(places)))  # qualities stay in order
+    write_csv(out, rows)
     return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.classical",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--dataset_path", type=Path, metavar="PATH",
-        help="folder of images, or one image (default: built-in photographs)")  # fmt: skip
-    add("--codecs", nargs="+", choices=list(codecs()), default=list(codecs()))
-    add("--resultdir", type=Path, metavar="DIR",
-        help="folder of classical.csv (default: statistics for the 24 Kodak images and --compare, "
-        "outputs for others)")  # fmt: skip
-    add("--compare", action="store_true", help="compare with published points")
-    options = parser.parse_args(arguments)
-    return guarded("classical", lambda: run(options))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -41,45 +41,51 @@ class Classical:
         return [program for program in self.needs if shutil.which(program) is None]
 
 
+def _saved(pixels: np.ndarray, form: str, **options: Any) -> bytes:
+    """The file that Pillow writes of uint8 pixels (H, W, 3)."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format=form, **options)
+    return file.getvalue()
+
+
+def _opened(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def _pillow(
     name: str, options: Callable[[int], dict[str, Any]], grid: Iterable[int], settings: str
 ) -> Classical:
     """A codec inside Pillow; `options` turns a quality into the arguments of `Image.save`."""
-
-    def encode(pixels: np.ndarray, quality: int) -> bytes:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, format=name.upper(), **options(quality))
-        return file.getvalue()
-
-    def decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-
-    return Classical(name, tuple(grid), encode, decode, f"Pillow {PIL.__version__}, {settings}")
+    return Classical(
+        name,
+        tuple(grid),
+        lambda pixels, quality: _saved(pixels, name.upper(), **options(quality)),
+        lambda data, size: _opened(data),
+        f"Pillow {PIL.__version__}, {settings}",
+    )
 
 
-def _run(*command: str | int | Path) -> None:
-    """Run a program; `DataError` with the end of what it said if it fails."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, check=False)
-    if done.returncode:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()[-200:]
-        raise DataError(f"{command[0]} failed with exit status {done.returncode}: {said}")
+def _converted(data: bytes, source: str, target: str, command: str) -> bytes:
+    """What a program makes of a file: runs `command` in a folder where `source` holds the data,
+    and returns what it wrote to `target`. DataError with the end of what it said if it fails.
+    """
+    program, *words = command.split()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, source).write_bytes(data)
+        done = subprocess.run([program, *words], cwd=folder, capture_output=True, check=False)
+        if done.returncode:
+            text = (done.stderr or done.stdout).decode(errors="replace").strip()[-200:]
+            raise DataError(f"{program} failed with exit status {done.returncode}: {text}")
+        return Path(folder, target).read_bytes()
 
 
 def _bpg_encode(pixels: np.ndarray, quality: int) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.png"), Path(folder, "out.bpg")
-        Image.fromarray(pixels).save(source)
-        _run("bpgenc", "-q", quality, "-f", "444", "-c", "ycbcr", "-b", "8", "-e", "x265",
-             "-o", target, source)  # fmt: skip
-        return target.read_bytes()
+    command = f"bpgenc -q {quality} -f 444 -c ycbcr -b 8 -e x265 -o out.bpg in.png"
+    return _converted(_saved(pixels, "PNG"), "in.png", "out.bpg", command)
 
 
 def _bpg_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.bpg"), Path(folder, "out.png")
-        source.write_bytes(data)
-        _run("bpgdec", "-o", target, source)
-        return np.asarray(Image.open(target).convert("RGB"))
+    return _opened(_converted(data, "in.bpg", "out.png", "bpgdec -o out.png in.bpg"))
 
 
 # R, G, B to Y, Cb, Cr (BT.601, full range), for values in [0, 1]; chroma around 0.
@@ -115,25 +121,19 @@ def from_yuv420(data: bytes, height: int, width: int) -> np.ndarray:
 
 
 def _vvc_encode(pixels: np.ndarray, quality: int) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.yuv"), Path(folder, "out.266")
-        frame, height, width = to_yuv420(pixels)
-        source.write_bytes(frame)
-        # --qpa 0: no perceptual adaptation, which trades PSNR away
-        _run("vvencapp", "-i", source, "-s", f"{width}x{height}", "-c", "yuv420_10", "-f", "1",
-             "--qp", quality, "--qpa", "0", "--preset", "medium", "-t", "1",
-             "-o", target)  # fmt: skip
-        return target.read_bytes()
+    frame, height, width = to_yuv420(pixels)
+    # --qpa 0: no perceptual adaptation, which trades PSNR away
+    command = (
+        f"vvencapp -i in.yuv -s {width}x{height} -c yuv420_10 -f 1 --qp {quality} --qpa 0 "
+        "--preset medium -t 1 -o out.266"
+    )
+    return _converted(frame, "in.yuv", "out.266", command)
 
 
 def _vvc_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     height, width = size
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "in.266"), Path(folder, "out.yuv")
-        source.write_bytes(data)
-        _run("vvdecapp", "-b", source, "-o", target)
-        frame = from_yuv420(target.read_bytes(), height + height % 2, width + width % 2)
-        return frame[:height, :width]
+    frame = _converted(data, "in.266", "out.yuv", "vvdecapp -b in.266 -o out.yuv")
+    return from_yuv420(frame, height + height % 2, width + width % 2)[:height, :width]
 
 
 def _library(name: str) -> str:

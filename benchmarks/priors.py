@@ -1,6 +1,6 @@
 """What each paper's prior is worth, everything else equal: five priors on the same latents.
 
-    python -m benchmarks.priors --dataset data/train --kodak data/kodak
+    python -m benchmarks priors --dataset data/train --kodak data/kodak
 
 Every prior starts from random weights on the frozen transforms of the trained Hyperprior and sees
 the same latents, crops, optimiser and schedule. Then each codes the very same y of every test
@@ -17,7 +17,6 @@ import importlib
 import pickle
 import shlex
 import statistics
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ from evaluation.metrics import psnr
 from evaluation.photographs import Photograph, open_photographs
 from models import checkpoint
 from models.base import Codec, pad
-from models.cli import guarded
 from models.errors import DataError
 from models.files import atomic_write, csv_text, write_text
 from models.images import to_tensor, to_uint8
@@ -210,21 +208,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.priors",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
     add = parser.add_argument
     add("--dataset", required=True, help="folder of training photographs")
     add("--kodak", type=Path, help="folder of test images; none: the built-in photographs")
     add("--runs", type=Path, default=Path("runs/priors"), help="states, weights and kept latents")
-    add("--outdir", type=Path, default=Path("outputs/priors"), help="folder of the CSVs")
-    options = parser.parse_args(arguments)
-    return guarded("priors", lambda: run(options))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    parser.set_defaults(outdir=Path("outputs/priors"))

@@ -1,64 +1,30 @@
-"""Where the results of benchmarks go, and how: CSVs, the machine beside them, a table to read."""
+"""How benchmarks write: CSVs, the machine beside those with seconds, a table to read."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from evaluation.results import result_folder
+from evaluation import tables
 from models.cli import processor
-from models.files import csv_text, write_text
+from models.errors import DataError
+from models.files import write_text
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-
-
-def add_outdir(parser: argparse.ArgumentParser) -> None:
-    """The flag that `outdir` reads."""
-    parser.add_argument(
-        "--outdir", type=Path, metavar="DIR",
-        help="folder of the CSVs (default: statistics for what the study measured, on its data and "
-        "with the default settings; outputs for anything else)",
-    )  # fmt: skip
-
-
-def outdir(
-    parser: argparse.ArgumentParser,
-    options: argparse.Namespace,
-    *,
-    free: Iterable[str] = (),
-    study: bool = True,
-) -> Path:
-    """The folder of the CSVs, as `add_outdir` describes it.
-
-    `study`: the data are the study's. Flags named in `free` may differ from their defaults.
-    """
-    kept = {"outdir", *free}
-    same = all(
-        value == parser.get_default(k) for k, value in vars(options).items() if k not in kept
-    )
-    return result_folder(options.outdir, study and same)
-
-
-def cpu_flags() -> list[str]:
-    """Which of `FLAGS` the processor has; empty where they cannot be told (not Linux)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    line = next((li for li in text.splitlines() if li.startswith(("flags", "Features"))), "")
-    return [flag for flag in FLAGS if flag in line.split()]
+# Of processors: those that decide which of our paths runs, and how fast.
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
 def machine(device: str = "cpu") -> str:
     """The machine and the libraries that decide about speed, in one line."""
     parts = [processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
-    parts += cpu_flags()
+    cpuinfo = Path("/proc/cpuinfo")  # not on every system
+    words = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    parts += [name for name in INSTRUCTIONS if name in words]
     if device.startswith("cuda"):
         parts.append(torch.cuda.get_device_name(device))
     parts.append(f"torch {torch.__version__}")
@@ -75,16 +41,20 @@ def number(value: float, digits: int = 4) -> str:
     return format(float(f"{value:.{digits}g}"), "f").rstrip("0").rstrip(".")
 
 
-def write_csv(path: Path, rows: Sequence[Mapping], device: str = "cpu") -> None:
+def write_csv(path: Path, rows: Sequence[Mapping], device: str | None = None) -> None:
     """Rows to a CSV file, atomically; the columns are those of the first row.
 
-    The machine goes into machine.json beside it, under the file's name.
+    Where a device is named, the machine goes into machine.json beside it, under the file's name.
     """
-    write_text(path, csv_text(rows, rows[0]))
-    record = path.with_name("machine.json")
-    machines = json.loads(record.read_text()) if record.is_file() else {}
-    machines[path.name] = machine(device)
-    write_text(record, json.dumps(machines, indent=2, sort_keys=True) + "\n")
+    tables.write(path, rows)
+    if device is not None:
+        record = path.with_name("machine.json")
+        try:
+            machines = json.loads(record.read_text()) if record.is_file() else {}
+        except ValueError as error:
+            raise DataError(f"{record} is no JSON ({error}): mend or remove it.") from None
+        machines[path.name] = machine(device)
+        write_text(record, json.dumps(machines, indent=2, sort_keys=True) + "\n")
     print(f"Wrote {path}.")
 
 

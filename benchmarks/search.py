@@ -2,7 +2,7 @@
 
     python test.py --model_name Hyperprior --dataset_path data/kodak --effort 200 \\
       --resultdir statistics/searched                # and other models and efforts
-    python -m benchmarks.search [--searched DIR] [--resultdir statistics] [--out FILE]
+    python -m benchmarks search --record
 
 Reads <searched>/<Model>-searched<N>.csv as test.py writes it, and <resultdir>/<Model>.csv for
 effort 0, both of the same images, and writes search.csv: the means over the images, by how many
@@ -16,53 +16,47 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.records import number, print_table
-from evaluation.curves import read_rows
+from benchmarks.records import number, print_table, write_csv
+from evaluation import tables
 from evaluation.metrics import bd_rate, trade_off
 from evaluation.results import STATISTICS, Results, images_of, means
 from evaluation.tables import Row
-from models.cli import guarded
 from models.errors import DataError
-from models.files import csv_text, write_text
 from models.presets import STUDIED, points
 
 
 def efforts_of(model: str, folder: Path) -> list[int]:
     """The efforts that a folder has results of, lowest first."""
     names = (path.stem for path in folder.glob(f"{model}-searched*.csv"))
-    found = (re.fullmatch(rf"{model}-searched(\d+)", name) for name in names)
-    return sorted(int(match[1]) for match in found if match)
+    matches = (re.fullmatch(rf"{model}-searched(\d+)", name) for name in names)
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def losses(rows: Sequence[Row]) -> dict[float, float]:
     """lambda * 255**2 * MSE + bpp by lambda, mean over the images."""
-    found: dict[float, list[float]] = {}
+    values: dict[float, list[float]] = {}
     for row in rows:
-        found.setdefault(row["lmbda"], []).append(trade_off(row["bpp"], row["psnr"], row["lmbda"]))
-    return {lmbda: fmean(values) for lmbda, values in found.items()}
+        loss = trade_off(row["bpp"], row["psnr"], row["lmbda"])
+        values.setdefault(row["lmbda"], []).append(loss)
+    return {lmbda: fmean(own) for lmbda, own in values.items()}
 
 
-def seconds(model: str, lmbda: float, effort: int, speeds: Sequence[dict[str, str]]) -> str:
+def seconds(model: str, lmbda: float, effort: int, speeds: Sequence[Row]) -> str:
     """Of an image of 768x512 at an effort, from the rows of search_speed.csv; "" without its."""
-    widths = {(str(p.N), str(p.M)) for p in points(model) if p.lmbda == lmbda}
+    widths = {(p.N, p.M) for p in points(model) if p.lmbda == lmbda}
     for row in speeds:
         if row["model"] == model and (row["N"], row["M"]) in widths:
-            searching = float(row["others_s"]) + effort * float(row["step_s"])
-            return number(searching if effort else float(row["plain_s"]), 3)
+            searching = row["others_s"] + effort * row["step_s"]
+            return number(searching if effort else row["plain_s"], 3)
     return ""
 
 
 def rows_of(
-    model: str,
-    effort: int,
-    rows: Sequence[Row],
-    plain: Sequence[Row],
-    speeds: Sequence[dict[str, str]],
+    model: str, effort: int, rows: Sequence[Row], plain: Sequence[Row], speeds: Sequence[Row]
 ) -> list[dict[str, str]]:
     """CSV rows of a model at one effort; `plain` are its images at effort 0."""
     curve = means(rows)
@@ -73,6 +67,8 @@ def rows_of(
         sides = [[m[k] for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
         gain = f"{bd_rate(*sides).value:.3f}"
     loss, before = losses(rows), losses(plain)
+    if missing := searched - set(before):
+        raise DataError(f"{model} has no results at lambda {min(missing):g} without a search.")
 
     def change(lmbda: float) -> float:
         return 100 * (loss[lmbda] / before[lmbda] - 1)
@@ -89,42 +85,32 @@ def rows_of(
     ]  # fmt: skip
 
 
-def run(searched: Path, folder: Path, out: Path | None) -> int:
-    """Write the table and print it; raises what `guarded` turns into a line."""
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    add = parser.add_argument
+    add("--searched", type=Path, default=STATISTICS / "searched", metavar="DIR",
+        help="results of test.py with --effort (default: %(default)s)")  # fmt: skip
+    add("--resultdir", type=Path, default=STATISTICS, metavar="DIR",
+        help="results without (default: %(default)s)")  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the table and print it. DataError or UsageError for results that do not fit."""
     rows = []
-    path = folder / "search_speed.csv"
-    speeds = read_rows(path) if path.is_file() else []
+    path = options.resultdir / "search_speed.csv"
+    kinds = {"model": str, "N": int, "M": int}
+    kinds |= dict.fromkeys(("plain_s", "others_s", "step_s"), tables.number)
+    speeds = tables.read(path, kinds) if path.is_file() else []
     for model in STUDIED:
-        efforts = efforts_of(model, searched)
-        plain = Results(folder, model).rows() if efforts else []
+        efforts = efforts_of(model, options.searched)
+        plain = Results(options.resultdir, model).rows() if efforts else []
         images = images_of(plain)
         rows += rows_of(model, 0, plain, plain, speeds)
         for effort in efforts:
-            found = Results(searched, f"{model}-searched{effort}").check(images)
-            rows += rows_of(model, effort, found, plain, speeds)
+            searched = Results(options.searched, f"{model}-searched{effort}").check(images)
+            rows += rows_of(model, effort, searched, plain, speeds)
     if not rows:
-        raise DataError(f"{searched} holds no results of searches: run test.py with --effort.")
+        raise DataError(f"{options.searched} holds no results: run test.py with --effort.")
     print_table(rows)
-    out = out or folder / "search.csv"
-    write_text(out, csv_text(rows, rows[0]))
-    print(f"Wrote {out}.")
+    write_csv(options.outdir / "search.csv", rows)
     return 0
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--searched", type=Path, default=STATISTICS / "searched", metavar="DIR")
-    add("--resultdir", type=Path, default=STATISTICS, metavar="DIR")
-    add("--out", type=Path, metavar="FILE", help="default: search.csv in the result folder")
-    options = parser.parse_args(arguments)
-    return guarded("search", lambda: run(options.searched, options.resultdir, options.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

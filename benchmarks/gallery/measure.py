@@ -30,21 +30,20 @@ def checkpoints(root: Path) -> dict[str, list[Path]]:
 
     Models without any are left out. CheckpointError when there is none at all.
     """
-    found: dict[str, list[Path]] = {}
+    paths: dict[str, list[Path]] = {}
     for name in models.MODELS:
         try:
-            paths = checkpoint.find(name, root)
+            newest = checkpoint.find(name, root)
         except CheckpointError:
             continue
-        paths = [path for path in paths if checkpoint.read_metadata(path)["metric"] == "mse"]
-        if paths:
-            found[name] = paths
-    if not found:
+        if own := [path for path in newest if checkpoint.read_metadata(path)["metric"] == "mse"]:
+            paths[name] = own
+    if not paths:
         raise CheckpointError(
             f"{root} holds no checkpoint trained for MSE; train one, for example with "
             "`python train.py --model_name Hyperprior --code_rate low`."
         )
-    return found
+    return paths
 
 
 def quality(original: np.ndarray, decoded: np.ndarray, size: int) -> dict:
@@ -56,9 +55,7 @@ def quality(original: np.ndarray, decoded: np.ndarray, size: int) -> dict:
     return {"bytes": size, **rounded}
 
 
-def learned_point(
-    model: Codec, device: str, pixels: np.ndarray, out: Path, place: str, epoch: int | None
-) -> dict:
+def learned_point(model: Codec, device: str, pixels: np.ndarray, out: Path, place: str) -> dict:
     """Code one photograph with one checkpoint through a real file; its entry for the page.
 
     Writes <out>/<place>.lic and <place>.webp (lossless), the image decoded from that file.
@@ -72,7 +69,7 @@ def learned_point(
     return {
         "codec": type(model).__name__,
         "lmbda": model.point.lmbda if model.point else 0.0,
-        "epoch": epoch,
+        "epoch": model.metadata.get("epoch"),
         **quality(pixels, decoded, file.stat().st_size),
         "image": f"{place}.webp",
         "file": f"{place}{SUFFIX}",
@@ -92,24 +89,20 @@ def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
     for point in photo["points"]:
         size = point["bytes"]
         point["jpeg"] = min(files, key=lambda q: (abs(len(files[q]) - size), q))
-    photo["jpegs"] = {}
+    photo["jpegs"], photo["jpeg_curve"] = {}, []
     matched = {point["jpeg"] for point in photo["points"]}
-    measured = {}
     for q in sorted(matched | set(JPEG_CURVE)):
-        decoded = jpeg.decode(files[q], pixels.shape[:2])
-        measured[q] = quality(pixels, decoded, len(files[q]))
+        measured = quality(pixels, jpeg.decode(files[q], pixels.shape[:2]), len(files[q]))
+        photo["jpeg_curve"].append({key: measured[key] for key in ("bpp", "psnr", "ms_ssim")})
         if q in matched:
             place = f"{folder}/jpeg_quality_{q}.jpg"
             write_bytes(out / place, files[q])
-            photo["jpegs"][q] = {**measured[q], "image": place, "file": place}
-    photo["jpeg_curve"] = [
-        {key: measured[q][key] for key in ("bpp", "psnr", "ms_ssim")} for q in sorted(measured)
-    ]
+            photo["jpegs"][q] = {**measured, "image": place, "file": place}
 
 
 def measure(
     photographs: list[Photograph],
-    found: dict[str, list[Path]],
+    paths: dict[str, list[Path]],
     out: Path,
     device: str,
     step: Callable[[], None] = lambda: None,
@@ -120,23 +113,20 @@ def measure(
     after each of the len(photographs) * number of checkpoints codings.
     """
     photos = []
-    for number, photograph in enumerate(photographs, 1):
-        folder = f"images/{number:02}"
+    folders = [f"images/{number:02}" for number in range(1, len(photographs) + 1)]
+    for photograph, folder in zip(photographs, folders, strict=True):
         write_image(out / folder / "original.webp", photograph.read())
         photos.append({
             "name": photograph.stem, "width": photograph.width, "height": photograph.height,
             "original": f"{folder}/original.webp", "points": [],
         })  # fmt: skip
-    for name, paths in found.items():
-        for path in paths:
-            model = checkpoint.load(path)
-            epoch = model.metadata.get("epoch")
-            for number, (photo, photograph) in enumerate(zip(photos, photographs, strict=True), 1):
-                place = f"images/{number:02}/{name}_{model.point.lmbda:g}"
-                photo["points"].append(
-                    learned_point(model, device, photograph.read(), out, place, epoch)
-                )
-                step()
-    for number, (photo, photograph) in enumerate(zip(photos, photographs, strict=True), 1):
-        add_jpeg(photo, photograph.read(), out, f"images/{number:02}")
+    entries = list(zip(photos, photographs, folders, strict=True))
+    for path in (path for own in paths.values() for path in own):
+        model = checkpoint.load(path)
+        for photo, photograph, folder in entries:
+            place = f"{folder}/{type(model).__name__}_{model.point.lmbda:g}"
+            photo["points"].append(learned_point(model, device, photograph.read(), out, place))
+            step()
+    for photo, photograph, folder in entries:
+        add_jpeg(photo, photograph.read(), out, folder)
     return photos

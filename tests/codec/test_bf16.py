@@ -9,14 +9,12 @@ import torch
 from torch import nn
 
 import codec as program
-from benchmarks import precision
-from evaluation.metrics import psnr
 from models import checkpoint, cli
-from models.base import Codec, pad
+from models.base import pad
 from models.coding.container import padded, unpack
 from models.datasets import sample_photographs
 from models.errors import UsageError
-from models.images import read_image, to_tensor, to_uint8
+from models.images import to_tensor
 from models.layers import GDN, deconv
 from models.layers.bf16 import (
     GDNInBf16,
@@ -177,23 +175,3 @@ def test_the_programs_code_in_bf16(ckpts, photographs, tmp_path, capsys):
     assert float(row["bpp"]) > 0
     assert load_test_program().main(["--model_name", "compressai:mbt2018", *common[2:]]) == 1
     one_line(capsys, "drop --precision")
-
-
-def test_what_bf16_costs_is_measured(ckpts, photographs, tmp_path, monkeypatch, emulated):
-    """Nothing, where both precisions are one; else little, and the symbols differ by few."""
-    paths = [checkpoint.find("Hyperprior", ckpts)[0]]
-    monkeypatch.setattr(precision, "checkpoints_of", lambda names: paths)
-    words = ["--images", str(photographs / "odd.png"), "--outdir", str(tmp_path)]
-    assert precision.main(words) == 0
-    (half,) = read_csv(tmp_path / "precision.csv")
-    monkeypatch.setattr(Codec, "use", lambda model, precision: model)
-    assert precision.main(words) == 0
-    (same,) = read_csv(tmp_path / "precision.csv")
-    costs = ("reader_db", "both_db", "rate_percent", "symbols_percent", "largest_level")
-    assert [same[name] for name in costs] == ["0"] * 5
-    assert float(half["largest_level"]) >= 1 and 0 < float(half["symbols_percent"]) < 5
-    assert abs(float(half["both_db"])) < 0.2
-    model = checkpoint.load(paths[0])
-    pixels = read_image(photographs / "odd.png")
-    decoded = to_uint8(model.decompress(model.compress(to_tensor(pixels))))
-    assert float(same["psnr"]) == pytest.approx(psnr(pixels, decoded), abs=1e-3)

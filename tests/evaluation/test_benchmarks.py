@@ -1,247 +1,189 @@
-"""The timing benchmarks on tiny sizes: that they run, and what does not depend on the clock."""
+"""The front door of the benchmarks, and the timing ones on tiny sizes: what no clock decides."""
 
 from __future__ import annotations
 
-import argparse
-import itertools
+import importlib
 import json
+import os
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import (
-    ablations,
-    codec_speed,
-    integer_rate,
-    range_coder,
-    records,
-    scaling,
-    search_speed,
-    timing,
-    train_speed,
-    worker,
-)
-from benchmarks.calibration import calibrated
-from models import MODELS, checkpoint
-from models.images import to_uint8
-from models.layers.bf16 import computes_in_bf16
-from tests.programs import read_csv
+from benchmarks import orders, speed
+from benchmarks.__main__ import NAMES, main
+from models import checkpoint
+from models.datasets import sample_photographs
+from models.errors import UsageError
+from models.images import to_tensor, to_uint8
+from models.presets import TWINS
+from tests.helpers import NAMES as MODELS
+from tests.helpers import codec, image, make
+from tests.programs import LAMBDAS, ROOT, files_in, one_line, read_csv
+
+JOINT, CHECKERBOARD = MODELS[2:]
+CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_calibrated_latents_look_trained(name):
-    x = timing.photograph(128, 192)
-    model = calibrated(name, 8, 24, x)
-    y = model.analysis(x)["y"]
-    assert y.mean((0, 2, 3)).abs().max() < 1e-2
-    deviations = y.std((0, 2, 3))
-    assert torch.all(deviations[:-1] > deviations[1:])  # few large channels, many small ones
-    (file,) = model.compress(x)
-    estimate = sum(-p.log2().sum().item() for p in model(x)["likelihoods"].values())
-    assert 8 * len(file) < 1.1 * estimate + 8 * 64  # the predictions fit: few escapes
-    assert torch.isfinite(model.decompress([file])).all()
+# The front door
 
 
-def test_spread_and_ratio_by_hand():
-    assert timing.spread([4.0, 1.0, 3.0, 2.0, 5.0]) == (3.0, 2.0, 4.0)
-    assert timing.spread([7.0]) == (7.0, 7.0, 7.0)
-    assert timing.ratio([2.0, 9.0, 8.0], [1.0, 3.0, 2.0]) == 3.0
+def test_the_list_names_every_benchmark_in_one_line(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()[-len(NAMES) :]
+    assert [line.split()[0] for line in lines] == list(NAMES)
+    assert all(line.endswith((".", "`.")) and len(line) < 120 for line in lines)
+    assert main(["sped"]) == 2
+    assert "classical" in capsys.readouterr().err
 
 
-def test_only_what_the_study_measured_goes_to_statistics():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sizes", nargs="+", default=["a", "b"])
-    parser.add_argument("--quick", action="store_true")
-    records.add_outdir(parser)
-
-    def folder(words: str, **about) -> str:
-        return str(records.outdir(parser, parser.parse_args(words.split()), **about))
-
-    assert folder("") == folder("--sizes a b") == "statistics"
-    assert folder("--rounds 3", free=["rounds"]) == "statistics"
-    assert folder("--quick") == folder("--rounds 3") == folder("--sizes a") == "outputs"
-    assert folder("", study=False) == "outputs"
-    assert folder("--quick --outdir x") == "x"
+def test_every_benchmark_has_a_name():
+    places = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("benchmarks/*/__init__.py")]
+    names = {p.parent.name if p.stem == "__init__" else p.stem for p in places}
+    modules = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
+    assert all(hasattr(module, "run") and module.__doc__ for module in modules.values())
+    shared = {"__main__", "benchmarks", "codecs", "records", "report"}
+    assert names - shared == set(NAMES)
 
 
-MEASURED = {
-    codec_speed: ("codec_speed.csv", "--no-memory --models Factorized"),
-    integer_rate: ("integer_rate.csv", ""),
-    range_coder: ("range_coder.csv", ""),
-    scaling: ("scaling.csv", "--models Factorized"),
-    search_speed: ("search_speed.csv", ""),
-    train_speed: ("train_speed.csv", ""),
-}
-
-
-@pytest.mark.parametrize("module", MEASURED, ids=lambda module: module.__name__)
-def test_a_trial_leaves_the_results_of_the_study(module, tmp_path, monkeypatch):
+def test_results_go_to_outputs_and_the_studys_only_if_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        scaling, "run_worker", lambda *_: {"seconds": 2.0, "peak_mb": 500.0, "bytes": 1024}
-    )
-    name, words = MEASURED[module]
-    module.main(["--quick", *words.split()])
-    assert read_csv(tmp_path / "outputs" / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    measured = str(ROOT / "statistics")
+    for flags, folder in (("", "outputs"), ("--record", "statistics"), ("--outdir x", "x")):
+        assert main(["bd_rate", "--resultdir", measured, *flags.split()]) == 0
+        assert files_in(tmp_path / folder) == ["bd_rate.csv"]
 
 
-def test_tasks_alternate():
+@pytest.mark.parametrize("name", ["speed", "orders"])
+def test_without_checkpoints_one_sentence(name, tmp_path, capsys):
+    assert main([name, "--ckpt_dir", str(tmp_path), "--outdir", str(tmp_path / "out")]) == 1
+    one_line(capsys, f"{name}: ", "no checkpoint")
+    assert not (tmp_path / "out").exists()
+
+
+# Timing
+
+
+def test_tasks_take_turns_and_the_first_round_is_left_out():
     calls: list[str] = []
-    tasks = {name: lambda n=name: calls.append(n) for name in "ab"}
-    seconds = timing.alternate(tasks, rounds=2, warmup=1)
-    assert calls == ["a", "b"] * 3
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+    tasks = {name: lambda n=name: calls.append(n) or len(calls) for name in "ab"}
+    steps: list[int] = []
+    assert speed.alternate(tasks, 2, lambda: steps.append(1)) == {"a": [3, 5], "b": [4, 6]}
+    assert calls == ["a", "b"] * 3 and len(steps) == 6
 
 
-def test_codec_speed(tmp_path):
-    names = ["Hyperprior", "Checkerboard"]
-    codec_speed.main(["--quick", "--no-memory", "--models", *names, "--outdir", str(tmp_path)])
-    rows = read_csv(tmp_path / "codec_speed.csv")
-    precisions = ("fp32", "bf16") if computes_in_bf16(torch.device("cpu")) else ("fp32",)
-    models = ("Hyperprior", "CheckerboardAutogressive")
-    assert [(r["model"], r["precision"], r["direction"]) for r in rows] == list(
-        itertools.product(models, precisions, ("encode", "decode"))
-    )
+def test_the_spread_by_hand():
+    assert speed.spread([4.0, 1.0, 3.0]) == {"seconds": "3", "least": "1", "most": "4"}
+
+
+@pytest.mark.parametrize("sides", [(4, 6), (9, 6), (4, 20), (25, 31)])
+def test_a_picture_is_the_middle_or_mirrored(sides):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), np.uint8)
+    made = speed.picture(pixels, *sides)
+    assert made.shape == (*sides, 3)
+    if sides == (4, 6):
+        assert np.array_equal(made, pixels[2:6, 2:8])
+    if sides == (25, 31):
+        assert np.array_equal(made[:8, :10], pixels)
+        assert np.array_equal(made[8:16, :10], pixels[::-1])
+        assert np.array_equal(made[:8, 10:20], pixels[:, ::-1])
+
+
+def test_the_parts_of_coding_are_those_of_the_model(monkeypatch):
+    """A clock that each stage advances: 5 s in analysis, 2 s before and after it."""
+    now = [0.0]
+    monkeypatch.setattr(speed, "clock", lambda device: now[0])
+    model = codec("Factorized")
+
+    def advance(seconds, result=None):
+        now[0] += seconds
+        return result
+
+    monkeypatch.setattr(type(model), "analysis", lambda self, x: advance(5, x))
+    work = lambda: advance(2) or model.analysis(1) and advance(2)  # noqa: E731
+    assert speed.split(work, model, "analysis", CPU) == (9, 5)
+    assert "analysis" not in vars(model)
+
+
+# Ours beside CompressAI's
+
+
+@pytest.mark.parametrize("name", TWINS)
+@torch.no_grad()
+def test_a_twin_codes_alike(name):
+    """Trained weights: the same latents up to a few roundings, as large a file, the same image."""
+    model = checkpoint.load(checkpoint.find(name)[0])
+    x = to_tensor(sample_photographs()[0][1][100:228, 100:292])
+    ours, theirs = speed.coder(model, "fp32"), speed.coder(model, speed.COMPRESSAI)
+    files = ours["encode"](x), theirs["encode"](x)
+    sizes = [speed.bits(file) for file in files]
+    assert sizes[0] == 8 * len(files[0][0])
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01, abs=8 * 64)
+    images = [c["decode"](file).clamp(0, 1) for c, file in zip((ours, theirs), files, strict=True)]
+    errors = [(made - x).square().mean().item() for made in images]
+    assert errors[1] == pytest.approx(errors[0], rel=0.02)
+    assert (images[0] - images[1]).square().mean().item() < 0.25 * errors[0]
+
+
+def test_speed_on_tiny_images(ckpts, photographs, tmp_path, capsys):
+    words = ["--sizes", "64x128", "40x50", "--rounds", "2", "--no_memory", "--precision", "fp32"]
+    words += ["--lmbda", str(LAMBDAS[0]), "--ckpt_dir", str(ckpts), "--image", str(photographs)]
+    assert main(["speed", *words, "--outdir", str(tmp_path)]) == 0
+    rows = read_csv(tmp_path / "speed.csv")
+    codecs = [
+        (name, c) for name in MODELS for c in ("fp32", "CompressAI") if c == "fp32" or name in TWINS
+    ]
+    expected = [
+        (*key, d, h) for h in ("64", "40") for key, d in product(codecs, ("encode", "decode"))
+    ]
+    assert [(r["model"], r["codec"], r["direction"], r["height"]) for r in rows] == expected
     for row in rows:
-        assert bool(row["compressai_over_ours"]) == (row["model"] == "Hyperprior")
-    assert all(r["over_our_hyperprior"] for r in rows)
-    stages = read_csv(tmp_path / "codec_stages.csv")
-    assert len(stages) == len(rows)
-    assert all(bool(r["g_a_s"]) == (r["direction"] == "encode") for r in stages)
-    assert all(bool(r["g_s_s"]) == (r["direction"] == "decode") for r in stages)
-    assert all(r["h_s_s"] for r in stages)
-    assert set(json.loads((tmp_path / "machine.json").read_text())) == {
-        "codec_speed.csv",
-        "codec_stages.csv",
-    }
+        least, middle, most = (float(row[name]) for name in ("least", "seconds", "most"))
+        assert 0 < least <= middle <= most
+        assert float(row["bpp"]) > 0 and row["lmbda"] == f"{LAMBDAS[0]:g}" and row["peak_mb"] == ""
+        ours, twin = row["codec"] == "fp32", row["model"] in TWINS
+        assert bool(row["compressai_over_ours"]) == (ours and twin)
+        assert bool(row["transforms_s"]) == bool(row["entropy_s"]) == ours
+        if ours:
+            assert 0 < float(row["transforms_s"]) < most and 0 < float(row["entropy_s"]) < most
+    assert list(json.loads((tmp_path / "machine.json").read_text())) == ["speed.csv"]
 
 
-def test_original_times_are_means_of_the_study(tmp_path):
-    folder = tmp_path / "reference"
-    folder.mkdir()
-    lines = ["model,lmbda,encode_s,decode_s", "Factorized,0.0067,1,10", "Factorized,0.013,2,20",
-             "Factorized,0.025,100,100", "Hyperprior,0.013,7,7"]  # fmt: skip
-    (folder / "seminar_2022_results.csv").write_text("\n".join(lines))
-    found = codec_speed.original_seconds("Factorized", 128, 192, tmp_path)
-    assert found == {"encode": "1.5", "decode": "15"}
-    assert codec_speed.original_seconds("Factorized", 8, 12, tmp_path)["encode"] == ""
+@pytest.mark.parametrize("which", ["fp32", "CompressAI"])
+def test_peak_memory_of_a_process(which, ckpts):
+    path = next((ckpts / "Hyperprior").glob(f"*_{LAMBDAS[0]:g}.safetensors"))
+    pixels = to_uint8(image(64, 128))
+    assert 50 < speed.peak_memory(path, which, "encode", pixels, "cpu") < 1e5
 
 
-def test_stages_leave_the_model_as_it_was():
-    x = timing.photograph(64, 128)
-    model = calibrated("Hyperprior", 8, 12, x)
-    network = model.frozen.networks["h_s"]
-    codec_speed.stage_seconds(model, x, 1)
-    assert "forward" not in vars(model.g_a)
-    assert model.frozen.networks["h_s"] is network
+def test_memory_is_measured_in_a_process_of_its_own():
+    assert speed.alone(os.getpid) != os.getpid()
+    with pytest.raises(UsageError, match="was killed.*--no_memory"):
+        speed.alone(partial(os._exit, 9))
 
 
-def test_range_coder(tmp_path):
-    range_coder.main(["--quick", "--outdir", str(tmp_path)])
-    rows = read_csv(tmp_path / "range_coder.csv")
-    assert [(r["coder"], r["calls"]) for r in rows] == [
-        ("ours", "1"), ("compressai", "1"), ("ours", "15"), ("compressai", "15"),
+# Coding orders
+
+
+def test_orders_on_tiny_images(ckpts, tmp_path, capsys):
+    words = ["--sizes", "128x192", "64x128", "--rounds", "1", "--lmbda", str(LAMBDAS[1])]
+    assert main(["orders", *words, "--ckpt_dir", str(ckpts), "--outdir", str(tmp_path)]) == 0
+    rows = read_csv(tmp_path / "orders.csv")
+    assert [(r["order"], r["model"], r["height"], r["steps"]) for r in rows] == [
+        ("wavefront", JOINT, "128", str(12 + 3 * 7)), ("checkerboard", CHECKERBOARD, "128", "2"),
+        ("raster", JOINT, "64", "32"), ("wavefront", JOINT, "64", str(8 + 3 * 3)),
+        ("checkerboard", CHECKERBOARD, "64", "2"),
     ]  # fmt: skip
+    for row in rows:
+        assert 0 < float(row["least"]) <= float(row["seconds"]) <= float(row["most"])
+        each = float(row["seconds_per_megapixel"]) * int(row["height"]) * int(row["width"]) / 1e6
+        assert each == pytest.approx(float(row["seconds"]), rel=1e-2)
 
 
-def test_range_coder_is_close_to_the_entropy_of_its_tables():
-    tables = range_coder.gaussian_tables()
-    symbols, indexes, ideal = range_coder.draw(tables, 16, 16, 192)
-    coder = range_coder.Ours(tables, symbols, indexes, list(torch.arange(256).split(8)))
-    assert ideal <= 8 * len(coder.encode()) <= 1.001 * ideal + 64
-
-
-def test_integer_rate(tmp_path):
-    integer_rate.main(["--quick", "--outdir", str(tmp_path)])
-    assert len(read_csv(tmp_path / "integer_rate.csv")) == len(MODELS)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_integer_rate_is_small(name):
-    x = timing.photograph(256, 384)
-    bits = integer_rate.bits_of(calibrated(name, 8, 24, x), x)
-    assert bits["tables"] <= bits["streams"] <= 1.001 * bits["tables"] + 2 * 64
-    assert abs(bits["tables"] / bits["float"] - 1) < 0.01
-
-
-@pytest.mark.parametrize("codec", ["fp32", "compressai"])
-def test_worker_reports_memory(tmp_path, capsys, codec):
-    x = timing.photograph(64, 64)
-    weights, image, file = (tmp_path / n for n in ("w.safetensors", "image.npy", "file"))
-    checkpoint.save(weights, calibrated("Factorized", 8, 12, x), config={}, provenance={})
-    np.save(image, to_uint8(x))
-    for direction in ("compress", "decompress"):
-        worker.main([codec, direction, str(weights), str(image), str(file)])
-        report = json.loads(capsys.readouterr().out)
-        assert report["peak_mb"] >= report["base_mb"] > 10
-        assert report["bytes"] == file.stat().st_size
-
-
-def test_large_photograph_is_mirrored():
-    pixels = scaling.large_photograph(900, 1300)
-    assert pixels.shape == (900, 1300, 3)
-    assert np.array_equal(pixels[800], pixels[799])
-    assert np.array_equal(pixels[:, 1200:1300], pixels[:, 1199:1099:-1])
-    assert scaling.large_photograph(64, 128).shape == (64, 128, 3)
-
-
-def test_scaling_table_and_figure(tmp_path, monkeypatch):
-    report = {"seconds": 2.0, "peak_mb": 500.0, "base_mb": 200.0, "bytes": 1024}
-    monkeypatch.setattr(scaling, "run_worker", lambda *arguments: report)
-    figure = tmp_path / "scaling.svg"
-    scaling.main(["--quick", "--models", "Factorized", "--outdir", str(tmp_path),
-                  "--figure", str(figure)])  # fmt: skip
-    compress, decompress = read_csv(tmp_path / "scaling.csv")
-    assert (compress["direction"], decompress["direction"]) == ("compress", "decompress")
-    assert compress["bpp"] == "1"
-    drawn = figure.read_bytes()
-    figure.unlink()
-    scaling.main(["--draw", "--outdir", str(tmp_path), "--figure", str(figure)])
-    assert len(figure.read_bytes()) == len(drawn)
-
-
-def test_scaling_keeps_what_is_not_measured_again(tmp_path):
-    def row(model, height, seconds):
-        return {"model": model, "height": height, "width": 8, "seconds": seconds}
-
-    first = [row("Hyperprior", 64, 1), row("Factorized", 64, 2), row("Factorized", 8, 3)]
-    records.write_csv(tmp_path / "scaling.csv", first)
-    rows = scaling.merged(tmp_path / "scaling.csv", [row("Factorized", 64, 9)])
-    found = [(r["model"], int(r["height"]), int(r["seconds"])) for r in rows]
-    assert found == [("Factorized", 8, 3), ("Factorized", 64, 9), ("Hyperprior", 64, 1)]
-    assert scaling.merged(tmp_path / "none.csv", first) == first
-
-
-TINY = "--steps 6 --batch_size 1 --patch_size 64 --N 8 --M 12 --threads 1"
-
-
-@pytest.mark.parametrize("name", ablations.ABLATIONS)
-def test_ablations_differ_in_what_they_name(name, tmp_path, ckpts):
-    (parent,) = checkpoint.find("Hyperprior", ckpts, lmbda=0.0483)
-    words = [name, *TINY.split(), "--init_ckpt", str(parent), "--outdir", str(tmp_path)]
-    assert ablations.main(words) == 0
-    rows = read_csv(tmp_path / f"{name}.csv")
-    runs = [[int(r["step"]) for r in rows if r["run"] == run] for run in ablations.ABLATIONS[name]]
-    assert runs == [[1, 2, 3, 4, 5, 6]] * len(runs)
-    losses = [float(r["val_loss"]) for r in rows if int(r["step"]) == 6]
-    assert len(set(losses)) == len(losses) == len(runs)
-
-
-def test_train_speed(tmp_path):
-    train_speed.main(["--quick", "--outdir", str(tmp_path)])
-    rows = read_csv(tmp_path / "train_speed.csv")
-    assert [r["step"] for r in rows] == ["CompressAI fp32", "ours fp32", "ours bf16"]
-    assert rows[0]["times_faster"] == "1"
-
-
-def test_training_steps_of_both_libraries_learn():
-    x = timing.photograph(64, 64).repeat(2, 1, 1, 1)
-    for step in (
-        train_speed.our_step("Hyperprior", 8, 12, x, half=False),
-        train_speed.their_step("Hyperprior", 8, 12, x),
-    ):
-        losses = [step() for _ in range(3)]
-        assert losses[-1] < losses[0]
+def test_an_order_that_gives_other_symbols_is_an_error(monkeypatch):
+    monkeypatch.setitem(orders.ORDERS, "wavefront", (JOINT, orders.checkerboard))
+    models = {JOINT: make(JOINT).freeze()}
+    with pytest.raises(RuntimeError, match="wavefront decodes to other latents"):
+        orders.measure(models, to_uint8(image(64, 128)), ["raster", "wavefront"], CPU, 1)

@@ -5,20 +5,21 @@ import io
 import os
 import shutil
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from benchmarks import bd_rate, classical
+from benchmarks import classical
+from benchmarks.__main__ import main
 from benchmarks.codecs import Classical, codecs, from_yuv420, to_yuv420
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
 from models.images import write_image
-from tests.programs import ROOT, files_in, one_line, read_csv
+from tests.programs import ROOT, one_line, read_csv
 
 REFERENCE = ROOT / "statistics" / "reference"
+COMPARE = ("classical", "--compare", "--resultdir")
 PILLOW_CODECS = ("JPEG", "JPEG2000", "WebP", "AVIF")
 
 
@@ -89,7 +90,7 @@ def test_yuv420_keeps_grey_and_smooth_colour(height, width):
 
 def test_programs_that_are_not_installed_are_skipped_with_a_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert classical.main(["--codecs", "VVC", "BPG", "--resultdir", str(tmp_path)]) == 1
+    assert main(["classical", "--codecs", "VVC", "BPG", "--outdir", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "None of the chosen codecs can run here" in said.err
     assert "Skipping VVC: vvencapp and vvdecapp not found" in said.out
@@ -129,35 +130,33 @@ def test_external_programs_get_files_and_give_files(monkeypatch, tmp_path):
 def test_rows_of_other_codecs_are_kept_and_of_other_images_not_replaced(tmp_path, capsys):
     for name in ("mine", "others"):
         write_image(tmp_path / name / "a.png", photograph())
-    words = ["--resultdir", str(tmp_path), "--dataset_path", str(tmp_path / "mine"), "--codecs"]
-    assert classical.main([*words, "WebP"]) == classical.main([*words, "JPEG"]) == 0
+    words = ["classical", "--outdir", str(tmp_path), "--dataset_path", str(tmp_path / "mine")]
+    words.append("--codecs")
+    assert main([*words, "WebP"]) == main([*words, "JPEG"]) == 0
     rows = read_csv(tmp_path / "classical.csv")
     assert [row["codec"] for row in rows] == ["JPEG"] * 19 + ["WebP"] * 19
     assert [row["quality"] for row in rows[:19]] == [str(q) for q in range(5, 100, 5)]
     capsys.readouterr()
-    words[3] = str(tmp_path / "others")
-    assert classical.main([*words, "JPEG"]) == 1
+    words[4] = str(tmp_path / "others")
+    assert main([*words, "JPEG"]) == 1
     one_line(capsys, "holds results on mine, not on others")
     assert read_csv(tmp_path / "classical.csv") == rows
 
 
-def test_the_results_of_the_study_are_those_of_its_images(tmp_path, monkeypatch):
-    """Whatever else is measured lies in outputs/, and statistics/ stays as it is."""
+def test_kodaks_images_are_known_by_their_digests(tmp_path, monkeypatch, capsys):
+    """Other images cannot get into the study's file."""
     monkeypatch.chdir(tmp_path)
-    for grey, name in enumerate(("kodak", "mine")):
+    for grey, name in enumerate(("one", "two")):
         write_image(tmp_path / name / "a.png", np.full((32, 32, 3), grey, np.uint8))
-    digest = hashlib.sha256((tmp_path / "kodak/a.png").read_bytes()).hexdigest()
+    digest = hashlib.sha256((tmp_path / "one/a.png").read_bytes()).hexdigest()
     (tmp_path / "list").write_text(f"{digest}  a.png\n")
     monkeypatch.setattr("evaluation.photographs.KODAK", tmp_path / "list")
-    for place, expected in (
-        ("kodak", "statistics/classical.csv"),
-        ("mine", "outputs/mine/classical.csv"),
-        ("mine/a.png", "outputs/a/classical.csv"),
-    ):
-        assert classical.main(["--dataset_path", place, "--codecs", "JPEG"]) == 0
-        assert len(read_csv(Path(expected))) == 19
-    assert {row["dataset"] for row in read_csv(Path("statistics/classical.csv"))} == {"kodak"}
-    assert files_in(tmp_path / "statistics") == ["classical.csv"]
+    words = ["classical", "--record", "--codecs", "JPEG", "--dataset_path"]
+    assert main([*words, "one"]) == 0
+    assert {row["dataset"] for row in read_csv(tmp_path / "statistics/classical.csv")} == {"kodak"}
+    capsys.readouterr()
+    assert main([*words, "two"]) == 1
+    one_line(capsys, "holds results on kodak, not on two")
 
 
 def test_agreement_of_the_published_points_with_themselves(results, capsys):
@@ -170,7 +169,7 @@ def test_agreement_of_the_published_points_with_themselves(results, capsys):
         quality = 5 * int(row["point"])
         lines.append(f"JPEG,{quality},{rate},{row['psnr_rgb_db']},{row['ms_ssim_rgb']}")
     (results / "classical.csv").write_text("\n".join(lines) + "\n")
-    classical.main(["--compare", "--resultdir", str(results)])
+    assert main([*COMPARE, str(results), "--outdir", str(results)]) == 0
     rows = {row["codec"]: row for row in read_csv(results / "classical_agreement.csv")}
     jpeg = rows["JPEG"]
     assert jpeg["matched_points"] == "19"
@@ -178,17 +177,26 @@ def test_agreement_of_the_published_points_with_themselves(results, capsys):
     assert float(jpeg["max_psnr_difference_db"]) == 0
     assert 0 < float(jpeg["bd_rate_percent"]) < 0.5
     assert "no rows for WebP" in rows["WebP"]["reason"]
-    assert "codec,matched_points" in capsys.readouterr().out
+    assert "matched_points" in capsys.readouterr().out
 
 
-def test_compare_without_measurements_says_what_is_missing(tmp_path, capsys):
-    assert classical.main(["--compare", "--resultdir", str(tmp_path)]) == 1
-    one_line(capsys, "classical.csv does not exist")
-
-
-def test_a_folder_that_is_none_ends_in_one_sentence(tmp_path, capsys):
-    assert bd_rate.main(["--resultdir", str(tmp_path / "nothing")]) == 1
-    assert "There is no folder" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "classical.csv does not exist"),
+        ("", "has no column codec"),
+        ("codec,quality,bpp,psnr,ms_ssim\nJPEG,5,a lot,30,0.9\n", "line 2, column bpp: 'a lot'"),
+        ("codec,quality,bpp,psnr,ms_ssim\nJPEG,low,1,30,0.9\n", "line 2, column quality: 'low'"),
+        ("codec,quality,bpp,psnr,ms_ssim\nJPEG,5\n", "line 2"),
+        ("codec,quality,bpp,psnr,ms_ssim\nJPEG,5,1,30,0.9,7\n", "line 2"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(text, message, results, capsys):
+    if text is not None:
+        (results / "classical.csv").write_text(text)
+    assert main([*COMPARE, str(results), "--outdir", str(results / "out")]) == 1
+    one_line(capsys, "classical: ", message)
+    assert not (results / "out").exists()
 
 
 # Figures

@@ -1,4 +1,4 @@
-"""codec.py, test.py and benchmarks.search: the flags of the encoder's search, what they write."""
+"""The encoder's search: its flags in codec.py and test.py, and the benchmark of its gains."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 import codec as program
 from benchmarks import search as gains
+from benchmarks.__main__ import main
 from evaluation import bench
 from evaluation.results import Results
 from models import search
@@ -164,6 +165,9 @@ def test_the_test_refuses_what_cannot_be_searched(words, flags, tmp_path, capsys
     one_line(capsys, "test.py: ", words)
 
 
+SPEED = "model,N,M,plain_s,others_s,step_s\nHyperprior,192,320,{},1,1\n"
+
+
 # The table of gains ------------------------------------------------------------------------
 
 
@@ -176,8 +180,8 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
     halved = [row | {"bits": row["bits"] // 2, "bpp": row["bpp"] / 2} for row in curve]
     Results(searched, "Hyperprior-searched50").merge(halved)
     Results(searched, "Hyperprior-searched9").merge(halved[:1])
-    words = ["--searched", str(searched), "--resultdir", str(plain)]
-    assert gains.main(words) == 0
+    words = ["search", "--resultdir", str(plain), "--outdir", str(plain), "--searched"]
+    assert main([*words, str(searched)]) == 0
     table = read_csv(plain / "search.csv")
     assert [(r["effort"], r["lmbda"], float(r["bpp"]), r["bd_rate_percent"]) for r in table] == [
         ("0", "0.1", 1.0, ""), ("0", "0.2", 2.0, ""), ("0", "0.3", 2.5, ""),
@@ -189,15 +193,36 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
     assert not any(r["seconds"] for r in table)  # what the results took was on another machine
     Results(searched, "Hyperprior-searched7").merge([result_row(0.1, "b.png")])
     capsys.readouterr()
-    assert gains.main(words) == 1
+    assert main([*words, str(searched)]) == 1
     one_line(capsys, "other images")
-    assert gains.main(["--searched", str(tmp_path), "--resultdir", str(plain)]) == 1
+    assert main([*words, str(tmp_path)]) == 1
     one_line(capsys, "run test.py with --effort")
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("search_speed.csv", "model,N,M\n", "no column plain_s"),
+        ("search_speed.csv", SPEED.format("much"), "column plain_s: 'much' is not a number"),
+        ("per_image/Hyperprior.csv", "lmbda,image\n", "no column"),
+    ],
+)
+def test_damaged_tables_end_in_one_sentence(file, text, message, tmp_path, capsys):
+    Results(tmp_path, "Hyperprior").merge([result_row(0.1)])
+    Results(tmp_path, "Hyperprior-searched9").merge([result_row(0.1), result_row(0.2)])
+    words = ["search", "--resultdir", str(tmp_path), "--outdir", str(tmp_path / "out")]
+    words += ["--searched", str(tmp_path)]
+    assert main(words) == 1
+    one_line(capsys, "search: Hyperprior has no results at lambda 0.2 without a search")
+    (tmp_path / file).write_text(text)
+    assert main(words) == 1
+    one_line(capsys, "search: ", file, message)
+    assert not (tmp_path / "out").exists()
+
+
 def test_seconds_of_a_search_follow_from_its_steps():
-    row = {"model": "Hyperprior", "N": "192", "M": "320", "plain_s": "1", "others_s": "3"}
-    speeds = [row | {"step_s": "0.5"}]
-    found = [gains.seconds("Hyperprior", 0.025, effort, speeds) for effort in (0, 200)]
-    assert found == ["1", "103"]
+    row = {"model": "Hyperprior", "N": 192, "M": 320, "plain_s": 1.0, "others_s": 3.0}
+    speeds = [row | {"step_s": 0.5}]
+    times = [gains.seconds("Hyperprior", 0.025, effort, speeds) for effort in (0, 200)]
+    assert times == ["1", "103"]
     assert gains.seconds("Hyperprior", 0.013, 200, speeds) == ""  # of the other width

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.gallery.__main__ import main
+from benchmarks.__main__ import main
 from evaluation.bits import ORDERS, Meter, bits_per_position
 from evaluation.metrics import psnr
 from models import checkpoint
@@ -36,10 +36,10 @@ def built(tmp_path_factory):
     _, pixels = sample_photographs()[0]
     # A name that would end the script element, were it not escaped.
     write_image(root / "photos" / "a<!--<script>.png", pixels[:HEIGHT, 100 : 100 + WIDTH])
-    code = main(["--dataset_path", str(root / "photos"), "--ckpt_dir", str(ckpts),
-                 "--out", str(root / "page"), "--device", "cpu"])  # fmt: skip
+    code = main(["gallery", "--dataset_path", str(root / "photos"), "--ckpt_dir", str(ckpts),
+                 "--outdir", str(root), "--device", "cpu"])  # fmt: skip
     assert code == 0
-    return root / "page"
+    return root / "gallery"
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,9 @@ def test_an_unknown_order_is_refused():
 
 
 def test_without_checkpoints_it_says_what_to_do(tmp_path, capsys):
-    assert main(["--ckpt_dir", str(tmp_path), "--out", str(tmp_path / "page")]) == 1
+    assert main(["gallery", "--ckpt_dir", str(tmp_path), "--outdir", str(tmp_path)]) == 1
     one_line(capsys, "no checkpoint", "train.py")
-    assert not (tmp_path / "page").exists()
+    assert not (tmp_path / "gallery").exists()
 
 
 def test_a_model_without_checkpoints_is_left_out(tmp_path, built, capsys):
@@ -128,9 +128,9 @@ def test_a_model_without_checkpoints_is_left_out(tmp_path, built, capsys):
     target.parent.mkdir(parents=True)
     target.write_bytes(source.read_bytes())
     write_image(tmp_path / "small.png", np.full((20, 30, 3), 90, np.uint8))
-    flags = ["--dataset_path", str(tmp_path / "small.png"), "--ckpt_dir", str(ckpts)]
-    assert main([*flags, "--out", str(tmp_path / "page"), "--device", "cpu"]) == 0
-    html = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    words = ["gallery", "--dataset_path", str(tmp_path / "small.png"), "--ckpt_dir", str(ckpts)]
+    assert main([*words, "--outdir", str(tmp_path), "--device", "cpu"]) == 0
+    html = (tmp_path / "gallery" / "index.html").read_text(encoding="utf-8")
     assert "Hyperprior_0.0067" in html and '"name":"Factorized"' not in html
     assert '"ms_ssim":null' in html  # too small for it: no NaN, which is not JSON
 

@@ -199,6 +199,9 @@ def source(words: list[str]) -> tuple[str, list[str]]:
         return "", []
     if words[1] == "-m":
         name = words[2]
+        if name == "benchmarks" and len(words) > 3:
+            module = importlib.import_module(f"benchmarks.{words[3]}")
+            return str(Path(module.__file__).relative_to(Path.cwd())), words[4:]
         assert importlib.util.find_spec(name), f"there is no module {name}"
         inside = Path(*name.split(".")).with_suffix(".py")
         return (str(inside), words[3:]) if inside.exists() else ("", [])
@@ -223,6 +226,8 @@ def test_commands_exist_with_their_flags(page):
             continue  # the page on custom models has the reader write files
         assert Path(path).exists(), f"there is no {path}"
         text = program_text(path)
+        if path.startswith("benchmarks/"):
+            text += Path("benchmarks/__main__.py").read_text("utf-8")
         for flag in (word for word in rest if word.startswith("--") and word != "--help"):
             assert f'"{flag}"' in text, f"{path} has no {flag}"
 

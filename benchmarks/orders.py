@@ -1,0 +1,107 @@
+"""Seconds of entropy decoding by coding order: raster, wavefront, checkerboard.
+
+    python -m benchmarks orders --sizes 512x768 1344x1360 2304x3456     # an otherwise idle machine
+
+From the streams of a photograph to y_hat, without the synthesis, with the study's weights: Joint's
+in raster order and as a wavefront, which give the same symbols, and Checkerboard's. The orders take
+turns, round after round. Raster, with a step for each position, is measured at the smallest size
+only, unless --raster.
+
+Writes orders.csv: median, least and most seconds of the rounds, by order and size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.records import number, print_table, write_csv
+from benchmarks.speed import alternate, clock, configure_timing, picture, spread
+from evaluation.photographs import open_photographs
+from models import checkpoint
+from models.base import Codec, pad
+from models.cli import Progress, choose_device
+from models.coding.orders import checkerboard, raster, wavefront
+from models.images import to_tensor
+
+Order = Callable[[int, int], list[Tensor]]
+JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
+ORDERS = {"raster": (JOINT, raster), "wavefront": (JOINT, wavefront),
+          "checkerboard": (CHECKERBOARD, checkerboard)}  # fmt: skip
+
+
+def decoding(model: Codec, order: Order, x: Tensor) -> tuple[Callable[[], float], Tensor]:
+    """A task that decodes the streams of an image x (1, 3, H, W), padded, in an order, and returns
+    its seconds; and the latents y_hat (1, M, H/16, W/16) that it decodes."""
+    model.order = order
+    streams = model.encode(model.analysis(x))
+
+    def task() -> float:
+        model.order = order
+        started = clock(x.device)
+        model.decode(streams, *x.shape[-2:])
+        return clock(x.device) - started
+
+    return task, model.decode(streams, *x.shape[-2:])
+
+
+def measure(
+    models: dict[str, Codec],
+    pixels: np.ndarray,
+    orders: list[str],
+    device: torch.device,
+    rounds: int,
+) -> list[dict[str, Any]]:
+    """The rows of orders.csv for one image (H, W, 3).
+
+    RuntimeError if two orders of one model do not decode to the same latents.
+    """
+    height, width = pixels.shape[:2]
+    megapixels = height * width / 1e6
+    tasks, rows, latents = {}, {}, {}
+    for name in orders:
+        model, order = ORDERS[name]
+        x = pad(to_tensor(pixels).to(device), models[model].downsampling)
+        tasks[name], y_hat = decoding(models[model], order, x)
+        if not torch.equal(latents.setdefault(model, y_hat), y_hat):
+            raise RuntimeError(f"The order {name} decodes to other latents.")
+        rows[name] = {"order": name, "model": model, "megapixels": number(megapixels, 3)}
+        rows[name] |= {"height": height, "width": width, "steps": len(order(*y_hat.shape[-2:]))}
+    with Progress(f"{height}x{width}", (rounds + 1) * len(tasks), "decoding") as progress:
+        for name, seconds in alternate(tasks, rounds, progress.step).items():
+            rows[name] |= spread(seconds)
+            rows[name]["seconds_per_megapixel"] = number(median(seconds) / megapixels)
+    return list(rows.values())
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    configure_timing(parser)
+    parser.add_argument("--raster", action="store_true", help="measure raster at every size")
+
+
+@torch.no_grad()
+def run(options: argparse.Namespace) -> int:
+    """Measure size after size. CheckpointError or ImageError for what is missing."""
+    device = choose_device(options.device)
+    find = partial(checkpoint.find, root=options.ckpt_dir, lmbda=options.lmbda)
+    models = {name: checkpoint.load(find(name)[-1], device) for name in (JOINT, CHECKERBOARD)}
+    pixels = open_photographs(options.image)[0].read()
+    rows: list[dict[str, Any]] = []
+    smallest = min(options.sizes, key=math.prod)
+    for sides in options.sizes:
+        orders = [
+            name for name in ORDERS if name != "raster" or options.raster or sides == smallest
+        ]
+        rows += measure(models, picture(pixels, *sides), orders, device, options.rounds)
+        write_csv(options.outdir / "orders.csv", rows, str(device))
+    print_table(rows)
+    return 0
