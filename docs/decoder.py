@@ -1,4 +1,4 @@
-"""A decoder of the four learned codecs in NumPy alone: docs/format.md, in its order.
+"""A decoder of the four learned codecs in NumPy alone: docs/format.md, in its order and numbers.
 
     python docs/decoder.py photo.lic ckpts/Hyperprior/epoch_199_lmbda_0.013.safetensors decoded.png
 
@@ -9,12 +9,11 @@ It is also the shortest complete account of a learned codec. Arrays are (rows, c
 import argparse
 import hashlib
 import io
-import struct
 import sys
 import zlib
 from bisect import bisect_right
-from functools import partial
 from pathlib import Path
+from struct import pack, unpack
 
 import numpy as np
 from safetensors import SafetensorError
@@ -23,9 +22,7 @@ from safetensors.numpy import load_file
 FACTORIZED, HYPERPRIOR = "Factorized", "Hyperprior"
 JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
 MODELS = (FACTORIZED, HYPERPRIOR, JOINT, CHECKERBOARD)
-MAX_PIXELS = 2**27
-LIMIT = 2.0**23  # of activations and latents
-LEAKY = 10486 / 2**20  # the slope of LeakyReLU
+LIMIT, LEAKY = 2.0**23, 10486 / 2**20  # of activations and latents; the slope of LeakyReLU
 LENGTHS = [*range(0, 65 * 258111, 258111), 2**24]  # the uniform table of 65 entries
 THRESHOLDS = np.round(4096 * 0.11 * (256 / 0.11) ** ((np.arange(63) + 0.5) / 63))
 GRID, INSIDE = 6, 12  # fraction bits: of latents and means, and of all inside the networks
@@ -41,9 +38,8 @@ def check(fine: bool, sentence: str) -> None:
         raise Refused(sentence)
 
 
-# 1. The container
-def unpack(data: bytes, max_pixels: int):
-    """A file to model, digest, gain, height, width, blocks of padding down and across, streams."""
+def container(data: bytes, max_pixels: int):
+    """1. The container: model, digest, gain, height, width, blocks down and across, streams."""
     file = io.BytesIO(data)
 
     def take(count: int) -> bytes:
@@ -58,32 +54,30 @@ def unpack(data: bytes, max_pixels: int):
             check(len(part) <= 5, "A number in the header is too long.")
         return sum((byte & 127) << 7 * k for k, byte in enumerate(part))
 
-    magic, version, code, metric, lmbda, digest = struct.unpack("<3s3Bf8s", take(18))
+    magic, version, code, metric, lmbda, digest = unpack("<3s3Bf8s", take(18))
     check(magic == b"LIC", "This is not a file of these codecs.")
     check(version in (1, 2), f"The format's version is {version}, not 1 or 2.")
-    check(1 <= code <= 4 and metric <= 1, "The model or its metric is unknown.")
-    check(0 <= lmbda < float("inf"), "The lambda is none.")
+    check(
+        1 <= code <= 4 and metric <= 1 and 0 <= lmbda < np.inf, "Unknown model, metric or lambda."
+    )
     gain = varint() if version == 2 else 4096  # section 9
     check(256 <= gain <= 65536, "The gain is not 1/16 to 16.")
     model, height, width = MODELS[code - 1], varint(), varint()
     check(1 <= min(height, width) <= max(height, width) <= 2**20, "A side is not 1 to 2^20 pixels.")
-    side = 16 if model == FACTORIZED else 64
+    side, count = (16, 1) if model == FACTORIZED else (64, 2)
     rows, columns = -(-height // side), -(-width // side)
     check(rows * columns * side**2 <= max_pixels, "The image is too large.")
-    (count,) = take(1)
-    check(count == 1 + (model != FACTORIZED), f"{model} does not have {count} streams.")
+    check(take(1)[0] == count, f"{model} has another number of streams.")
     lengths = [varint() for _ in range(count)]
-    most = 64 * -(-height // 64) * -(-width // 64) * 64**2
-    check(sum(lengths) <= most, "No image has streams of this length.")
+    check(sum(lengths) <= 64**3 * -(-height // 64) * -(-width // 64), "The streams are too long.")
     streams = [take(length) for length in lengths]
-    check(struct.pack("<I", zlib.crc32(data[:-4])) == take(4), "The checksum is wrong: damaged.")
+    check(pack("<I", zlib.crc32(data[:-4])) == take(4), "The checksum is wrong: damaged.")
     check(not file.read(), "The file is longer than it says.")
     return model, digest, gain, height, width, rows, columns, streams
 
 
-# 2. The checkpoint
 def array(arrays: dict, name: str, *shape: int) -> np.ndarray:
-    """One of a checkpoint's arrays, which must have this shape (-1: any)."""
+    """2. The checkpoint: one of its arrays, which must have this shape (-1: any)."""
     found = arrays.get(name, np.empty(0))
     fits = found.size and len(shape) == found.ndim and np.isfinite(found).all()
     fits = fits and all(n in (-1, size) for n, size in zip(shape, found.shape, strict=True))
@@ -107,53 +101,13 @@ class Tables:
         frequencies, lengths, self.first, self.offsets = self.integers = fields
         fine = lengths.min() >= 2 and lengths.max() <= 16386 and frequencies.min() >= 1
         check(fine and lengths.sum() == len(frequencies), "The tables are inconsistent.")
-        self.rows = np.split(frequencies.astype(int), np.cumsum(lengths[:-1].astype(int)))
-        self.sums = [[0, *np.cumsum(row).tolist()] for row in self.rows]
+        rows = np.split(frequencies.astype(int), np.cumsum(lengths[:-1].astype(int)))
+        self.sums = [[0, *np.cumsum(row).tolist()] for row in rows]
         check(all(sums[-1] == 2**24 for sums in self.sums), "A table does not sum to 2^24.")
 
-    def scale(self, gain: int) -> None:
-        """Make the tables of a density those of its latents times gain / 4096: section 9."""
-        for k, row in enumerate(self.rows):
-            parts = scaled(row[:-1], int(self.first[k]), int(self.offsets[k]), gain)
-            self.first[k], self.sums[k] = parts
 
-
-def scaled(mass: np.ndarray, first: int, offset: int, gain: int):
-    """The first symbol and the sums of one table at a gain; mass (n): without the escape."""
-    n, step, start = len(mass), 64 * gain, (offset + 64 * first - 32) * gain
-    offset = (offset * gain + 2048) // 4096
-    ends = [(e // 4096 - offset + 32) // 64 for e in (start, start + n * step - 1)]
-    low, high = np.clip(ends, -8192, 8192).tolist()
-    edges = (64 * np.arange(low, high + 2) + offset - 32) * 4096 - start
-    left, right = np.append(mass[:1], mass), np.append(mass, mass[-1:])
-    slopes = np.minimum(np.sqrt(left * right).astype(int), 3 * np.minimum(left, right))
-    begin, sums, c = 2 * np.arange(n), np.cumsum(mass) - mass, min(max(-first, 0), n - 1)
-    half = min(max(2**23 - sums[c], 0), mass[c])
-    rest = mass[c] - half
-    peak = min(mass[c] ** 2 // max(*slopes[c : c + 2], 1), 6 * min(half, rest))
-    pieces = np.array([sums, mass, begin, np.full(n, 2), slopes[:-1], slopes[1:]])
-    one = sums[c], half, 2 * c, 1, min(slopes[c], 6 * half), peak
-    two = sums[c] + half, rest, 2 * c + 1, 1, peak, min(slopes[c + 1], 6 * rest)
-    pieces = np.column_stack([pieces[:, :c], one, two, pieces[:, c + 1 :]])
-    inside = 2 * np.clip(edges, 0, n * step)
-    at = np.searchsorted(pieces[2] * step, inside, side="right") - 1
-    sums, mass, begin, width, rise, fall = pieces[:, at]
-    t, rise, fall = (inside - begin * step) * 2**20 // (width * step), rise * width, fall * width
-    rise, fall = rise // 2, fall // 2
-    cubic = (rise + fall - 2 * mass) * t // 2**20 + 3 * mass - 2 * rise - fall
-    below = np.maximum.accumulate(sums + (cubic * t // 2**20 + rise) * t // 2**20)
-    mass = np.append(np.diff(below), 2**24 - below[-1] + below[0])
-    row = 1 + mass * (2**24 - len(mass)) // 2**24
-    row[np.argmax(row)] += 2**24 - row.sum()
-    return low, [0, *np.cumsum(row).tolist()]
-
-
-# 3. Weights to integers
 class Layer:
-    """weight (out, in, ...) and bias (out) in integers, and the shift (out) of their sums.
-
-    before, after: fraction bits. slope: of the activation that follows, below zero.
-    """
+    """3. Weights to integers: weight (out, in, ...), bias, shift; slope: of what follows."""
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray, slope, before=INSIDE, after=INSIDE):
         axes = tuple(range(1, weight.ndim))
@@ -174,12 +128,11 @@ class Layer:
         return np.where(x >= 0, x, np.floor(x * self.slope))
 
 
-# 4. The networks in integers
 def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """x (h, w, in) with weight (out, in, 3, 3), centred: (h, w, out)."""
+    """4. The networks: x (h, w, in) with weight (out, in, 3, 3), centred, to (h, w, out)."""
     height, width, inputs = x.shape
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-    seen = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    seen = [padded[i : i + height, j : j + width] for i, j in np.ndindex(3, 3)]
     return np.concatenate(seen, 2) @ weight.transpose(2, 3, 1, 0).reshape(9 * inputs, -1)
 
 
@@ -187,10 +140,9 @@ def transposed(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """x (h, w, in) with weight (out, in, 5, 5): (2h, 2w, out); i gives to 2i - 2 to 2i + 2."""
     height, width, _ = x.shape
     out = np.zeros((2 * height + 3, 2 * width + 3, len(weight)), x.dtype)
-    for i in range(5):
-        for j in range(5):
-            part = x @ weight[:, :, i, j].T.copy()  # copied, or NumPy would not use BLAS
-            out[i : i + 2 * height : 2, j : j + 2 * width : 2] += part
+    for i, j in np.ndindex(5, 5):
+        part = x @ weight[:, :, i, j].T.copy()  # copied, or NumPy would not use BLAS
+        out[i : i + 2 * height : 2, j : j + 2 * width : 2] += part
     return out[2:-1, 2:-1]
 
 
@@ -200,20 +152,16 @@ class Codec:
     def __init__(self, model: str, arrays: dict):
         M, N, *_ = array(arrays, "g_s.0.weight", -1, -1, 5, 5).shape
         self.model, self.M, self.N, self.h_s, self.context = model, M, N, [], []
-
         self.tables = [Tables(arrays, "y", M if model == FACTORIZED else 64)]
         if model != FACTORIZED:
             self.tables.append(Tables(arrays, "z", N))
             a, b, c = (N, N, M) if model == HYPERPRIOR else (M, 3 * M // 2, 2 * M)
             slope, last = (0, 0) if model == HYPERPRIOR else (LEAKY, 1)
-            self.h_s = [
-                Layer(*convolution(arrays, "h_s.0", N, a, 5, True), slope, before=GRID),
-                Layer(*convolution(arrays, "h_s.2", a, b, 5, True), slope),
-                Layer(*convolution(arrays, "h_s.4", b, c, 3), last),
-            ]
+            self.h_s = [Layer(*convolution(arrays, "h_s.0", N, a, 5, True), slope, before=GRID)]
+            self.h_s.append(Layer(*convolution(arrays, "h_s.2", a, b, 5, True), slope))
+            self.h_s.append(Layer(*convolution(arrays, "h_s.4", b, c, 3), last))
         if model in (JOINT, CHECKERBOARD):
-            grid = [(i, j) for i in range(5) for j in range(5)]
-            self.taps = grid[:12] if model == JOINT else grid[1::2]  # those seen, section 6
+            self.taps = [*np.ndindex(5, 5)][slice(12) if model == JOINT else slice(1, None, 2)]
             weight, bias = convolution(arrays, "context_prediction", M, 2 * M, 5)
             weight = np.stack([weight[:, :, i, j] for i, j in self.taps], 1)  # (2M, taps, M)
             self.context = [Layer(weight, bias, 1, before=GRID)]
@@ -246,34 +194,27 @@ class Codec:
         return x[:, : self.M], x[:, self.M :]
 
 
-# 5 and 6. Scales and means, orders
-def read_latent(stream: bytes, tables: Tables, shape, order: str, gain: int, scales_and_means=None):
-    """Symbols and latents (h, w, channels) of one stream, step by step; by channel without scales.
-
-    scales_and_means(latents with a border of 2, rows, columns, step) -> each (n, channels).
-    """
+def read_latent(stream: bytes, tables: Tables, shape, gain=4096, codec=None, features=None):
+    """5 and 6. Symbols and latents (h, w, channels) of a stream; without features by channel."""
     (height, width, channels), coder = shape, RangeDecoder(stream)
     symbols, latents = np.zeros(shape, int), np.zeros((height + 4, width + 4, channels))
-    row, column = np.indices((height, width))
-    time = {JOINT: column + 3 * row, CHECKERBOARD: (row + column) % 2}.get(order, 0 * row)
+    i, j = np.indices((height, width))
+    time = {JOINT: j + 3 * i, CHECKERBOARD: (i + j) % 2}.get(codec and codec.model, 0 * i)
     for step in range(time.max() + 1):
         here = np.nonzero(time == step)  # in raster order
         indexes, means = np.tile(np.arange(channels), (len(here[0]), 1)), tables.offsets
-        if scales_and_means:
-            scales, means = scales_and_means(latents, *here, step)
+        if features is not None:
+            scales, means = codec.scales_and_means(features, latents, *here, step)
             indexes = np.searchsorted(THRESHOLDS * 4096, scales * gain)  # how many are below
         symbols[here] = coder.symbols(tables, indexes.ravel()).reshape(indexes.shape)
         coded = 64.0 * symbols[here] + (means * gain + 2048) // 4096
-        back = (coded * 8192 + gain) // (2 * gain)
-        latents[2:-2, 2:-2][here] = np.clip(back, -LIMIT, LIMIT)
-    ended = next(coder.words, None) is None and coder.D < 2**33 - 1
-    check(ended, "A stream holds more than its symbols.")
+        latents[2:-2, 2:-2][here] = np.clip((coded * 8192 + gain) // (2 * gain), -LIMIT, LIMIT)
+    check(next(coder.words, None) is None and coder.D < 2**33 - 1, "A stream is too long.")
     return symbols, latents[2:-2, 2:-2]
 
 
-# 7 and 8. The range coder, symbols and escapes
 class RangeDecoder:
-    """R and D of section 7, and the words still to come."""
+    """7. The range coder: R and D, and the words still to come."""
 
     def __init__(self, stream: bytes):
         check(len(stream) % 4 == 0, "A stream is not made of whole words.")
@@ -293,13 +234,13 @@ class RangeDecoder:
         return entry
 
     def symbols(self, tables: Tables, indexes: np.ndarray) -> np.ndarray:
-        """One symbol for each table (n), (n): table by table, then the values of the escaped."""
-        symbols, escaped, table = tables.first[indexes].astype(int), [], indexes.tolist()
+        """8. One symbol for each table (n), (n): table by table, then the values of the escaped."""
+        symbols, escaped = tables.first[indexes].astype(int), []
+        sums = [tables.sums[table] for table in indexes]
         for at in np.argsort(indexes, kind="stable").tolist():
-            sums = tables.sums[table[at]]
-            entry = self.entry(sums)
+            entry = self.entry(sums[at])
             symbols[at] += entry
-            if entry == len(sums) - 2:
+            if entry == len(sums[at]) - 2:
                 escaped.append(at)
         lengths = [(at, self.entry(LENGTHS)) for at in sorted(escaped)]
         folded = {at: 1 << n >> 1 for at, n in lengths}  # the highest bit
@@ -313,9 +254,39 @@ class RangeDecoder:
         return symbols
 
 
-# 10. From y_hat to pixels
+def scale(tables: Tables, channel: int, gain: int) -> None:
+    """9. Gain: change the table of a channel of Factorized to that at the gain."""
+    first, offset = int(tables.first[channel]), int(tables.offsets[channel])
+    mass, start = np.diff(tables.sums[channel])[:-1], (offset + 64 * first - 32) * gain
+    n, step, offset = len(mass), 64 * gain, (offset * gain + 2048) // 4096
+    ends = [(end // 4096 - offset + 32) // 64 for end in (start, start + n * step - 1)]
+    low, high = np.clip(ends, -8192, 8192).tolist()
+    left, right = np.append(mass[:1], mass), np.append(mass, mass[-1:])
+    slopes = np.minimum(np.sqrt(left * right).astype(int), 3 * np.minimum(left, right))
+    below, c = np.cumsum(mass) - mass, min(max(-first, 0), n - 1)
+    half = min(max(2**23 - below[c], 0), mass[c])
+    rest = mass[c] - half
+    peak = min(mass[c] ** 2 // max(*slopes[c : c + 2], 1), 6 * min(half, rest))
+    whole = np.array([2 * np.arange(n), np.full(n, 2), below, mass, slopes[:-1], slopes[1:]])
+    one = 2 * c, 1, below[c], half, min(slopes[c], 6 * half), peak
+    two = 2 * c + 1, 1, below[c] + half, rest, peak, min(slopes[c + 1], 6 * rest)
+    pieces = np.column_stack([whole[:, :c], one, two, whole[:, c + 1 :]])
+    edges = 64 * np.arange(low, high + 2) + offset - 32
+    inside = 2 * np.clip(edges * 4096 - start, 0, n * step)
+    at = np.searchsorted(pieces[0] * step, inside, side="right") - 1
+    begin, width, below, mass, *ends = pieces[:, at]
+    rise, fall = (slope * width // 2 for slope in ends)
+    t = (inside - begin * step) * 2**20 // (width * step)
+    cubic = (rise + fall - 2 * mass) * t // 2**20 + 3 * mass - 2 * rise - fall
+    counts = np.maximum.accumulate(below + (cubic * t // 2**20 + rise) * t // 2**20)
+    mass = np.append(np.diff(counts), 2**24 - counts[-1] + counts[0])
+    row = 1 + mass * (2**24 - len(mass)) // 2**24
+    row[np.argmax(row)] += 2**24 - row.sum()
+    tables.first[channel], tables.sums[channel] = low, [0, *np.cumsum(row).tolist()]
+
+
 def synthesis(arrays: dict, y_hat: np.ndarray) -> np.ndarray:
-    """y_hat (h, w, M) in 1/64 to an image (16h, 16w, 3) of floats."""
+    """10. From y_hat (h, w, M) in 1/64 to an image (16h, 16w, 3) of floats."""
     x, N = (y_hat / 64).astype(np.float32), array(arrays, "g_s.0.bias", -1).size
     for k, outputs in enumerate((N, N, N, 3)):
         weight, bias = convolution(arrays, f"g_s.{2 * k}", x.shape[2], outputs, 5, True)
@@ -329,24 +300,19 @@ def synthesis(arrays: dict, y_hat: np.ndarray) -> np.ndarray:
     return x
 
 
-def decode(data: bytes, path: Path, max_pixels: int = MAX_PIXELS):
-    """A file and its checkpoint's path to symbols, y_hat (M, h, w) and levels (H, W, 3).
-
-    The symbols are all, ordered as for their digest. Refused, in a sentence.
-    """
-    model, digest, gain, height, width, rows, columns, streams = unpack(data, max_pixels)
-    arrays = load_file(path)
-    codec = Codec(model, arrays)
+def decode(data: bytes, path: Path, max_pixels: int = 2**27):
+    """A file and its checkpoint to all symbols, (n), y_hat (M, h, w), and levels (H, W, 3)."""
+    model, digest, gain, height, width, rows, columns, streams = container(data, max_pixels)
+    codec = Codec(model, arrays := load_file(path))
     check(codec.digest == digest, f"{path} is not the checkpoint of this file.")
-    y_tables, *z_tables = codec.tables
-    symbols, y_shape, scales_and_means = [], (rows, columns, codec.M), None
-    for tables in z_tables:
-        z, z_hat = read_latent(streams[0], tables, (rows, columns, codec.N), "at once", 4096)
-        scales_and_means = partial(codec.scales_and_means, codec.features(z_hat))
-        symbols, y_shape = [z], (4 * rows, 4 * columns, codec.M)
-    if gain != 4096 and model == FACTORIZED:
-        y_tables.scale(gain)
-    y, y_hat = read_latent(streams[-1], y_tables, y_shape, model, gain, scales_and_means)
+    (y_tables, *_), shape, features, symbols = codec.tables, (rows, columns, codec.M), None, []
+    if model != FACTORIZED:
+        z, z_hat = read_latent(streams[0], codec.tables[1], (rows, columns, codec.N))
+        symbols, shape, features = [z], (4 * rows, 4 * columns, codec.M), codec.features(z_hat)
+    elif gain != 4096:
+        for channel in range(codec.M):
+            scale(y_tables, channel, gain)
+    y, y_hat = read_latent(streams[-1], y_tables, shape, gain, codec, features)
     with np.errstate(all="ignore"):
         image = synthesis(arrays, y_hat)[:height, :width]
     check(not np.isnan(image).any(), "The streams describe no image.")
@@ -357,12 +323,10 @@ def decode(data: bytes, path: Path, max_pixels: int = MAX_PIXELS):
 
 def png(levels: np.ndarray) -> bytes:
     """(H, W, 3) of 8 bits as a PNG file."""
-    height, width, _ = levels.shape
-    rows = np.pad(levels.reshape(height, -1), ((0, 0), (1, 0)))  # each after its filter, 0
-    header, out = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"\x89PNG\r\n\x1a\n"
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")):
-        out += struct.pack(">I", len(body)) + kind + body
-        out += struct.pack(">I", zlib.crc32(kind + body))
+    rows = np.pad(levels.reshape(len(levels), -1), ((0, 0), (1, 0))).tobytes()  # after a filter, 0
+    header, out = pack(">IIBBBBB", *levels.shape[1::-1], 8, 2, 0, 0, 0), b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        out += pack(">I", len(body)) + kind + body + pack(">I", zlib.crc32(kind + body))
     return out
 
 
@@ -378,9 +342,8 @@ def main() -> None:
         flags.image.write_bytes(png(levels))
     except (Refused, SafetensorError, OSError) as error:
         sys.exit(str(error))
-    if flags.digest:
-        for name, integers in (("symbols", symbols), ("y_hat", y_hat)):
-            print(name, hashlib.sha256(integers.astype("<i8").tobytes()).hexdigest())
+    for name, integers in {"symbols": symbols, "y_hat": y_hat}.items() if flags.digest else ():
+        print(name, hashlib.sha256(integers.astype("<i8").tobytes()).hexdigest())
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def test_the_examples_of_the_page(decoder):
     assert coder.entry(table) == 6
     numbers += [table[6], table[7] - table[6], coder.D, coder.R]
     tables = decoder.Tables(decoder.load_file(GOLDEN / "Factorized.safetensors"), "y", 8)
-    tables.scale(1638)
+    decoder.scale(tables, 0, 1638)
     numbers += np.diff(tables.sums[0])[[0, 1, 2, -2, -1]].tolist()
     assert [number for number in numbers if f"{int(number)}" not in PAGE] == []
 
