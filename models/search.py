@@ -17,8 +17,7 @@ to 0.909; with the atanh probabilities of SGA to 0.943, with straight-through st
 What is approximated is only what descends; the real file and its decoded 8-bit image decide.
 
 * Rounding, by `Relaxed`, and entropy parameters, by float networks in place of the integer ones.
-* Joint: one pass cannot know the means that coding rounds around, since they follow from y_hat
-  before. A first pass, with y rounded around zero, gives the means to round around, a second one
+* Joint: a first pass, with y rounded around zero, gives the means to round around, a second one
   those of the rate. Checkerboard: two passes, as in coding.
 * Means get no gradient by way of where y is rounded, only by way of the rate (`Quantised.hat`):
   with it, Joint's loss was 3.6 % higher after 50 steps.
@@ -90,7 +89,6 @@ def compress(
 
     The better of the plain and the searched file, at the model's lambda. On a CPU, the same seed,
     machine and number of threads give the same file. `watch` is called after each step.
-
     UsageError for an effort below 1 and for a model that was not trained for the MSE; ValueError
     as `Codec.compress`.
     """
@@ -330,8 +328,7 @@ def _descent(
     device, (height, width) = target.device, target.shape[2:]
     for v in latents.values():
         v.requires_grad_(True)
-    # Gradients are in bits. Adam's strides are of one length, also where the gradient is noise: the
-    # damping shortens those that are worth few bits.
+    # Gradients are in bits: the damping shortens Adam's strides where they are worth few bits.
     rate = min(LARGEST_RATE, 0.7 / math.sqrt(steps))
     if hasattr(model, "context_prediction"):
         rate *= WITH_CONTEXT
