@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import codec as program
-from models import checkpoint, cli
+from models import checkpoint
 from models.base import pad
 from models.coding.container import padded, unpack
 from models.datasets import sample_photographs
 from models.errors import UsageError
 from models.images import to_tensor
-from models.layers import GDN, deconv
+from models.layers import GDN, bf16, deconv
 from models.layers.bf16 import (
     GDNInBf16,
     InBf16,
@@ -32,7 +32,7 @@ each_model = pytest.mark.parametrize("name", NAMES)
 @pytest.fixture
 def emulated(monkeypatch):
     """bf16 is allowed on every machine: slow without instructions for it, not different."""
-    monkeypatch.setattr(cli, "computes_in_bf16", lambda device: True)
+    monkeypatch.setattr(bf16, "computes_in_bf16", lambda device: True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -143,7 +143,7 @@ def test_training_is_in_fp32_and_frees_the_copies(emulated):
 
 
 def test_the_device_decides(monkeypatch, ckpts, photographs, tmp_path, capsys):
-    monkeypatch.setattr(cli, "computes_in_bf16", lambda device: False)
+    monkeypatch.setattr(bf16, "computes_in_bf16", lambda device: False)
     model = make("Factorized")
     assert model.use("fp32") is model
     with pytest.raises(UsageError, match="fp32 or bf16, not 'fp16'"):
