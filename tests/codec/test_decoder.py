@@ -87,6 +87,7 @@ def test_both_decoders_say_the_same_of_damaged_files(name, decoder):
     rng, path = random.Random(7), GOLDEN / f"{short(name)}.safetensors"
     files = [file_of(vector)[0] for vector in VECTORS if vector.startswith(short(name))]
     model, decoded, refused = checkpoint.load(path), 0, 0
+    before = peak_memory()
     for _ in range(200):
         damage = rng.choice((mutate, stream_content))
         data = damage(rng, rng.choice(files), rng.choice(files))
@@ -103,7 +104,7 @@ def test_both_decoders_say_the_same_of_damaged_files(name, decoder):
             ours = read(model, data)
             same = np.array_equal(*(np.clip(s, -(2**52), 2**52) for s in (symbols, ours[0])))
             assert same and np.array_equal(y_hat, ours[1])
-    assert decoded > 3 and refused > 100
+    assert decoded > 3 and refused > 100 and peak_memory() - before < 64 << 20
 
 
 def test_a_claim_is_refused_before_it_costs_memory(decoder):
