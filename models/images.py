@@ -1,7 +1,7 @@
 """Pixels in and out: image files to 8-bit RGB arrays, arrays to tensors, and back.
 
-An image is a uint8 array (H, W, 3) of sRGB samples as they are stored. What each kind of file
-becomes is stated at `read_image`.
+An image is a uint8 array (H, W, 3) of sRGB samples. What each kind of file becomes is stated at
+`read_image`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
 
-from models import files
+from models import files, tiff
 from models.errors import ImageError
 from models.presets import MAX_PIXELS
 
@@ -39,25 +41,53 @@ WRITABLE: dict[str, tuple[str, dict]] = {
 }
 
 COLOUR_SPACES = {"CMYK": "CMYK", "LAB": "CIE Lab", "HSV": "HSV"}
+PROFILED = {  # mode of an image and space of its profile -> the mode that the profile is for
+    ("L", "GRAY"): "L", ("L", "RGB"): "RGB", ("RGB", "RGB"): "RGB", ("CMYK", "CMYK"): "CMYK",
+}  # fmt: skip
+NEARLY = 2  # levels from sRGB within which a profile is a way of writing sRGB
 EXIF_ORIENTATION = 0x0112
+UPRIGHT = {  # EXIF 2.3: what has to be done to the stored rows to see them upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+Colour = tuple[int, int, int]  # sRGB, 0 to 255
+Notice = Callable[[str], None]  # takes a sentence
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image file to a uint8 array (H, W, 3).
+def read_image(
+    path: str | Path,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    background: Colour | None = None,
+    notice: Notice = lambda _: None,
+) -> np.ndarray:
+    """Decode an image file, or what comes out of a pipe, to a uint8 array (H, W, 3).
 
-    Grey, palette and 1-bit images become RGB. Of 16 bits per sample the upper 8 are kept.
-    An EXIF orientation is applied. Colour profiles are ignored: samples are taken as stored.
-    Alpha is dropped if every pixel is opaque. Of a camera's JPEG with embedded previews (MPO)
-    the main image is taken.
+    Grey, palette and 1-bit images become RGB. Of more than 8 bits per sample the upper 8 are kept.
+    An EXIF orientation is applied. Colours are converted to sRGB by the file's profile; without
+    one they are sRGB. Transparent pixels are laid on the `background`. Of a camera's JPEG with
+    embedded previews (MPO) the main image is taken. `notice` takes a sentence on colours that were
+    converted, and on a profile or EXIF data that make no sense and are left aside.
 
     Errors: `ImageError` for a missing file, a file that is no image, a damaged or truncated
     one, more than `max_pixels` pixels (told from the header, before anything is decoded),
-    transparent pixels, animations and multi-page files, CMYK and CIE Lab, and samples of 32
-    bits or floating point.
+    transparent pixels without a background, animations and multi-page files, CMYK without a
+    profile, CIE Lab, and samples with a sign, of 32 bits or floating point.
     """
     with _opened(path, max_pixels) as image:
-        ImageOps.exif_transpose(image, in_place=True)  # decodes
-        return _rgb(image, path)
+        pixels: Image.Image = image
+        profile = image.info.get("icc_profile")
+        if isinstance(image, TiffImageFile) and tiff.has_wide_planes(image):
+            pixels = tiff.planes(image, path)
+        pixels.load()
+        orientation = _orientation(image, notice, path)
+        rgb = _rgb(_eight_bits(pixels, path), profile, path, background, notice)
+        return np.array(rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb)
 
 
 def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -68,22 +98,43 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
     """
     with _opened(path, max_pixels) as image:
         size = (image.height, image.width)
-        if image.format == "TIFF":  # Pillow has turned its size already
+        if isinstance(image, TiffImageFile):  # Pillow has turned its size already
             return size
         if image.format == "PNG" and "exif" not in image.info:
             return size  # asking for EXIF data would decode the pixels, as it may come after them
-        return size[::-1] if image.getexif().get(EXIF_ORIENTATION) in (5, 6, 7, 8) else size
+        return size[::-1] if _orientation(image) in (5, 6, 7, 8) else size
+
+
+def _orientation(image: Image.Image, notice: Notice = lambda _: None, path: object = "") -> int:
+    """How the camera was held, 1 to 8, as far as it has not been made good by Pillow."""
+    try:
+        return image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # a small file format of its own, damaged: whatever its parser raises
+        notice(f"{path}: its EXIF data are damaged, so that it was not turned.")
+        return 1
 
 
 @contextmanager
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """Yield the opened, not yet decoded image; every failure in the block is an ImageError."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(path, "rb") as opened:
             # Of sizes below the limit that is checked here, and of odd metadata.
             warnings.filterwarnings("ignore", module="PIL")
             Image.init()  # otherwise only some of the formats are known; nothing the second time
-            with Image.open(path, formats=[f for f in READABLE if f in Image.OPEN]) as image:
+            file: IO[bytes] = (
+                opened if opened.seekable() else io.BytesIO(opened.read())
+            )  # a pipe is not
+            if not file.read(1):
+                raise ImageError(f"{path} is empty.")
+            file.seek(0)
+            try:
+                image = Image.open(file, formats=[f for f in READABLE if f in Image.OPEN])
+            except Image.UnidentifiedImageError:
+                raise tiff.refusal(file, path) or ImageError(
+                    f"{path} is not an image of a supported format ({', '.join(READABLE)})."
+                ) from None
+            with image:
                 _check_header(image, path, max_pixels)
                 yield image
     except ImageError:
@@ -94,10 +145,6 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         raise ImageError(f"{path} is a folder; name an image file.") from None
     except PermissionError:
         raise ImageError(f"{path} may not be read; check its permissions.") from None
-    except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{path} is not an image of a supported format ({', '.join(READABLE)})."
-        ) from None
     except Image.DecompressionBombError:
         raise ImageError(
             f"{path} has more pixels than Pillow opens, {2 * (Image.MAX_IMAGE_PIXELS or 0):,}; "
@@ -127,45 +174,100 @@ def _check_header(image: Image.Image, path: str | Path, max_pixels: int) -> None
     # The further images of an MPO file are previews, or the other eye of a stereo camera.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError(f"{path} holds several images or an animation; extract one frame first.")
-    if image.mode in COLOUR_SPACES:
+    if image.mode in COLOUR_SPACES and not (image.mode == "CMYK" and "icc_profile" in image.info):
         raise ImageError(
-            f"{path} is in {COLOUR_SPACES[image.mode]} colours, which need a colour profile to "
-            "become RGB; convert it to RGB first."
+            f"{path} is in {COLOUR_SPACES[image.mode]} colours without a profile that could make "
+            "them RGB; convert it to RGB first."
         )
-    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+    if isinstance(image, TiffImageFile):
+        tiff.check(image, path)
+    if image.mode == "F":
+        raise ImageError(f"{path} has floating-point samples; scale it to 8 or 16 bits first.")
+
+
+def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
+    """A decoded image of any accepted mode with 8 bits per sample. ImageError."""
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:  # one of 16-bit colours, lost in Pillow's 8 bits
+        raise ImageError(f"{path} has a transparent colour of 16 bits; make it 8 bits first.")
+    if image.mode == "La":  # grey times alpha, which Pillow makes nothing else of
+        return image.convert("LA")
+    if not image.mode.startswith("I"):
+        return image
+    if isinstance(image, TiffImageFile):
+        return Image.fromarray(tiff.grey(image))
+    levels = np.asarray(image)
+    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    if key is not None:
+        grey.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _rgb(
+    image: Image.Image,
+    profile: bytes | None,
+    path: str | Path,
+    background: Colour | None,
+    notice: Notice,
+) -> Image.Image:
+    """An image of 8 bits per sample in sRGB, on the background where it is transparent."""
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if image.mode != "CMYK":
+        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    if profile:
+        image = _from_profile(image, profile, path, notice)
+    if image.mode == "CMYK":
+        raise ImageError(f"{path} is in CMYK colours with a profile of no use; convert it first.")
+    image = image.convert("RGB")
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return image
+    if background is None:
         raise ImageError(
-            f"{path} has 32-bit or floating-point samples; scale it to 8 or 16 bits first."
+            f"{path} has transparent pixels; put it on a background of your choice first "
+            "(codec.py: --background white)."
         )
+    return Image.composite(image, Image.new("RGB", image.size, background), alpha)
 
 
-def _rgb(image: Image.Image, path: str | Path) -> np.ndarray:
-    """The pixels of a decoded image of any accepted mode as uint8 (H, W, 3). ImageError."""
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow keeps the upper bits of 16-bit RGB too
-        samples = np.asarray(image)
-        if np.any(samples == image.info.get("transparency", -1)):
-            raise ImageError(_transparency(path))
-        return np.repeat((samples >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        key = image.info.get("transparency")
-        image = image.convert("RGBA")
-        wide = isinstance(key, tuple) and max(key) > 255  # lost in Pillow's 8 bits
-        if wide or np.asarray(image)[:, :, 3].min() < 255:
-            raise ImageError(_transparency(path))
-    return np.array(image.convert("RGB"))
-
-
-def _transparency(path: str | Path) -> str:
-    return f"{path} has transparent pixels; put it on a background of your choice first."
+def _from_profile(
+    image: Image.Image, profile: bytes, path: str | Path, notice: Notice
+) -> Image.Image:
+    """L, RGB or CMYK to sRGB by an ICC profile; as it is if the profile says sRGB or nonsense."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        mode = PROFILED[image.mode, source.profile.xcolor_space.strip()]
+        to_srgb = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        name = " ".join(ImageCms.getProfileDescription(source).split())
+    except (ImageCms.PyCMSError, OSError, KeyError, ValueError):
+        notice(f"{path}: its colour profile is damaged or not for its pixels and was left aside.")
+        return image
+    if mode != "CMYK":
+        steps = np.arange(0, 256, 15, np.uint8)  # 18 to a side, black and white among them
+        cube = np.stack(np.meshgrid(steps, steps, steps), 3).reshape(18, -1, 3)
+        colours = Image.fromarray(cube).convert(mode)
+        change = np.asarray(to_srgb.apply(colours), int) - np.asarray(colours.convert("RGB"), int)
+        if np.abs(change).max() <= NEARLY:
+            return image
+    notice(f"{path}: colours were converted to sRGB from {name or 'its profile'}.")
+    return to_srgb.apply(image.convert(mode))
 
 
 def write_image(path: str | Path, pixels: np.ndarray) -> None:
-    """Write a uint8 array (H, W, 3) in the format of the suffix, atomically.
+    """Write a uint8 array (H, W, 3) in the format of the suffix, atomically: see `encoded`.
+
+    Errors: those of `encoded`; `OSError` of the file system.
+    """
+    files.write_bytes(path, encoded(path, pixels))
+
+
+def encoded(path: str | Path, pixels: np.ndarray) -> bytes:
+    """The image file of a uint8 array (H, W, 3) in the format of the path's suffix.
 
     Lossless for .png, .bmp, .ppm, .tif, .tiff and .webp; .jpg and .jpeg are of quality 95
     without chroma subsampling.
 
     Errors: `ImageError` for another suffix, another kind of array or a size that the format
-    cannot hold; `OSError` of the file system.
+    cannot hold.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
@@ -177,7 +279,7 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
             f"An image to write is a uint8 array (H, W, 3), not {pixels.dtype} {pixels.shape}."
         )
     kind, options = WRITABLE[path.suffix.lower()]
-    buffer = io.BytesIO()  # so that a failure is either the encoder's or the disk's
+    buffer = io.BytesIO()
     try:
         Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
     except (OSError, ValueError) as error:
@@ -185,7 +287,7 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
         raise ImageError(
             f"{path}: {kind} cannot hold {width}x{height} pixels ({_phrase(error)}); use .png."
         ) from error
-    files.write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
