@@ -3,7 +3,8 @@
     python codec.py compress photo.png photo.lic
     python codec.py info photo.lic
     python codec.py decompress photo.lic decoded.png
-    python codec.py compress photo.png photo.lic --effort 200 --bpp 0.5
+    python codec.py compress photo.png photo.lic --bpp 0.42
+    python codec.py compress photo.png photo.lic --psnr 35 --effort 200
 
 A file names the tables it needs, and with them the checkpoint that decodes it. The checkpoints are
 the study's, which lie in ckpts/ beside this program, unless a flag says otherwise.
@@ -21,20 +22,22 @@ import argparse
 import importlib
 import json
 import math
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import models
-from models import checkpoint, search
+from models import checkpoint, rates, search
 from models.base import Codec
 from models.cli import Progress, choose_device, guarded
-from models.coding.container import Header, read_file, scan_file
+from models.coding.container import Header, read_file, read_header, scan_file
 from models.errors import CheckpointError, UsageError
 from models.files import write_bytes
 from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
 from models.layers.bf16 import PRECISIONS
 from models.presets import MAX_PIXELS
+
+AIMS = ("lmbda", "bpp", "bytes", "psnr")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,15 +53,17 @@ def parser() -> argparse.ArgumentParser:
     add("input", type=Path, metavar="IN", help="PNG, JPEG, WebP, TIFF, ...; turned as EXIF says")
     add("output", type=Path, metavar="OUT", help="the compressed file, by custom *.lic")
     add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
-    add("--lmbda", type=float, help="operating point (default: the largest trained, best quality)")
+    add("--lmbda", type=float,
+        help="trade-off, of those trained or any between and around them (default: the largest "
+        "trained, best quality)")  # fmt: skip
     add("--epoch_num", type=int, metavar="E", help="epoch of the checkpoint (default: the newest)")
     add("--effort", type=int, default=0, metavar="N",
         help="steps of a search for a smaller file of the same kind (default: %(default)s)",
         )  # fmt: skip
     add("--bpp", type=float, metavar="X",
-        help="at most so many bits per pixel: the best of the model's lambdas, or, with --effort, "
-        "of those between")  # fmt: skip
+        help="at most so many bits per pixel, and nearly as many")  # fmt: skip
     add("--bytes", type=int, metavar="N", help="the same in bytes of the file")
+    add("--psnr", type=float, metavar="X", help="the smallest file of at least so many dB")
     _shared(command)
 
     command = commands.add_parser("decompress", help="a compressed file to an image")
@@ -96,26 +101,40 @@ def compress(flags: argparse.Namespace) -> int:
     """IN, an image, to OUT, a compressed file."""
     _check_output(flags)
     search.check_effort(flags.effort)
-    _check_size(flags)
+    _check_aim(flags)
+    name, trained, unwatched = _codecs_to_write(flags)
+    load = lambda lmbda: _watched(unwatched(lmbda), flags)  # noqa: E731
+    lmbda, gain = max(trained), 1.0
+    if flags.lmbda is not None:
+        lmbda, gain = rates.at_lambda(trained, flags.lmbda)
     pixels = read_image(flags.input, flags.max_pixels)
     count = pixels.shape[0] * pixels.shape[1]
-    made = [_watched(model, flags) for model in _models_to_write(flags)]
     x = to_tensor(pixels).to(_device(flags))
     most = flags.bytes if flags.bpp is None else max(math.floor(flags.bpp * count / 8), 1)
     try:
         with _steps_shown() as watch:
-            if most is not None:
-                model, data = search.fit(made, x, most, flags.effort, watch=watch)
+            if most is not None or flags.psnr is not None:
+                aim = rates.Aim(most, flags.psnr)
+                model, data = rates.fit(load, trained, x, aim, flags.effort, watch=watch)
             elif flags.effort:
-                model, data = made[0], search.compress(made[0], x, flags.effort, watch=watch)
+                model = load(lmbda)
+                data = search.compress(model, x, flags.effort, gain, watch=watch)
             else:
-                model, data = made[0], made[0].compress(x)[0]
+                model = load(lmbda)
+                (data,) = model.compress(x, gain)
     except ValueError as error:
         raise UsageError(f"{flags.input} cannot be compressed: {error}") from error
     write_bytes(flags.output, data)
-    _say(flags, f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel, "
-         f"{type(model).__name__}, lambda {model.point.lmbda:g}", model)  # fmt: skip
+    size = f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel"
+    _say(flags, f"{size}, {name}, {_point_of(read_header(data))}", model)
     return 0
+
+
+def _point_of(header: Header) -> str:
+    """The lambda of a file's checkpoint, and that which its gain stands for."""
+    if header.gain == 1:
+        return f"lambda {header.lmbda:g}"
+    return f"lambda {header.lmbda * header.gain**2:.3g} by a gain of {header.gain:.4f}"
 
 
 def decompress(flags: argparse.Namespace) -> int:
@@ -154,6 +173,7 @@ def info(flags: argparse.Namespace) -> int:
         "model": header.model,
         "lmbda": header.lmbda,
         "metric": header.metric,
+        "gain": header.gain,
         "digest": header.digest,
         "width": header.width,
         "height": header.height,
@@ -171,6 +191,7 @@ def _described(said: dict) -> str:
     lines = [
         ("model", said["model"]),
         ("lambda", f"{said['lmbda']:g} ({said['metric']})"),
+        ("gain", f"{said['gain']:g}"),
         ("tables", said["digest"]),
         ("image", f"{said['width']}x{said['height']} pixels"),
         ("file", f"{said['bytes']} bytes, {said['bpp']:.4f} bpp"),
@@ -191,36 +212,36 @@ def _check_output(flags: argparse.Namespace) -> None:
         raise UsageError("IN and OUT are the same file.")
 
 
-def _check_size(flags: argparse.Namespace) -> None:
-    """UsageError for a size that no file can be asked to have."""
-    if flags.bpp is not None and flags.bytes is not None:
-        raise UsageError("--bpp and --bytes both say how large the file may be: drop one of them.")
+def _check_aim(flags: argparse.Namespace) -> None:
+    """UsageError for what no file can be asked to be."""
+    asked = [f"--{name}" for name in AIMS if getattr(flags, name) is not None]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} each say what the file is to be: keep one.")
     if flags.bpp is not None and not 0 < flags.bpp < math.inf:
         raise UsageError(f"--bpp is a number of bits above 0, not {flags.bpp:g}.")
-    if flags.bytes is not None and flags.bytes < 1:
-        raise UsageError(f"--bytes is a number of bytes, 1 or more, not {flags.bytes}.")
 
 
-def _models_to_write(flags: argparse.Namespace) -> list[Codec]:
-    """The trained codecs that the flags ask for: of all lambdas where a size decides, else one."""
+def _codecs_to_write(
+    flags: argparse.Namespace,
+) -> tuple[str, list[float], Callable[[float], Codec]]:
+    """The model, the lambdas that it was trained for, and what loads the codec of one."""
     _import(flags)
     try:
         name = models.canonical_name(flags.model_name or "Hyperprior")
     except ValueError as error:
         raise UsageError(str(error)) from None
-    device = _device(flags)
-    if flags.checkpoint is None:
-        lambdas = [flags.lmbda]
-        if flags.lmbda is None and (flags.bpp or flags.bytes):
-            found = checkpoint.find(name, flags.ckpt_dir, flags.epoch_num)
-            lambdas = [checkpoint.read_metadata(path)["lmbda"] for path in found]
-        return [models.load(name, v, flags.epoch_num, flags.ckpt_dir, device) for v in lambdas]
-    metadata = checkpoint.read_metadata(flags.checkpoint)
-    if flags.model_name and metadata["model"] != name:
-        raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
-    if flags.lmbda is not None and abs(flags.lmbda - metadata["lmbda"]) > 1e-9:
-        raise UsageError(f"{flags.checkpoint} has lambda {metadata['lmbda']:g}: drop one flag.")
-    return [checkpoint.load(flags.checkpoint, device)]
+    device, folder, epoch = _device(flags), flags.ckpt_dir, flags.epoch_num
+    if flags.checkpoint is not None:
+        metadata = checkpoint.read_metadata(flags.checkpoint)
+        if flags.model_name and metadata["model"] != name:
+            raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
+        only = [metadata["lmbda"]]
+        return metadata["model"], only, lambda _: checkpoint.load(flags.checkpoint, device)
+    paths = checkpoint.find(name, folder, epoch)
+    with suppress(CheckpointError):  # there is none of exactly that lambda
+        paths = checkpoint.find(name, folder, epoch, flags.lmbda)
+    trained = checkpoint.lambdas(paths)
+    return name, trained, lambda lmbda: models.load(name, lmbda, epoch, folder, device)
 
 
 def _checkpoint_to_read(header: Header, flags: argparse.Namespace) -> Path:

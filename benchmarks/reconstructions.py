@@ -3,7 +3,7 @@
     python -m benchmarks reconstructions data/kodak/kodim19.png --record   # long on a CPU
 
 The rate is that of --bpp. Ours: of a model's checkpoints and `--effort` steps of search, the file
-with the least error that is no larger (`models.search.fit`). JPEG and WebP: the quality whose file
+with the least error that is no larger (`models.rates.fit`). JPEG and WebP: the quality whose file
 is nearest. Every picture comes from a real file; a model whose files are all larger is left out
 and said so.
 
@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+import models
 from benchmarks.codecs import codecs as classical_codecs
 from benchmarks.records import print_table, write_csv
 from evaluation.metrics import ms_ssim, psnr
@@ -29,7 +31,7 @@ from models.cli import Progress
 from models.errors import CheckpointError, UsageError
 from models.images import to_tensor, to_uint8
 from models.presets import STUDIED, short
-from models.search import TRIES, fit
+from models.rates import SEARCHES, Aim, fit
 
 SIDE = 256  # of a crop
 PLACES = 4  # pictures in a row of the sheet
@@ -41,10 +43,12 @@ def learned(pixels: np.ndarray, most: int, effort: int) -> Iterator[Coded]:
     """Our codecs' pictures from files of at most `most` bytes; prints which have none."""
     for name in STUDIED:
         try:
-            codecs = [checkpoint.load(path) for path in checkpoint.find(name)]
-            with Progress(short(name), TRIES * effort, "step") as progress:
+            trained = checkpoint.lambdas(checkpoint.find(name))
+            load = partial(models.load, name)
+            with Progress(short(name), SEARCHES * effort, "step") as progress:
                 watch = lambda step, bar=progress: bar.step(f"{step.bpp:.3f} bpp")  # noqa: E731
-                codec, data = fit(codecs, to_tensor(pixels), most, effort, watch=watch)
+                aim = Aim(most=most)
+                codec, data = fit(load, trained, to_tensor(pixels), aim, effort, watch=watch)
         except (CheckpointError, UsageError) as error:
             print(f"{short(name)} is left out: {error}")
             continue

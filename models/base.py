@@ -21,7 +21,7 @@ from models.entropy.gaussian import SCALE_LEVELS
 from models.entropy.tables import Tables, density_tables, gaussian_tables
 from models.errors import FreezeError, StreamError
 from models.images import check_images
-from models.layers import Mode
+from models.layers import AtGain, Mode, without_gain
 from models.layers.bf16 import InBf16, check_precision
 from models.layers.defaults import torch_defaults
 from models.layers.pruned import pruned
@@ -50,7 +50,7 @@ class Codec(nn.Module):
         self.precision = "fp32"  # of the transforms while coding, see `use`
         self._frozen: Frozen | None = None
 
-    def forward(self, x: Tensor, quantization: str | None = None) -> dict:
+    def forward(self, x: Tensor, quantization: str | None = None, gain: float = 1.0) -> dict:
         """`estimate` of images (B, 3, H, W) in [0, 1]; ValueError unless H and W are multiples
         of `downsampling`."""
         height, width = x.shape[-2:]
@@ -59,7 +59,7 @@ class Codec(nn.Module):
                 f"Training and estimates take sides that are multiples of {self.downsampling}, "
                 f"not {height} x {width}; `models.base.pad` pads, `compress` takes any size."
             )
-        return self.estimate(self.analysis(x), quantization)
+        return self.estimate(self.analysis(x), quantization, gain)
 
     def quantization(self, mode: str | None) -> str:
         """The mode of `estimate`: as asked, else noise in training and rounding otherwise."""
@@ -73,12 +73,17 @@ class Codec(nn.Module):
         """y (B, M, H/16, W/16) and what else is coded for it, by name, each (B, C, h, w)."""
         return {"y": y}
 
-    def estimate(self, latents: dict[str, Tensor], quantization: str | None = None) -> dict:
+    def estimate(
+        self, latents: dict[str, Tensor], quantization: str | None = None, gain: float = 1.0
+    ) -> dict:
         """What training sees: {"x_hat": (B, 3, H, W), "likelihoods": {name: like the latent}}.
 
         quantization: see `models.layers.Quantised`; None is noise in training, else rounding.
+        gain: as in `compress`.
         """
-        y_hat, likelihoods = self.likelihoods(latents, self.quantization(quantization))
+        y_hat, likelihoods = self.likelihoods(
+            latents, AtGain(self.quantization(quantization), gain)
+        )
         return {"x_hat": self.g_s(y_hat), "likelihoods": likelihoods}
 
     # What a model defines ------------------------------------------------------------
@@ -324,7 +329,7 @@ class HierarchicalCodec(Codec):
     def likelihoods(
         self, latents: dict[str, Tensor], mode: Mode
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        z_hat, z_likelihoods = self.entropy_bottleneck(latents["z"], mode)
+        z_hat, z_likelihoods = self.entropy_bottleneck(latents["z"], without_gain(mode))
         y_hat, y_likelihoods = self.estimate_y(latents["y"], z_hat, mode)
         return y_hat, {"y": y_likelihoods, "z": z_likelihoods}
 

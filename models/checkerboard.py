@@ -70,9 +70,10 @@ class CheckerboardAutogressive(HierarchicalCodec):
         """
         psi = self.h_s(z_hat)
         quantised = Quantised(y, mode)
-        means = 0.0 if mode == "noise" else self.parameters_given(psi, None)[1]
+        means = 0.0 if quantised.mode == "noise" else self.parameters_given(psi, None)[1]
         scales, means = self.parameters_given(psi, quantised.hat(means))
-        return quantised.hat(means), gaussian_likelihood(quantised.measured(means), scales, means)
+        likelihoods = gaussian_likelihood(quantised.measured(means), scales, means, quantised.gain)
+        return quantised.hat(means), likelihoods
 
     def parameters_given(self, psi: Tensor, y_hat: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scales and means, each like y, from psi (B, 2M, H/16, W/16) and the anchors of y_hat;

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -297,6 +298,11 @@ def find(
     trained = [entry for entry in found if not _is_demonstration(entry[2])]
     last = {value: path for value, _, path in sorted(trained or found)}
     return list(last.values())
+
+
+def lambdas(paths: Sequence[Path]) -> list[float]:
+    """Those that checkpoints were trained for, in their order. CheckpointError."""
+    return [read_metadata(path)["lmbda"] for path in paths]
 
 
 def _is_demonstration(path: Path) -> bool:

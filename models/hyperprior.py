@@ -55,7 +55,8 @@ class Hyperprior(HierarchicalCodec):
     def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         scales = self.h_s(z_hat)
         quantised = Quantised(y, mode)
-        return quantised.hat(), gaussian_likelihood(quantised.measured(), scales)
+        measured = quantised.measured()
+        return quantised.hat(), gaussian_likelihood(measured, scales, gain=quantised.gain)
 
     def code_y(self, coder: Coder, y: Tensor | None, shape: tuple, z_hat: Tensor) -> Tensor:
         scales = self.frozen.networks["h_s"](z_hat)

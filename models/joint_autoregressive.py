@@ -69,11 +69,12 @@ class JointAutoregressiveHierarchicalPriors(HierarchicalCodec):
         quantised = Quantised(y, mode)
         y_hat = quantised.hat()
         scales, means = self.parameters_given(psi, y_hat)
-        if mode not in ("noise", "round"):
+        if quantised.mode not in ("noise", "round"):
             # As in coding: the context sees latents rounded around their means.
             scales, means = self.parameters_given(psi, quantised.hat(means))
             y_hat = quantised.hat(means)
-        return y_hat, gaussian_likelihood(quantised.measured(means), scales, means)
+        measured = quantised.measured(means)
+        return y_hat, gaussian_likelihood(measured, scales, means, quantised.gain)
 
     def parameters_given(self, psi: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
         """Scales and means, each like y_hat, from psi (B, 2M, H/16, W/16) and y_hat before."""

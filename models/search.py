@@ -32,7 +32,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,7 @@ from models.base import Codec, pad
 from models.coding.container import padded
 from models.errors import UsageError
 from models.images import check_images, to_uint8
+from models.layers import AtGain
 from models.layers.bf16 import computes_in_bf16, with_pixel_deconv
 from models.layers.defaults import torch_defaults
 
@@ -50,9 +51,6 @@ HOT, COLD = 0.7, 0.2  # temperature at the first and the last step
 LARGEST_RATE = 0.1  # of Adam, in quantisation steps; falls with more steps
 WITH_CONTEXT = 0.5  # of that rate for Joint and Checkerboard
 DAMPING = 2.0  # Adam's epsilon, in bits per quantisation step
-TRIES, CLOSE = 6, 0.98  # of `fit`: searches, and the part of the target that ends them
-ELASTICITY = 0.6  # of the size by lambda, roughly: the first guesses of `fit`
-FURTHEST = math.log(64)  # lambda is shifted by at most this factor
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,21 @@ Watch = Callable[[Step], None]
 
 @dataclass(frozen=True)
 class Coded:
-    """A complete file, its bits per pixel, and the mean square error of the decoded 8-bit image."""
+    """A complete file of an image, and the mean square error of the decoded 8-bit image."""
 
     data: bytes
-    bpp: float
-    mse: float  # in squares of the 255 levels
+    pixels: int
+    mse: float = math.nan  # in squares of the 255 levels; unless it was decoded
+
+    @property
+    def bpp(self) -> float:
+        """Bits per pixel."""
+        return 8 * len(self.data) / self.pixels
+
+    @property
+    def psnr(self) -> float:
+        """Of the decoded image, in dB; 100 at most."""
+        return 10 * math.log10(255**2 / max(self.mse, 255**2 / 1e10))
 
     def loss(self, lmbda: float) -> float:
         """The trade-off, from what is real."""
@@ -83,87 +91,28 @@ class Coded:
 
 
 def compress(
-    model: Codec, x: Tensor, effort: int, *, seed: int = 0, watch: Watch = lambda _: None
+    model: Codec,
+    x: Tensor,
+    effort: int,
+    gain: float = 1.0,
+    *,
+    seed: int = 0,
+    watch: Watch = lambda _: None,
 ) -> bytes:
     """One image (1, 3, H, W) to a file, as `Codec.compress`, after `effort` steps of search.
 
-    The better of the plain and the searched file, at the model's lambda. On a CPU, the same seed,
+    The better of the plain and the searched file, at the model's lambda times gain**2, for which
+    the gain stands. On a CPU, the same seed,
     machine and number of threads give the same file. `watch` is called after each step.
     UsageError for an effort below 1 and for a model that was not trained for the MSE; ValueError
     as `Codec.compress`.
     """
     if effort < 1:
         raise UsageError(f"A search takes 1 step or more, not {effort}.")
-    lmbda, latents = _lambda_of(model), _analysis(model, x)
-    searched = search(model, x, latents, effort, lmbda, seed, watch)
-    candidates = code(model, x, latents), code(model, x, searched)
+    lmbda, latents = lambda_of(model) * gain**2, analysis(model, x)
+    searched = search(model, x, latents, effort, lmbda, seed, watch, gain)
+    candidates = code(model, x, latents, gain), code(model, x, searched, gain)
     return min(candidates, key=lambda coded: coded.loss(lmbda)).data
-
-
-def fit(
-    codecs: Sequence[Codec],
-    x: Tensor,
-    most: int,
-    effort: int = 0,
-    *,
-    seed: int = 0,
-    watch: Watch = lambda _: None,
-) -> tuple[Codec, bytes]:
-    """The file of an image (1, 3, H, W) with the least error among those of at most `most` bytes,
-    and the codec that it is of.
-
-    Without effort, one of the codecs' plain files. With it, perhaps one of up to `TRIES` searches:
-    of the codec whose plain file is nearest to the target, at another lambda than its own.
-    UsageError that says how near it came if all are larger; others as `compress`.
-    """
-    check_effort(effort)
-    analysed = [_analysis(model, x) for model in codecs]
-    files = [(m, code(m, x, latents)) for m, latents in zip(codecs, analysed, strict=True)]
-    if effort:
-        nearest = min(range(len(files)), key=lambda k: abs(math.log(len(files[k][1].data) / most)))
-        model, plain = files[nearest]
-        tries = _approach(model, plain, x, analysed[nearest], most, effort, seed, watch)
-        files += [(model, coded) for coded in tries]
-    fitting = [(model, coded) for model, coded in files if len(coded.data) <= most]
-    if not fitting:
-        least = min((coded for _, coded in files), key=lambda coded: len(coded.data))
-        raise UsageError(
-            f"The smallest file has {len(least.data)} bytes ({least.bpp:.4f} bpp), more than "
-            f"the {most} asked for: allow more{'' if effort else ', or search by --effort'}."
-        )
-    model, coded = min(fitting, key=lambda pair: pair[1].mse)
-    return model, coded.data
-
-
-def _approach(
-    model: Codec,
-    plain: Coded,
-    x: Tensor,
-    latents: dict[str, Tensor],
-    most: int,
-    effort: int,
-    seed: int,
-    watch: Watch,
-) -> Iterator[Coded]:
-    """Searched files of x (1, 3, H, W), at lambdas shifted until one is nearly `most` bytes."""
-    lmbda = _lambda_of(model)
-    aim, size, shift = math.log(most * (1 + CLOSE) / 2), math.log(len(plain.data)), 0.0
-    below: list[tuple[float, float]] = []  # tries (size, shift), in logarithms
-    above: list[tuple[float, float]] = []
-    for _ in range(TRIES):
-        if below and above:
-            (low, small), (high, large) = max(below), min(above)
-            shift = small + (aim - low) / (high - low) * (large - small)
-        else:
-            shift += 2 ** len(below + above) * (aim - size) / ELASTICITY  # ever further
-        shift = min(max(shift, -FURTHEST), FURTHEST)
-        searched = search(model, x, latents, effort, lmbda * math.exp(shift), seed, watch)
-        coded = code(model, x, searched)
-        yield coded
-        if CLOSE * most <= len(coded.data) <= most or abs(shift) == FURTHEST:
-            return
-        size = math.log(len(coded.data))
-        (below if size <= aim else above).append((size, shift))
 
 
 def check_effort(effort: int) -> None:
@@ -172,7 +121,7 @@ def check_effort(effort: int) -> None:
         raise UsageError(f"--effort is a number of steps, 0 or more, not {effort}.")
 
 
-def _lambda_of(model: Codec) -> float:
+def lambda_of(model: Codec) -> float:
     """The lambda that the model was trained for. UsageError if there is none for the MSE."""
     point = model.point
     if point is None or point.metric != "mse" or not point.lmbda > 0:
@@ -183,7 +132,7 @@ def _lambda_of(model: Codec) -> float:
     return point.lmbda
 
 
-def _analysis(model: Codec, x: Tensor) -> dict[str, Tensor]:
+def analysis(model: Codec, x: Tensor) -> dict[str, Tensor]:
     """g_a's latents of an image x (1, 3, H, W). ValueError for what is none."""
     check_images(x)
     if len(x) != 1:
@@ -193,17 +142,17 @@ def _analysis(model: Codec, x: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def code(model: Codec, x: Tensor, latents: dict[str, Tensor]) -> Coded:
+def code(model: Codec, x: Tensor, latents: dict[str, Tensor], gain: float = 1.0) -> Coded:
     """Code latents (1, C, h, w) and decode the file, to see how it serves x (1, 3, H, W)."""
     height, width = x.shape[-2:]
-    (data,) = model.files(latents, height, width)
+    (data,) = model.files(latents, height, width, gain)
     pixels = math.prod(padded(height, width, model.downsampling))
     x_hat = model.decompress([data], max_pixels=pixels)
     squares = 0.0
     for a, b in zip(x_hat.split(MARGIN, 2), x.split(MARGIN, 2), strict=True):  # in little memory
         levels = torch.from_numpy(to_uint8(a)).to(x.device).permute(2, 0, 1)
         squares += (levels - 255 * b).double().square().sum().item()
-    return Coded(data, 8 * len(data) / (height * width), squares / x.numel())
+    return Coded(data, height * width, squares / x.numel())
 
 
 class Relaxed:
@@ -263,8 +212,11 @@ def search(
     lmbda: float,
     seed: int = 0,
     watch: Watch = lambda _: None,
+    gain: float = 1.0,
 ) -> dict[str, Tensor]:
     """Latents (1, C, h, w) of an image x (1, 3, H, W) after descent from those given, which stay.
+
+    gain: of the file that they are for; the lambda of a gain is the model's times gain**2.
 
     Windows of `WINDOW` pixels a side follow each other in raster order, all steps each, and bound
     the memory. A window is seen with `MARGIN` pixels around, whose latents are held: within lies
@@ -274,7 +226,8 @@ def search(
     height, width = x.shape[2:]
     tall = padded(height, width, model.downsampling)[0]
     strides = {name: tall // v.shape[2] for name, v in latents.items()}
-    searched = {name: v.clone() for name, v in latents.items()}
+    # y is in steps of the quantiser here, as it is coded.
+    searched = {name: v * gain if name == "y" else v.clone() for name, v in latents.items()}
     corners = list(itertools.product(*(range(0, side, WINDOW) for side in (height, width))))
     done, total = 0, len(corners) * steps
     model = _constant(model)
@@ -287,13 +240,13 @@ def search(
             _view(mask, corner, 0, strides[name]).fill_(1)
             free[name] = _view(mask, corner, MARGIN, strides[name])
         target = _view(x, corner, MARGIN, 1)
-        for terms in _descent(model, target, part, free, steps, lmbda, generator):
+        for terms in _descent(model, target, part, free, steps, lmbda, gain, generator):
             done += 1
             watch(Step(done, total, *terms))
         if all(v.isfinite().all() for v in part.values()):  # else those given stay
             for name, v in views.items():
                 v.copy_(part[name].detach())
-    return searched
+    return {name: v / gain if name == "y" else v for name, v in searched.items()}
 
 
 def _constant(model: Codec) -> Codec:
@@ -319,6 +272,7 @@ def _descent(
     free: dict[str, Tensor],
     steps: int,
     lmbda: float,
+    gain: float,
     generator: torch.Generator,
 ) -> Iterator[tuple[float, float, float]]:
     """Change latents (1, C, h, w) where free (1, 1, h, w) is 1; yields loss, bpp, PSNR by step.
@@ -336,7 +290,8 @@ def _descent(
     g_s = with_pixel_deconv(model.g_s)  # a tenth of a step less
     for step in range(steps):
         rounding = Relaxed(HOT * (COLD / HOT) ** (step / steps), generator)
-        y_hat, likelihoods = model.likelihoods(latents, rounding)
+        coded = {**latents, "y": latents["y"] / gain}
+        y_hat, likelihoods = model.likelihoods(coded, AtGain(rounding, gain))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(device)):
             x_hat = g_s(y_hat)
         error = x_hat[:, :, :height, :width].float().clamp(0, 1) - target

@@ -53,13 +53,13 @@ class NonParametricDensity(nn.Module):
                 v = v + torch.tanh(self.factors[k]) * torch.tanh(v)
         return v
 
-    def likelihood(self, v: Tensor) -> Tensor:
-        """Probability mass of the unit interval around v: (B, C, H, W) -> same, >= 1e-9."""
+    def likelihood(self, v: Tensor, gain: float = 1.0) -> Tensor:
+        """Probability mass of an interval of 1 / gain around v: (B, C, H, W) -> same, >= 1e-9."""
         with torch.autocast(v.device.type, enabled=False):
             rows = v.float().transpose(0, 1)  # (C, B, H, W)
             flat = rows.reshape(self.channels, 1, -1)
-            lower = self.logits_cumulative(flat - 0.5)
-            upper = self.logits_cumulative(flat + 0.5)
+            lower = self.logits_cumulative(flat - 0.5 / gain)
+            upper = self.logits_cumulative(flat + 0.5 / gain)
             mass = torch.sigmoid(upper) - torch.sigmoid(lower)
             mass = lower_bound(mass, LIKELIHOOD_BOUND)
             return mass.view(rows.shape).transpose(0, 1)
@@ -71,7 +71,8 @@ class NonParametricDensity(nn.Module):
     def forward(self, v: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         """v (B, C, H, W) -> (v_hat for the next networks, likelihoods); modes of `Quantised`."""
         quantised, medians = Quantised(v, mode), self.medians()
-        return quantised.hat(medians), self.likelihood(quantised.measured(medians))
+        measured = quantised.measured(medians)
+        return quantised.hat(medians), self.likelihood(measured, quantised.gain)
 
     @torch.no_grad()
     def solve_quantile(self, probability: float) -> Tensor:

@@ -20,15 +20,18 @@ def standard_cumulative(v: Tensor) -> Tensor:
     return 0.5 * torch.erfc(v * -(2**-0.5))
 
 
-def gaussian_likelihood(v: Tensor, scales: Tensor, means: Tensor | float = 0.0) -> Tensor:
-    """Mass of N(means, scales**2) convolved with U(-1/2, 1/2) at v, at least 1e-9.
+def gaussian_likelihood(
+    v: Tensor, scales: Tensor, means: Tensor | float = 0.0, gain: float = 1.0
+) -> Tensor:
+    """Mass of N(means, scales**2) convolved with U(-1/2, 1/2) at v, at least 1e-9; all of them
+    times `gain`, at which v is coded.
 
     v, scales, means: (B, M, H, W) (or broadcastable). Scales below 0.11 count as 0.11.
     Source: Balle et al. 2018, equation 9; Minnen et al. 2018, equation 4.
     """
     with torch.autocast(v.device.type, enabled=False):
-        distance = (v.float() - means).abs()  # the lower tail, where Phi is accurate
-        scales = lower_bound(scales.float(), SCALE_BOUND)
+        distance = (v.float() - means).abs() * gain  # the lower tail, where Phi is accurate
+        scales = lower_bound(scales.float() * gain, SCALE_BOUND)
         upper = standard_cumulative((0.5 - distance) / scales)
         lower = standard_cumulative((-0.5 - distance) / scales)
         return lower_bound(upper - lower, LIKELIHOOD_BOUND)

@@ -11,7 +11,7 @@ from models.layers.convolutions import (
     parity,
 )
 from models.layers.gdn import GDN
-from models.layers.quantisation import Mode, Quantised
+from models.layers.quantisation import AtGain, Mode, Quantised, without_gain
 from models.layers.transforms import (
     analysis_transform,
     feature_synthesis,
@@ -23,6 +23,7 @@ from models.layers.transforms import (
 
 __all__ = [
     "GDN",
+    "AtGain",
     "CausalConv2d",
     "MaskedConv2d",
     "Mode",
@@ -39,4 +40,5 @@ __all__ = [
     "parity",
     "scale_synthesis",
     "synthesis_transform",
+    "without_gain",
 ]

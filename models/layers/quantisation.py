@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 MODES = ("noise", "round", "ste")
-Mode = str | Callable[[Tensor], Tensor]  # one of MODES, or a rounding of one's own
+
+
+@dataclass(frozen=True)
+class AtGain:
+    """A mode of `Quantised` for latents that are coded at a gain: in steps of 1 / gain."""
+
+    mode: str | Callable[[Tensor], Tensor]
+    gain: float
+
+
+Mode = str | Callable[[Tensor], Tensor] | AtGain  # one of MODES, or a rounding of one's own
+
+
+def without_gain(mode: Mode) -> Mode:
+    """The mode of latents that no gain scales."""
+    return mode.mode if isinstance(mode, AtGain) else mode
 
 
 class Quantised:
@@ -18,20 +34,25 @@ class Quantised:
     section 3). 'round': as coded. 'ste': for the networks that follow, rounded with the
     gradient of the identity (Theis et al. 2017, section 2.1); for the rate, which would have
     no useful gradient then, x + u (Minnen and Singh 2020, section 3). A function: applied to
-    x - means in place of rounding, with a gradient of its own, for both.
+    x - means in place of rounding, with a gradient of its own, for both. `AtGain`: one of these in
+    steps of 1 / `gain`.
 
     Noise is drawn once: all that is asked of one object goes with the same u. ValueError for
     any other mode.
     """
 
     def __init__(self, x: Tensor, mode: Mode):
+        self.gain = mode.gain if isinstance(mode, AtGain) else 1.0
+        mode = without_gain(mode)
         if not callable(mode) and mode not in MODES:
             raise ValueError(f"Unknown quantization {mode!r}; choose noise, round or ste.")
         if x.dtype in (torch.bfloat16, torch.float16):
             x = x.float()  # at |x| = 50 bf16 has steps of 1/4: noise and rounding need more
         self.x, self.mode = x, mode
         self.rounding = mode if callable(mode) else torch.round
-        self.noisy = x + torch.rand_like(x) - 0.5 if mode in ("noise", "ste") else None
+        self.noisy = None
+        if mode in ("noise", "ste"):
+            self.noisy = (x * self.gain + torch.rand_like(x) - 0.5) / self.gain
 
     def hat(self, means: Tensor | float = 0.0) -> Tensor:
         """What the following networks see, like x: rounded around `means`, unless noisy.
@@ -43,7 +64,7 @@ class Quantised:
             return self.noisy
         if isinstance(means, Tensor):
             means = means.detach()
-        rounded = self.rounding(self.x - means) + means
+        rounded = self.rounding((self.x - means) * self.gain) / self.gain + means
         return self.x + (rounded - self.x).detach() if self.mode == "ste" else rounded
 
     def measured(self, means: Tensor | float = 0.0) -> Tensor:

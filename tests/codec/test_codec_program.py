@@ -115,7 +115,15 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
         ("more than the limit", ["decompress", file, out, "--max_pixels", "3499"]),
         ("more than the limit", ["compress", picture, out, "--max_pixels", "3499"]),
         ("written with another", ["decompress", file, out, "--checkpoint", other]),
-        ("no checkpoint with lambda 3", ["compress", picture, out, "--lmbda", "3"]),
+        ("Lambda 3 is out of reach", ["compress", picture, out, "--lmbda", "3"]),
+        ("A lambda is a number above 0", ["compress", picture, out, "--lmbda", "-1"]),
+        ("--lmbda and --bpp each say", ["compress", picture, out, "--lmbda", "0.01", "--bpp", "1"]),
+        ("--bytes and --psnr each say", ["compress", picture, out, "--bytes", "9", "--psnr", "9"]),
+        ("a number of bits above 0", ["compress", picture, out, "--bpp", "0"]),
+        ("1 byte or more, not 0", ["compress", picture, out, "--bytes", "0"]),
+        ("dB from 0 to 100, not 120", ["compress", picture, out, "--psnr", "120"]),
+        ("more than the 30 asked for", ["compress", picture, out, "--bytes", "30"]),
+        ("less than the 99 asked for", ["compress", picture, out, "--psnr", "99"]),
         ("holds a Factorized", ["compress", picture, out, *as_hyperprior]),
     ):
         places = [] if arguments[0] == "info" else ["--ckpt_dir", str(ckpts)]

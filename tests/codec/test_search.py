@@ -87,7 +87,7 @@ def test_where_the_search_fails_the_plain_file_is_written(name, found, monkeypat
 def test_what_decides_is_the_file_and_the_decoded_image(name):
     x = pixels_of(70, 90)
     model = codec(name)
-    coded = search.code(model, x, search._analysis(model, x))
+    coded = search.code(model, x, search.analysis(model, x))
     assert coded.data == model.compress(x)[0]
     assert coded.loss(LMBDA) == pytest.approx(loss_of(name, coded.data, x), rel=1e-6)
 
@@ -96,7 +96,7 @@ def test_what_decides_is_the_file_and_the_decoded_image(name):
 def test_the_first_step_of_a_context_model_is_half_as_long(name):
     made = make(name)
     x = pixels_of(64, 128)
-    latents = search._analysis(made, x)
+    latents = search.analysis(made, x)
     found = search.search(made, x, latents, 1, lmbda=1e4)
     # Adam's first stride is its rate where the gradient is far above the damping.
     stride = (found["y"] - latents["y"]).abs().max().item()
@@ -107,7 +107,7 @@ def test_the_first_step_of_a_context_model_is_half_as_long(name):
 def test_a_search_is_repeatable_and_leaves_the_model_and_latents_alone(name):
     x = pixels_of(64, 64)
     model = codec(name)
-    latents = search._analysis(model, x)
+    latents = search.analysis(model, x)
     before = {key: v.clone() for key, v in latents.items()}
     trained = [p.requires_grad for p in model.parameters()]
     first, again, other = (search.search(model, x, latents, 3, LMBDA, seed) for seed in (0, 0, 1))
@@ -139,7 +139,7 @@ import sys
 from models import search
 from tests.codec.test_search import LMBDA, codec, pixels_of
 model, x = codec("CheckerboardAutogressive"), pixels_of(64, 64)
-search.search(model, x, search._analysis(model, x), 2, LMBDA)
+search.search(model, x, search.analysis(model, x), 2, LMBDA)
 sys.exit("torch._dynamo" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
@@ -152,7 +152,7 @@ sys.exit("torch._dynamo" in sys.modules)
 def test_windows_bound_the_memory_and_search_everything(name, monkeypatch):
     monkeypatch.setattr(search, "WINDOW", 128)
     model, x = codec(name), pixels_of(130, 300)
-    latents = search._analysis(model, x)
+    latents = search.analysis(model, x)
     sizes, steps = [], []
     hook = model.g_s.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[2:]))
     try:
@@ -172,7 +172,7 @@ def test_latents_around_a_window_are_held(name, monkeypatch):
     """Three windows side by side, each seen with the neighbours' latents."""
     monkeypatch.setattr(search, "WINDOW", 64)
     model, x = codec(name), pixels_of(64, 192)
-    latents = search._analysis(model, x)
+    latents = search.analysis(model, x)
     kept = []
     descent = search._descent
 
@@ -226,7 +226,7 @@ def test_rounding_of_ones_own_replaces_that_of_the_latents():
 def test_latents_are_rounded_where_coding_rounds_them(name):
     """As straight-through steps do: around means that follow from rounded latents."""
     model = codec(name)
-    latents = search._analysis(model, pixels_of(64, 128))
+    latents = search.analysis(model, pixels_of(64, 128))
     with torch.no_grad():
         y_hat, _ = model.likelihoods(latents, torch.round)
         expected, _ = model.likelihoods(latents, "ste")
@@ -250,19 +250,3 @@ def test_refusals_are_sentences():
         search.compress(codec("Factorized"), x.repeat(2, 1, 1, 1), 1)
     with pytest.raises(ValueError, match="not finite"):
         search.compress(codec("Factorized"), x * torch.nan, 1)
-
-
-# A size to aim at ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", NAMES[1:])  # tiny Factorized: one size at every lambda
-def test_the_trade_off_moves_until_the_file_is_of_the_size(name, monkeypatch):
-    # At half the rate, so few steps hardly move what random weights need moved far.
-    monkeypatch.setattr(search, "WITH_CONTEXT", 1.0)
-    model, x = codec(name), pixels_of(128, 192)
-    own = search.code(model, x, search.search(model, x, search._analysis(model, x), 40, LMBDA))
-    most = round(0.97 * len(own.data))
-    found, data = search.fit([model], x, most, 40)
-    assert found is model and 0.95 * most < len(data) <= most
-    with pytest.raises(UsageError, match=f"more than the {most // 2} asked for"):
-        search.fit([model], x, most // 2, 40)
