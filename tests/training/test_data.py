@@ -52,9 +52,6 @@ def drawn(crops: RandomCrops, count: int) -> torch.Tensor:
     return (crops.batch(0, count) * 255).round().to(torch.uint8)
 
 
-# Layouts -----------------------------------------------------------------------------------
-
-
 def test_without_a_folder_the_built_in_photographs_are_taken():
     images = open_dataset(None, min_side=256)
     assert len(images) == 4 and min(min(s.height, s.width) for s in images.sources) >= 256
@@ -73,16 +70,12 @@ def test_a_flat_or_nested_folder(tmp_path, split):
 
 
 def test_a_train_and_test_pair(tmp_path):
-    save(tmp_path / "train" / "class" / "a.png")
-    save(tmp_path / "test" / "b.png")
-    assert names(open_dataset(tmp_path, "train")) == ["class/a.png"]
-    assert names(open_dataset(tmp_path, "test")) == ["b.png"]
-
-
-def test_the_other_half_of_a_pair_is_never_taken(tmp_path):
     save(tmp_path / "test" / "b.png")
     with pytest.raises(ImageError, match="has a folder test/ but none named train/"):
         open_dataset(tmp_path, "train")
+    save(tmp_path / "train" / "class" / "a.png")
+    assert names(open_dataset(tmp_path, "train")) == ["class/a.png"]
+    assert names(open_dataset(tmp_path, "test")) == ["b.png"]
     with pytest.raises(ValueError, match="Unknown split"):
         open_dataset(tmp_path, "valid")
 
@@ -92,8 +85,10 @@ def test_vimeo_90k(tmp_path, kind, frames):
     for clip in ("00001/0001", "00001/0002", "00002/0001"):
         for i in range(1, frames + 1):
             save(tmp_path / "sequences" / clip / f"im{i}.png", 16, 28)
-    (tmp_path / f"{kind}_trainlist.txt").write_text("00002/0001\n00001/0001\n00009/0009\n\n")
     (tmp_path / f"{kind}_testlist.txt").write_text("00001/0002\n")
+    with pytest.raises(ImageError, match=r"neither sep_trainlist\.txt nor tri_trainlist\.txt"):
+        open_dataset(tmp_path, "train")
+    (tmp_path / f"{kind}_trainlist.txt").write_text("00002/0001\n00001/0001\n00009/0009\n\n")
     train, test = open_dataset(tmp_path, "train"), open_dataset(tmp_path, "test")
     assert names(train) == ["00001/0001", "00002/0001"] and names(test) == ["00001/0002"]
     assert train.sources[0].files == tuple(f"im{i}.png" for i in range(1, frames + 1))
@@ -113,16 +108,6 @@ def test_every_frame_of_a_clip_is_drawn(tmp_path):
     crops = drawn(crops_of(ImageSet("", (clip,)), 8), 700)
     counts = np.bincount(crops[:, 0, 0, 0], minlength=8)
     assert counts[0] == 0 and counts[1:].min() > 60  # 100 expected, standard deviation 9
-
-
-def test_vimeo_90k_without_the_list_of_the_split_is_refused(tmp_path):
-    save(tmp_path / "sequences" / "00001" / "0001" / "im1.png")
-    (tmp_path / "sep_testlist.txt").write_text("00001/0001\n")
-    with pytest.raises(ImageError, match=r"neither sep_trainlist\.txt nor tri_trainlist\.txt"):
-        open_dataset(tmp_path, "train")
-
-
-# Skipping ----------------------------------------------------------------------------------
 
 
 def test_what_is_skipped_is_counted_and_explained(tmp_path):
@@ -152,20 +137,24 @@ def test_no_usable_image_is_one_clear_error(tmp_path):
         open_dataset(tmp_path, min_side=16)
 
 
-def test_an_image_that_is_damaged_further_on_is_replaced(tmp_path, caplog):
+def test_an_image_that_is_damaged_or_shrank_since_it_was_found_is_replaced(tmp_path, caplog):
     for i in range(4):
         save(tmp_path / f"{i}.png")
     truncate(tmp_path / "2.png")
-    images = open_dataset(tmp_path)
+    images = open_dataset(tmp_path, min_side=16)
+    save(tmp_path / "3.png", 8, 8)
     crops = crops_of(images, 16, seed=1)
     with caplog.at_level(logging.WARNING):
         batch = crops.batch(0, 40)
-    assert [r.message for r in caplog.records] == [
-        f"Skipped (1 so far): {tmp_path / '2.png'} is damaged or truncated "
-        "(image file is truncated)."
+    assert batch.shape == (40, 3, 16, 16)
+    assert sorted(crops.arrays.unreadable) == ["2.png 0", "3.png 0"]
+    assert sorted(r.message.partition(": ")[2] for r in caplog.records) == [
+        f"{tmp_path / '2.png'} is damaged or truncated (image file is truncated).",
+        "3.png has become smaller than the crop.",
     ]
     # What replaces it is a function of seed and number too.
     assert torch.equal(crops_of(images, 16, seed=1).batch(0, 40), batch)
+    assert list(centre_crops(images, 16)) == ["0.png", "1.png"]
 
 
 def test_only_damaged_images_end_in_an_error(tmp_path):
@@ -175,42 +164,22 @@ def test_only_damaged_images_end_in_an_error(tmp_path):
         crops.batch(0, 1)
 
 
-def test_a_file_that_shrank_after_it_was_found_is_replaced(tmp_path):
-    save(tmp_path / "a.png")
-    save(tmp_path / "b.png")
-    images = open_dataset(tmp_path, min_side=16)
-    save(tmp_path / "a.png", 8, 8)
-    crops = crops_of(images, 16)
-    assert crops.batch(0, 20).shape == (20, 3, 16, 16)
-    assert list(crops.arrays.unreadable) == ["a.png 0"]
-
-
-# Crops -------------------------------------------------------------------------------------
-
-
-def test_a_crop_is_a_piece_of_an_image_or_its_mirror_image():
-    mirrored = 0
-    for crop in drawn(crops_of(coordinates((40, 50), (30, 90)), 16), 400):
-        assert crop.shape == (3, 16, 16)
+def test_a_crop_is_a_piece_of_an_image_or_its_mirror_image_from_any_place():
+    """Images are drawn in proportion to their areas; of the second there are 24 places."""
+    mirrored, places, shares = 0, set(), []
+    for crop in drawn(crops_of(coordinates((40, 50), (18, 23)), 16), 1000):
         rows, columns, image = crop.long()
         assert (image == image[0, 0]).all()
         assert (rows == rows[0, 0] + torch.arange(16)[:, None]).all()
         step = int(columns[0, 1] - columns[0, 0])
         assert (columns == columns[0, 0] + step * torch.arange(16)).all()
         mirrored += step == -1
-    assert 150 < mirrored < 250
-
-
-def test_every_place_is_reached():
-    crops = drawn(crops_of(coordinates((18, 17)), 16), 200)
-    places = {(int(c[0].min()), int(c[1].min())) for c in crops}
-    assert places == {(y, x) for y in range(3) for x in range(2)}
-
-
-def test_images_are_drawn_in_proportion_to_their_areas():
-    crops = drawn(crops_of(coordinates((20, 20), (20, 60)), 16), 2000)
-    share = float(crops[:, 2, 0, 0].float().mean())
-    assert abs(share - 0.75) < 0.04  # four standard deviations
+        shares.append(int(image[0, 0]))
+        if shares[-1]:
+            places.add((int(rows[0, 0]), int(columns.min())))
+    assert 420 < mirrored < 580
+    assert places == {(y, x) for y in range(3) for x in range(8)}
+    assert abs(np.mean(shares) - 414 / 2414) < 0.05  # four standard deviations
 
 
 def test_a_crop_depends_on_seed_and_number_alone():
@@ -220,6 +189,10 @@ def test_a_crop_depends_on_seed_and_number_alone():
     assert torch.equal(later.batch(7, 4), crops.batch(7, 4))  # without the steps before
     one_by_one = torch.cat([later.batch(i, 1) for i in range(15, 20)])
     assert torch.equal(crops.batch(3, 5), one_by_one)
+    for processes in (2, 3):  # share the batch of one
+        for rank in range(processes):
+            part = crops.batch(5, 6, rank, processes)
+            assert torch.equal(part, crops.batch(5, 6)[rank::processes])
     assert not torch.equal(crops_of(images, 16, seed=4).batch(7, 4), crops.batch(7, 4))
 
 
@@ -230,15 +203,6 @@ def test_the_crops_stay_what_they_are_from_version_to_version():
     far = (crops.batch(10**9, 1)[0, :, 0, 0] * 255).round().int().tolist()
     # Row, column and image of the upper left pixel, as they came out when this was written.
     assert first == [[3, 3, 1], [68, 239, 1]] and far == [2, 109, 0]
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_the_batch_of_one(processes):
-    crops = crops_of(coordinates((40, 50), (30, 90)), 16)
-    whole = crops.batch(5, 6)
-    for rank in range(processes):
-        part = crops.batch(5, 6, rank, processes)
-        assert torch.equal(part, whole[rank::processes])
 
 
 def test_threads_change_nothing(tmp_path):
@@ -276,9 +240,6 @@ def test_crops_larger_than_an_image_are_refused():
         crops_of(ImageSet("nothing", ()), 16)
 
 
-# Validation --------------------------------------------------------------------------------
-
-
 def test_held_out_images_depend_on_their_names_alone():
     images = coordinates(*[(20, 20)] * 30)
     rest, out = held_out(images, 5)
@@ -291,20 +252,6 @@ def test_held_out_images_depend_on_their_names_alone():
     assert names(held_out(images, 0)[1]) == []
     with pytest.raises(ImageError, match="30 cannot be held out"):
         held_out(images, 30)
-
-
-def test_centre_crops():
-    crops = list(centre_crops(coordinates((17, 20), (16, 16)), 16).values())
-    assert len(crops) == 2
-    assert crops[0].shape == (3, 16, 16)
-    assert torch.equal(crops[0][:2, 0, 0], torch.tensor([0.0, 2.0]) / 255)
-
-
-def test_unreadable_images_are_left_out_of_validation(tmp_path, caplog):
-    truncate(save(tmp_path / "a.png"))
-    save(tmp_path / "b.png")
-    assert list(centre_crops(open_dataset(tmp_path), 16)) == ["b.png"]
-    assert "a.png is damaged" in caplog.text
 
 
 def test_the_fingerprint_tells_data_sets_apart():

@@ -37,6 +37,11 @@ def test_widened_transforms_compute_the_same(narrow, x, name, N, M):
     assert torch.allclose(wide.g_a(x)[:, :12], y, atol=1e-6)
     more = torch.cat([y, torch.randn(1, M - 12, *y.shape[2:])], 1)
     assert torch.allclose(wide.g_s(more), narrow.g_s(y), atol=1e-6)
+    # The channels that are new are not dead.
+    if N > 8:
+        wide.g_s(wide.g_a(x)).square().sum().backward()
+        assert wide.g_a[2].weight.grad[:8, 8:].abs().min() > 0  # read by one that was there
+        assert wide.g_s[4].weight.grad[8:, :8].abs().min() > 0
 
 
 def test_widened_hyperprior_predicts_the_same(narrow, x):
@@ -48,14 +53,6 @@ def test_widened_hyperprior_predicts_the_same(narrow, x):
     assert torch.allclose(wide.h_s(more)[:, :12], narrow.h_s(z), atol=1e-6)
     _, likelihoods = wide.entropy_bottleneck(more, "round")
     assert torch.allclose(likelihoods[:, :8], narrow.entropy_bottleneck(z, "round")[1], atol=1e-6)
-
-
-def test_added_channels_are_not_dead(narrow, x):
-    wide = models.build("JointAutoregressive", 16, 12)
-    wide.load_state_dict({**wide.state_dict(), **widened(wide, narrow.state_dict())})
-    wide.g_s(wide.g_a(x)).square().sum().backward()
-    assert wide.g_a[2].weight.grad[:8, 8:].abs().min() > 0  # read by a channel that was there
-    assert wide.g_s[4].weight.grad[8:, :8].abs().min() > 0
 
 
 def test_a_wider_parent_gives_nothing(narrow):
@@ -132,13 +129,6 @@ def test_latent_factor_follows_lambda_and_is_used(narrow, tmp_path, x):
     assert torch.allclose(model.g_a(x), 2 * narrow.g_a(x), atol=2e-2)  # weights in fp16
 
 
-def test_density_of_z_is_not_taken_for_y(tmp_path):
-    path = tmp_path / "p.safetensors"
-    checkpoint.save(path, make("Hyperprior", N=12, M=12), config={}, provenance={})
-    told = take_weights(models.build("Factorized", 12, 12), path)
-    assert "Left as they were: entropy_bottleneck.biases.0" in told
-
-
 def test_weights_of_another_width_are_refused(narrow, tmp_path):
     """One tensor fits: the bias of the last layer, which has three numbers in any model."""
     checkpoint.save(tmp_path / "p.safetensors", narrow, config={}, provenance={})
@@ -153,12 +143,7 @@ def test_fix_excludes_parts_from_training(narrow):
     fix(narrow, ["g_a", "g_s"])
     trained = {name for name, value in narrow.named_parameters() if value.requires_grad}
     assert "h_a.0.weight" in trained and not any(name.startswith("g_") for name in trained)
-
-
-@pytest.mark.parametrize(
-    ("names", "why"), [(["g_b"], "has g_a, g_s, h_a"), (None, "nothing is left to train")]
-)
-def test_fix_refuses(narrow, names, why):
-    names = names or [name for name, _ in narrow.named_children()]
-    with pytest.raises(TrainingError, match=why):
-        fix(narrow, names)
+    with pytest.raises(TrainingError, match="has g_a, g_s, h_a"):
+        fix(narrow, ["g_b"])
+    with pytest.raises(TrainingError, match="nothing is left to train"):
+        fix(narrow, [name for name, _ in narrow.named_children()])

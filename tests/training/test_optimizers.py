@@ -40,36 +40,19 @@ def descend(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, firs
     return losses
 
 
-# Newton-Schulz ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (6, 40), (40, 6), (1, 30)])
-def test_orthogonalize_moves_all_singular_values_near_one(shape):
-    values = torch.linalg.svdvals(orthogonalize([torch.randn(shape)])[0])
-    assert values.min() > 0.6
-    assert values.max() < 1.25
-
-
-def test_orthogonalize_keeps_the_singular_vectors():
-    u, _ = torch.linalg.qr(torch.randn(10, 5))
-    v, _ = torch.linalg.qr(torch.randn(12, 5))
-    matrix = u @ torch.diag(torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5])) @ v.t()
-    inner = u.t() @ orthogonalize([matrix])[0] @ v
-    assert torch.allclose(inner, torch.diag(inner.diagonal()), atol=1e-5)
-    # Its distance from the polar factor U V' is what the singular values leave.
-    assert (inner.diagonal() - 1).abs().max() < 0.4
-
-
 @pytest.mark.parametrize("shape", [(48, 48), (32, 300), (300, 32)])
-def test_orthogonalize_is_newton_schulz_also_where_singular_values_are_tiny(shape):
-    """Against the iteration as Jordan writes it, on the matrix itself and in double precision."""
+def test_orthogonalize_is_newton_schulz_at_any_scale(shape):
+    """Against the iteration as Jordan writes it, in double precision; with tiny singular values."""
     u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
     matrix = u @ torch.diag(torch.logspace(0, -6, len(v))) @ v
     expected = matrix.double() / matrix.double().norm()
     for _ in range(5):
         gram = expected @ expected.t()
         expected = QUINTIC[0] * expected + (QUINTIC[1] * gram + QUINTIC[2] * gram @ gram) @ expected
-    torch.testing.assert_close(orthogonalize([matrix])[0].double(), expected, rtol=0, atol=1e-3)
+    for scale in (1, 1e4):
+        result = orthogonalize([matrix * scale])[0].double()
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-3)
+    assert (orthogonalize([torch.zeros(shape)])[0] == 0).all()
 
 
 def test_orthogonalize_takes_matrices_of_all_shapes_together():
@@ -78,15 +61,6 @@ def test_orthogonalize_takes_matrices_of_all_shapes_together():
     together = orthogonalize(matrices)
     for matrix, result in zip(matrices, together, strict=True):
         torch.testing.assert_close(result, orthogonalize([matrix])[0], rtol=0, atol=1e-5)
-
-
-def test_orthogonalize_ignores_the_scale_and_keeps_zeros():
-    matrix = torch.randn(6, 20)
-    matrix[:, 3] = 0
-    result = orthogonalize([matrix])[0]
-    assert torch.allclose(result, orthogonalize([matrix * 1e4])[0], atol=1e-4)
-    assert (result[:, 3] == 0).all()
-    assert (orthogonalize([torch.zeros(3, 5)])[0] == 0).all()
 
 
 def test_matrix_of_a_weight_has_one_row_per_output_channel():
@@ -108,9 +82,6 @@ def test_first_muon_step_is_the_scaled_orthogonal_factor():
     assert values.min() > 0.6 and values.max() < 1.25
 
 
-# Adam, alone and as what the others fall back on -----------------------------------------------
-
-
 def test_groups_that_are_not_muons_are_adams():
     ours = network()
     theirs = copy.deepcopy(ours)
@@ -124,9 +95,6 @@ def test_adam_is_the_one_of_torch():
         build_optimizer("sgd", network())
 
 
-# All ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_that_trains_is_in_one_group(name):
     model = models.build("JointAutoregressiveHierarchicalPriors", 8, 12)
@@ -136,33 +104,6 @@ def test_every_parameter_that_trains_is_in_one_group(name):
     plain, transposed, rest = parameter_groups(model)
     assert len(transposed) == 4 + 2 and len(plain) == 4 + 3 + 1 + 1 + 3
     assert [p.dim() for p in rest[:7]] == [2] * 6 + [1]  # GDN's gammas, then vectors
-
-
-def quadratic(name: str, lr: float, steps: int = 150) -> tuple[float, float]:
-    """First and last |A (W - W*) B|**2; its curvature spans 1e8 and is not along the axes."""
-    torch.manual_seed(1)
-    a = torch.diag(torch.logspace(0, -2, 8)) @ torch.linalg.qr(torch.randn(8, 8))[0]
-    b = torch.linalg.qr(torch.randn(12, 12))[0] @ torch.diag(torch.logspace(0, -2, 12))
-    model = nn.Conv2d(12, 8, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    goal = torch.randn(8, 12)
-    optimizer = build_optimizer(name, model, lr=lr)
-    losses = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * (1 - step / steps)
-        loss = (a @ (model.weight[:, :, 0, 0] - goal) @ b).square().sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses[0], losses[-1]
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_all_descend_an_ill_conditioned_quadratic(name):
-    start, end = quadratic(name, lr=0.3)
-    assert end < 0.005 * start
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -198,9 +139,6 @@ def test_muon_leaves_masked_taps_alone():
     moved = (model.weight - before).abs()
     assert moved[~hidden].min() > 0
     assert moved[hidden].max() == 0
-
-
-# Schedules --------------------------------------------------------------------------------------
 
 
 def rates(kind: str, steps: int, **options) -> list[float]:

@@ -25,12 +25,9 @@ from training.feed import Prefetch
 from training.run import Run
 from training.settings import resolve
 
-# Interrupted runs ---------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_time_limit_and_resume_end_with_the_same_weights(run, optimizer, capsys):
-    run.flags += ["--optimizer", optimizer]
     words = ("--optimizer", optimizer)
     assert run("--exp_version", "whole", *words) == 0
     cut = ("--exp_version", "cut", "--overwrite", *words)
@@ -46,7 +43,11 @@ def test_time_limit_and_resume_end_with_the_same_weights(run, optimizer, capsys)
     # Finished: resuming once more changes nothing.
     before = checkpoint.find("Factorized", run.folder / "ckpts")[0].read_bytes()
     assert run(*cut, "--resume") == 0
-    assert checkpoint.find("Factorized", run.folder / "ckpts")[0].read_bytes() == before
+    (path,) = checkpoint.find("Factorized", run.folder / "ckpts")
+    assert path.read_bytes() == before
+    capsys.readouterr()
+    assert run(*cut, "--epoch", "4", "--resume") == 1  # a new run trains it further
+    one_line(capsys, "--epoch was 2, is now 4", f"--init_ckpt {path}")
 
 
 def test_resume_without_a_state_starts_and_without_a_name_finds(run, capsys):
@@ -84,33 +85,26 @@ def test_kill_9_at_any_moment_leaves_whole_files(run):
     assert not list(folder.glob(".*.tmp"))
 
 
-# Trouble ------------------------------------------------------------------------------------------
-
-
-def poisoned(monkeypatch, steps: range) -> None:
+@pytest.mark.parametrize(
+    ("steps", "status", "message"),
+    [(range(2, 4), 0, "2 in a row"), (range(3, 99), 1, "3 steps in a row up to step 5")],
+    ids=["skipped", "too many"],
+)
+def test_steps_that_are_not_finite_are_skipped_and_many_stop_the_run(
+    run, monkeypatch, capsys, steps, status, message
+):
     batch = Prefetch.__call__
 
     def with_nan(self, step):
         return batch(self, step) * (float("nan") if step in steps else 1)
 
     monkeypatch.setattr(Prefetch, "__call__", with_nan)
-
-
-def test_a_step_that_is_not_finite_is_skipped(run, monkeypatch, capsys):
-    poisoned(monkeypatch, range(2, 4))
-    assert run("--exp_version", "a") == 0
+    assert run("--exp_version", "a", "--max_skips", "3") == status
     out = capsys.readouterr().out
-    assert "step 2: the loss (nan)" in out and "2 in a row" in out
-    assert all(torch.isfinite(v).all() for v in state(run.folder, "a")["model"].values())
-
-
-def test_many_of_them_stop_the_run_and_say_where(run, monkeypatch, capsys):
-    poisoned(monkeypatch, range(3, 99))
-    assert run("--exp_version", "a", "--max_skips", "3") == 1
-    assert "3 steps in a row up to step 5" in capsys.readouterr().out
-    kept = state(run.folder, "a")
-    assert kept["step"] == 6
-    assert all(torch.isfinite(v).all() for v in kept["model"].values())
+    assert f"step {steps[0]}: the loss (nan)" in out and message in out
+    saved = state(run.folder, "a")
+    assert saved["step"] == (6 if status else STEPS)
+    assert all(torch.isfinite(v).all() for v in saved["model"].values())
 
 
 def test_a_failing_worker_stops_with_the_state_saved(run, monkeypatch, capsys):
@@ -131,11 +125,11 @@ def test_a_failing_worker_stops_with_the_state_saved(run, monkeypatch, capsys):
     assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
-    full = OSError(errno.ENOSPC, "No space left on device")
+def no_room(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
-    def no_room(*args, **kwargs):
-        raise full
+
+def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
 
     assert run("--exp_version", "a", "--time_limit", "1e-9") == 0
     with monkeypatch.context() as patch:
@@ -156,8 +150,6 @@ def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
 
 
 def test_on_a_full_disk_nothing_is_said_to_be_saved(run, monkeypatch, capsys):
-    def no_room(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", no_room)
     monkeypatch.setattr(checkpoint, "save", no_room)
@@ -186,17 +178,16 @@ def test_a_damaged_state_is_refused(run, capsys):
     one_line(capsys, "state.pt cannot be read")
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["--init_ckpt B", "--init_transforms B", "--dataset B", "--test_dataset B", "--seed 1",
-     "--epoch 3", "--lmbda 0.0067"],
-)  # fmt: skip
-def test_flags_that_decide_what_is_computed_bind(run, words):
+def test_flags_that_decide_what_is_computed_bind(run):
     settings = resolve(train.parser().parse_args(run.flags))
-    other = resolve(train.parser().parse_args([*run.flags, *words.split()]))
-    (difference,) = other.differences(settings.config())
-    assert difference.startswith(f"{words.split()[0]} was ")
     assert settings.differences(settings.config()) == []
+    for flag, value in (
+        *((f"--{name}", "B") for name in ("init_ckpt", "init_transforms", "dataset")),
+        *(("--test_dataset", "B"), ("--seed", "1"), ("--epoch", "3"), ("--lmbda", "0.0067")),
+    ):
+        other = resolve(train.parser().parse_args([*run.flags, flag, value]))
+        (difference,) = other.differences(settings.config())
+        assert difference.startswith(f"{flag} was ")
 
 
 def test_a_checkpoint_tells_of_the_parent_that_its_run_began_from(run, capsys):
@@ -230,19 +221,8 @@ def test_other_images_are_not_gone_on_with(run, photographs, capsys):
     one_line(capsys, "the images are not the same")
 
 
-def test_a_finished_run_is_trained_further_in_a_new_one(run, capsys):
-    assert run("--exp_version", "a") == 0
-    capsys.readouterr()
-    (path,) = checkpoint.find("Factorized", run.folder / "ckpts")
-    assert run("--exp_version", "a", "--epoch", "4", "--resume") == 1
-    one_line(capsys, "--epoch was 2, is now 4", f"--init_ckpt {path}")
-
-
 def test_an_unreadable_image_among_many_is_skipped(run, photographs, tmp_path, capsys):
-    folder = tmp_path / "mixed"
-    folder.mkdir()
-    for path in photographs.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = shutil.copytree(photographs, tmp_path / "mixed")
     (folder / "broken.png").write_bytes(b"no image")
     assert run("--dataset", str(folder), "--epoch", "1") == 0
     assert "broken.png" in capsys.readouterr().out
