@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 
 # Before torch starts its thread pools, and inherited by the processes that tests start: the
 # models under test are so small that threads only get in each other's way. A caller's own
@@ -54,10 +55,15 @@ def registry_restored():
         table.update(then)
 
 
-@pytest.fixture(scope="module")
-def ckpts(tmp_path_factory):
-    """Small checkpoints of all models, see `save_checkpoints`."""
+@pytest.fixture(scope="session")
+def saved_ckpts(tmp_path_factory):
     return save_checkpoints(tmp_path_factory.mktemp("ckpts"))
+
+
+@pytest.fixture(scope="module")
+def ckpts(saved_ckpts, tmp_path_factory):
+    """Small checkpoints of all models, see `save_checkpoints`: a copy for each module."""
+    return shutil.copytree(saved_ckpts, tmp_path_factory.mktemp("ckpts") / "ckpts")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from models.layers.bf16 import (
     InBf16,
     PixelDeconv,
     computes_in_bf16,
-    with_pixel_deconv,
 )
 from tests.helpers import NAMES, image, make, uniform
 from tests.programs import files_in, load_test_program, one_line, read_csv
@@ -50,16 +49,6 @@ def test_the_last_layer_is_the_transposed_convolution(dtype):
     # 0.1 - 0.5 is no number of bf16: half a unit in the last place of what lies below 64
     torch.testing.assert_close(found[:, ::2].double(), (expected + bias)[:, ::2], rtol=0, atol=0)
     torch.testing.assert_close(found.double(), expected + bias, rtol=2**-8, atol=2**-9)
-
-
-def test_g_s_is_the_same_with_its_last_layer_so_and_others_stay():
-    g_s = make("Factorized").g_s
-    y_hat = uniform(5, 1, g_s[0].in_channels, 3, 4, low=-4, high=4).float()
-    faster = with_pixel_deconv(g_s)
-    assert isinstance(faster[-1], PixelDeconv)
-    torch.testing.assert_close(faster(y_hat), g_s(y_hat), rtol=1e-4, atol=1e-5)
-    for other in (g_s[0], nn.Sequential(deconv(4, 4)), nn.Sequential(nn.Conv2d(4, 3, 5))):
-        assert with_pixel_deconv(other) is other
 
 
 @pytest.mark.parametrize("inverse", [False, True])

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from models import checkpoint, search
-from models.errors import StreamError
 from models.presets import OperatingPoint
-from tests.helpers import NAMES, M, N, codec, image, make
+from tests.helpers import NAMES, M, N, image, make
 
 
 @contextmanager
@@ -54,9 +53,3 @@ def test_settings_of_torch_change_nothing(setting, saved):
     with setting():
         assert coded(path, x.clone()) == expected
     assert torch.get_default_dtype() == torch.float32
-
-
-@pytest.mark.parametrize("files", [b"", b"abc", None, 3, [None], ["text"], []])
-def test_what_are_no_files_is_said(files):
-    with pytest.raises(StreamError, match="list of complete files|no file"):
-        codec("Factorized").decompress(files)

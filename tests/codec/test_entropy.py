@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import stats
 
 from evaluation.reference import import_compressai
 from models.entropy.density import LIKELIHOOD_BOUND, TAIL_MASS, NonParametricDensity
@@ -45,9 +45,6 @@ def gaussians():
     return gaussian_tables()
 
 
-# The non-parametric density ---------------------------------------------------------------
-
-
 def test_cumulative_is_monotone(density):
     v = torch.linspace(-300, 300, 4001, dtype=torch.float64).expand(CHANNELS, 1, -1)
     logits = trained_like().double().logits_cumulative(v).detach()
@@ -55,14 +52,6 @@ def test_cumulative_is_monotone(density):
     assert logits[:, :, 0].max() < -5 and logits[:, :, -1].min() > 5
     single = torch.sigmoid(density.logits_cumulative(v.float())).detach()
     assert (single.diff(dim=-1) > -1e-6).all()
-
-
-def test_likelihoods_of_all_integers_sum_to_one(density):
-    integers = torch.arange(-400, 401).float()
-    for shift in (0.0, 0.37):
-        v = (integers + shift).expand(1, CHANNELS, 1, -1)
-        likelihoods = density.likelihood(v).detach()
-        torch.testing.assert_close(likelihoods.sum(-1).flatten(), torch.ones(CHANNELS))
 
 
 def test_masses_are_the_likelihoods_in_double_precision(density):
@@ -100,15 +89,6 @@ def test_quantiles_are_where_the_cumulative_has_their_probability(density, proba
     assert (logits - target).abs().max() < 1e-9
 
 
-def test_solve_quantiles_sets_tails_and_medians(density):
-    logits = density.logits_cumulative(density.quantiles.detach()).detach()[:, 0]
-    target = float(np.log(2 / TAIL_MASS - 1))
-    torch.testing.assert_close(
-        logits, torch.tensor([-target, 0.0, target]).expand(CHANNELS, 3), rtol=1e-4, atol=1e-4
-    )
-    assert torch.equal(density.medians().flatten(), density.quantiles[:, 0, 1])
-
-
 def test_quantiles_far_from_zero_are_found():
     shifted = trained_like()
     with torch.no_grad():
@@ -133,9 +113,6 @@ def test_gradient_leaves_the_likelihood_bound(density):
     v = torch.full((1, CHANNELS, 1, 1), 5000.0, requires_grad=True)
     assert (density.likelihood(v) == float(np.float32(LIKELIHOOD_BOUND))).all()
     assert torch.isfinite(torch.autograd.grad(density.likelihood(v).log().sum(), v)[0]).all()
-
-
-# The Gaussian -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [0.11, 0.5, 3.0, 40.0])
@@ -185,9 +162,6 @@ def test_scale_levels_and_thresholds():
     assert nearest.tolist() == list(range(64))
 
 
-# Tables -----------------------------------------------------------------------------------
-
-
 def test_gaussian_tables_are_the_closed_form(gaussians):
     assert len(gaussians) == 64
     for row, first, sigma in zip(
@@ -207,19 +181,6 @@ def test_gaussian_tables_are_the_closed_form(gaussians):
         assert tail <= TAIL_MASS
 
 
-def test_gaussian_tables_have_the_entropy_of_scipys_normal(gaussians):
-    for row, sigma in zip(gaussians.rows(), scale_levels().tolist(), strict=True):
-        bits = stats.entropy(row, base=2)
-        symbols = np.arange(-4000, 4001)
-        normal = stats.norm(0, sigma)
-        p = normal.cdf(-np.abs(symbols) + 0.5) - normal.cdf(-np.abs(symbols) - 0.5)
-        expected = stats.entropy(p, base=2)
-        assert abs(bits - expected) < 2e-3 * expected + 1e-4
-        if sigma > 2:  # the differential entropy, with Sheppard's correction
-            closed = 0.5 * np.log2(2 * np.pi * np.e * (sigma**2 + 1 / 12))
-            assert abs(bits - closed) < 1e-3
-
-
 def test_density_tables_follow_the_density(density):
     tables = density_tables(density)
     assert len(tables) == CHANNELS
@@ -237,22 +198,6 @@ def test_density_tables_follow_the_density(density):
             low <= density.quantiles[channel, 0, 0] + 1
             and high >= density.quantiles[channel, 0, 2] - 1
         )
-
-
-def test_density_of_a_normal_shape_has_its_differential_entropy():
-    """The table of a wide density costs about what integrating its density says."""
-    density = trained_like(30.0)
-    bits = stats.entropy(density_tables(density).rows()[0], base=2)
-    double = trained_like(30.0).double()
-
-    def minus_p_log_p(v, channel):
-        at = torch.full((CHANNELS, 1, 1), v, dtype=torch.float64, requires_grad=True)
-        c = torch.sigmoid(double.logits_cumulative(at))[channel].sum()
-        p = float(torch.autograd.grad(c, at)[0][channel])
-        return -p * np.log2(p) if p > 0 else 0.0
-
-    closed = integrate.quad(minus_p_log_p, -900, 900, args=(0,), points=[0], limit=200)[0]
-    assert abs(bits - closed) < 0.01
 
 
 def test_tables_survive_the_checkpoint(gaussians):

@@ -1,7 +1,5 @@
 """The integer context network: exact against Python's integers, close to its floats."""
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -107,18 +105,3 @@ def test_context_does_not_depend_on_threads_chunks_batch_or_order(mask, monkeypa
         assert torch.equal(alone[0], expected[k])
     shuffled = torch.tensor([5, 0, 23, 11, 12])
     assert torch.equal(context_outputs(frozen, psi, y, shuffled), expected[:, shuffled])
-
-
-@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
-def test_context_ignores_everything_outside_its_mask(mask):
-    """What the decoder does not know yet cannot matter, also in integers."""
-    frozen = IntegerContext(*context_parts(mask))
-    psi, y = context_case(1)
-    centre = torch.tensor([2 * WIDTH + 3])
-    expected = context_outputs(frozen, psi, y, centre)
-    for row, column in itertools.product(range(HEIGHT), range(WIDTH)):
-        changed = y.clone()
-        changed[:, :, row, column] += 640
-        down, right = row - 2 + 2, column - 3 + 2
-        inside = 0 <= down < 5 and 0 <= right < 5 and bool(mask[down, right])
-        assert torch.equal(context_outputs(frozen, psi, changed, centre), expected) != inside

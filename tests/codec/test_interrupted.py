@@ -7,7 +7,8 @@ import resource
 import signal
 import subprocess
 import sys
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,25 +34,18 @@ from tests.programs import (
     one_line,
     read_csv,
     result_row,
-    save_checkpoints,
 )
 
 driver = load_test_program()
 
 
-@pytest.fixture(scope="module")
-def ckpts(tmp_path_factory):
-    return save_checkpoints(tmp_path_factory.mktemp("ckpts"), ["Factorized"])
-
-
 def words(ckpts, photographs, folder) -> list[str]:
     """The flags of test.py for a run into a folder."""
     places = {"ckpt_dir": ckpts, "dataset_path": photographs, "device": "cpu"}
+    places["model_name"] = "Factorized"
     places |= {"outdir": folder / "out", "resultdir": folder / "res"}
     return [text for flag, value in places.items() for text in (f"--{flag}", str(value))]
 
-
-# Killed -------------------------------------------------------------------------------------
 
 # Forks start in no time, and are killed with their decoders: some while files are written.
 KILLS = """
@@ -176,9 +170,6 @@ def test_ctrl_c_during_imports_is_no_traceback(program, tmp_path):
     assert (ended.stdout, ended.stderr, ended.returncode) == (b"", b"", -signal.SIGINT)
 
 
-# Crowded ------------------------------------------------------------------------------------
-
-
 def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(driver, "draw", lambda *_: None)
     monkeypatch.setattr(
@@ -196,15 +187,8 @@ def test_two_tests_do_not_mix_their_files(ckpts, photographs, tmp_path, capsys, 
 
 def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
     lambdas = [k / 100 for k in range(1, 13)]
-
-    def merge(lmbda):
-        Results(tmp_path, "Model").merge([result_row(lmbda)])
-
-    merges = [threading.Thread(target=merge, args=(lmbda,)) for lmbda in lambdas]
-    for thread in merges:
-        thread.start()
-    for thread in merges:
-        thread.join()
+    with ThreadPoolExecutor(len(lambdas)) as pool:
+        list(pool.map(lambda v: Results(tmp_path, "Model").merge([result_row(v)]), lambdas))
     assert [r["lmbda"] for r in Results(tmp_path, "Model").rows()] == lambdas
     assert len(read_csv(tmp_path / "Model.csv")) == len(lambdas)
 
@@ -221,17 +205,15 @@ def test_of_two_codecs_writing_one_file_the_last_one_wins_whole(ckpts, photograp
         compress(image, tmp_path / "alone")
         alone.add((tmp_path / "alone").read_bytes())
     out = tmp_path / "out.lic"
-    runs = [threading.Thread(target=compress, args=(image, out)) for image in [*SIZES] * 3]
+    with ThreadPoolExecutor(6) as pool:
+        runs = [pool.submit(compress, image, out) for image in [*SIZES] * 3]
+        while not all(run.done() for run in runs):
+            assert not out.exists() or out.read_bytes() in alone
+            time.sleep(0.01)
     for run in runs:
-        run.start()
-    while any(run.is_alive() for run in runs):
-        assert not out.exists() or out.read_bytes() in alone
-        runs[0].join(0.01)
+        run.result()
     assert len(alone) == 2 and out.read_bytes() in alone
     assert files_in(tmp_path) == ["alone", "out.lic"]
-
-
-# Without room -------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -245,19 +227,13 @@ def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_codec_without_room_keeps_the_old_file(ckpts, photographs, tmp_path, capsys):
-    out = tmp_path / "out.lic"
+def test_without_room_the_old_file_stays(ckpts, photographs, tmp_path, capsys):
+    out = tmp_path / "out"
     out.write_bytes(b"old")
     arguments = ["compress", str(photographs / "odd.png"), str(out), "--ckpt_dir", str(ckpts)]
     with no_room():
         assert codec.main([*arguments, "--model_name", "Factorized"]) == 1
-    one_line(capsys, "codec.py: ", "File too large")
-    assert out.read_bytes() == b"old" and files_in(tmp_path) == ["out.lic"]
-
-
-def test_a_checkpoint_without_room_keeps_the_old_one(tmp_path):
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(b"old")
-    with no_room(), pytest.raises(OSError, match="File too large"):
-        checkpoint.save(path, make("Factorized"), config={}, provenance={})
-    assert path.read_bytes() == b"old" and files_in(tmp_path) == [path.name]
+        one_line(capsys, "codec.py: ", "File too large")
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(out, make("Factorized"), config={}, provenance={})
+    assert out.read_bytes() == b"old" and files_in(tmp_path) == ["out"]

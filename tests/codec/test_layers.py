@@ -1,7 +1,5 @@
 """The building blocks against CompressAI's, closed forms and hand-drawn masks."""
 
-import shutil
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,8 +12,6 @@ from models.layers import (
     Quantised,
     causal_mask,
     checkerboard_mask,
-    conv,
-    deconv,
     gdn,
     lower_bound,
     parity,
@@ -51,8 +47,12 @@ def gdn_pair(inverse):
     return ours, theirs
 
 
+@pytest.mark.parametrize("block_bytes", [1 << 20, 4 * 6 * 3], ids=["at once", "in blocks"])
 @pytest.mark.parametrize("inverse", [False, True])
-def test_gdn_equals_compressai(inverse):
+def test_gdn_equals_compressai(inverse, block_bytes, monkeypatch):
+    """In blocks: of 3 of the 70 pixels and, at the end, 1. Without gradient and in channels last,
+    the same."""
+    monkeypatch.setattr(gdn, "BLOCK_BYTES", block_bytes // torch.get_num_threads())
     ours, theirs = gdn_pair(inverse)
     x = torch.randn(2, 6, 5, 7) * 2
     upstream = torch.randn(2, 6, 5, 7)
@@ -64,37 +64,18 @@ def test_gdn_equals_compressai(inverse):
         results.append((y.detach(), leaf.grad, layer.beta.grad, layer.gamma.grad))
     for ours_value, theirs_value in zip(*results, strict=True):
         torch.testing.assert_close(ours_value, theirs_value, rtol=2e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize("inverse", [False, True])
-def test_gdn_without_gradient_and_in_channels_last_is_the_same(inverse):
-    ours, _ = gdn_pair(inverse)
-    x = torch.randn(2, 6, 5, 7)
-    expected = ours(x).detach()
     with torch.no_grad():
-        torch.testing.assert_close(ours(x), expected)
-    torch.testing.assert_close(ours(x.contiguous(memory_format=torch.channels_last)), expected)
-
-
-@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
-@pytest.mark.parametrize("inverse", [False, True])
-def test_gdn_gradient_is_that_of_finite_differences(inverse, frozen):
-    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    beta = (torch.rand(4, dtype=torch.float64) + 0.5).requires_grad_(not frozen)
-    gamma = torch.rand(4, 4, dtype=torch.float64).requires_grad_(not frozen)
-    assert torch.autograd.gradcheck(
-        lambda *inputs: _Normalise.apply(*inputs, inverse), (x, beta, gamma)
+        torch.testing.assert_close(ours(x), results[0][0])
+    torch.testing.assert_close(
+        ours(x.contiguous(memory_format=torch.channels_last)).detach(), results[0][0]
     )
 
 
-def test_gdn_by_hand():
-    layer = GDN(2)
-    with torch.no_grad():
-        layer.beta.copy_(torch.tensor([1.0, 2.0]).sqrt())
-        layer.gamma.copy_(torch.tensor([[0.0, 3.0], [0.5, 0.0]]).sqrt())
-    x = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1)
-    y = layer(x).flatten()
-    torch.testing.assert_close(y, torch.tensor([2 / (1 + 3) ** 0.5, -1 / (2 + 2) ** 0.5]))
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_gradient_is_that_of_finite_differences_where_the_layer_is_frozen(inverse):
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    beta, gamma = torch.rand(4, dtype=torch.float64) + 0.5, torch.rand(4, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: _Normalise.apply(x, beta, gamma, inverse), x)
 
 
 def test_gdn_computes_in_single_precision_under_autocast():
@@ -106,29 +87,11 @@ def test_gdn_computes_in_single_precision_under_autocast():
     torch.testing.assert_close(y, ours(x.bfloat16().float()).bfloat16(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("inverse", [False, True])
-def test_gdn_in_blocks_is_gdn_in_one(inverse, monkeypatch):
-    ours, _ = gdn_pair(inverse)
-    x, upstream = torch.randn(2, 6, 5, 7), torch.randn(2, 6, 5, 7)
-    results = []
-    for size in (1 << 20, 4 * 6 * 3):  # all 70 pixels at once; 3 and, at the end, 1
-        monkeypatch.setattr(gdn, "BLOCK_BYTES", size // torch.get_num_threads())
-        leaf = x.clone().requires_grad_()
-        ours.zero_grad()
-        y = ours(leaf)
-        y.backward(upstream)
-        results.append((y.detach(), leaf.grad, ours.beta.grad, ours.gamma.grad))
-    for whole, blocks in zip(*results, strict=True):
-        torch.testing.assert_close(blocks, whole)
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("inverse", [False, True])
-def test_compiled_gdn_is_the_same(inverse):
-    ours, _ = gdn_pair(inverse)
+def test_compiled_gdn_is_the_same():
+    ours, _ = gdn_pair(False)
     x = torch.randn(2, 6, 8, 8, generator=torch.Generator().manual_seed(3), requires_grad=True)
     wanted = torch.autograd.grad(ours(x).square().sum(), (x, ours.beta, ours.gamma))
-    compiled = torch.compile(ours)
+    compiled = torch.compile(ours, backend="aot_eager")  # which needs no C++ compiler
     assert torch.allclose(compiled(x), ours(x), rtol=1e-5, atol=1e-6)
     found = torch.autograd.grad(compiled(x).square().sum(), (x, ours.beta, ours.gamma))
     for a, b in zip(found, wanted, strict=True):
@@ -159,35 +122,6 @@ CONTEXTS = [
 ]
 
 
-@pytest.mark.parametrize("build,mask", CONTEXTS)
-def test_masked_convolution_never_changes_its_weight(build, mask):
-    layer = build(3, 4)
-    before = layer.weight.detach().clone()
-    layer(torch.randn(1, 3, 6, 6)).sum().backward()
-    assert torch.equal(layer.weight, before)
-    hidden = torch.tensor(mask) == 0
-    assert (layer.weight.grad[:, :, hidden] == 0).all()
-    assert (layer.weight.grad[:, :, ~hidden] != 0).any()
-    assert "mask" not in layer.state_dict()  # it is derived from the model, not learned
-
-
-@pytest.mark.parametrize("build,mask", CONTEXTS)
-def test_context_has_no_jacobian_outside_its_mask(build, mask):
-    height, width = 6, 7
-    layer = build(2, 3)
-    jacobian = torch.autograd.functional.jacobian(layer, torch.randn(1, 2, height, width))
-    influence = jacobian[0, :, :, :, 0].abs().sum((0, 3))  # (row, column, row', column')
-    expected = torch.zeros(height, width, height, width, dtype=torch.bool)
-    for row in range(height):
-        for column in range(width):
-            for down in range(-2, 3):
-                for right in range(-2, 3):
-                    r, c = row + down, column + right
-                    if 0 <= r < height and 0 <= c < width:
-                        expected[row, column, r, c] = bool(mask[down + 2][right + 2])
-    assert torch.equal(influence != 0, expected)
-
-
 @pytest.mark.parametrize("height,width", [(6, 5), (1, 4), (3, 1)])
 @pytest.mark.parametrize("build,mask", CONTEXTS)
 def test_masked_convolution_equals_a_convolution_with_zeroed_taps(build, mask, height, width):
@@ -199,14 +133,6 @@ def test_masked_convolution_equals_a_convolution_with_zeroed_taps(build, mask, h
     weights = x, layer.weight, layer.bias
     grads = (torch.autograd.grad(y.square().sum(), weights) for y in (layer(x), expected))
     torch.testing.assert_close(*grads)
-
-
-@pytest.mark.parametrize("kernel,stride", [(5, 2), (3, 1), (1, 1)])
-def test_convolutions_divide_and_multiply_sizes_by_their_stride(kernel, stride):
-    x = torch.randn(1, 2, 8, 12)
-    down = conv(2, 3, kernel, stride)(x)
-    assert down.shape == (1, 3, 8 // stride, 12 // stride)
-    assert deconv(3, 2, kernel, stride)(down).shape == x.shape
 
 
 def test_rounding_is_around_the_mean():
@@ -248,8 +174,3 @@ def test_quantisation_is_in_single_precision():
     for mode in ("noise", "round", "ste"):
         assert Quantised(x, mode).hat(0.3).dtype == torch.float32
     assert len((Quantised(x, "noise").hat() - 50.25).unique()) > 900
-
-
-def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="noise, round or ste"):
-        Quantised(torch.zeros(3), "floor")

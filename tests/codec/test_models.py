@@ -7,21 +7,17 @@ import pickle
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from models.coding.container import read_header
 from models.coding.orders import raster
-from models.coding.range_coder import Reader, Writer
+from models.coding.range_coder import Writer
 from models.layers import tiles
 from tests.helpers import NAMES, codec, grid, image, latents_of, make
 from tests.programs import ROOT
 
 each_model = pytest.mark.parametrize("name", NAMES)
-
-
-# Files ------------------------------------------------------------------------------------
 
 
 @each_model
@@ -54,15 +50,6 @@ def test_decoded_latents_are_the_rounded_ones(name):
     torch.testing.assert_close(made.decompress(made.compress(x)), x_hat)
 
 
-def test_hyperprior_files_hold_the_forward_estimate():
-    """Zero means: what is decoded is exactly what `forward` with rounding reconstructs."""
-    made = codec("Hyperprior")
-    x = image(64, 128)
-    with torch.no_grad():
-        expected = made(x, "round")["x_hat"].clamp(0, 1)
-    torch.testing.assert_close(made.decompress(made.compress(x)), expected)
-
-
 def encode_y_hat(made, latents):
     """Streams, and the y_hat that the encoder itself arrives at."""
     batch = latents["y"].shape[0]
@@ -73,23 +60,28 @@ def encode_y_hat(made, latents):
 
 
 @each_model
-def test_decoder_has_the_encoders_latents(name):
+def test_decoder_has_the_encoders_latents_on_any_number_of_threads(name):
     made = codec(name)
     latents = latents_of(made, 192, 128, batch=2)
+    torch.set_num_threads(1)
     streams, y_hat = encode_y_hat(made, latents)
-    assert streams == made.encode(latents)
-    assert torch.equal(made.decode(streams, 192, 128), y_hat)
     assert grid(y_hat).any()
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        assert made.encode(latents) == streams
+        assert torch.equal(made.decode(streams, 192, 128), y_hat)
 
 
 @each_model
-@pytest.mark.parametrize("size", [1e4, 1e6, 1e11])
+@pytest.mark.parametrize("size", [1e4, 1e11])
 def test_huge_latents_decode_as_they_were_coded(name, size):
     """Beyond every table, and beyond the range that integer networks work in."""
     made = codec(name)
     latents = {k: v * size for k, v in latents_of(made, 64, 64).items()}
     streams, y_hat = encode_y_hat(made, latents)
     assert torch.equal(made.decode(streams, 64, 64), y_hat)
+    with pytest.raises(ValueError, match="latents"):
+        made.encode({k: v * 1e30 for k, v in latents.items()})
 
 
 @each_model
@@ -113,19 +105,6 @@ def test_wavefront_gives_the_symbols_of_the_raster_order(size):
     assert torch.equal(raster_y_hat, y_hat)
     assert other[0] == streams[0] and len(other[1][0]) == pytest.approx(len(streams[1][0]), abs=8)
     assert torch.equal(made.decode(other, *size), y_hat)
-
-
-@each_model
-def test_threads_change_nothing(name):
-    made = codec(name)
-    latents = latents_of(made, 192, 192)
-    torch.set_num_threads(1)
-    one = made.encode(latents)
-    torch.set_num_threads(2)
-    assert made.encode(latents) == one
-    y_hat = made.decode(one, 192, 192)
-    torch.set_num_threads(1)
-    assert torch.equal(made.decode(one, 192, 192), y_hat)
 
 
 def test_streams_decode_in_another_process(tmp_path):
@@ -165,62 +144,6 @@ def test_tiles_are_not_seen_in_the_result(name):
         whole = made.g_s(y.round())
         tiled = tiles.synthesise(made.g_s, y.round(), tile=64)
     torch.testing.assert_close(tiled, whole, rtol=1e-4, atol=1e-4)
-
-
-# Size -----------------------------------------------------------------------------------
-
-
-class Informed(Writer):
-    """A writer that adds up the information of what it writes, from the integer tables."""
-
-    def __init__(self, tables, coding, batch):
-        super().__init__(coding, batch)
-        self.rows, self.first, self.bits = tables.rows(), tables.first, 0.0
-
-    def code(self, symbols, indexes):
-        pairs = zip(symbols.flatten().tolist(), indexes.flatten().tolist(), strict=True)
-        for symbol, table in pairs:
-            row, slot = self.rows[table], int(symbol) - self.first[table]
-            inside = 0 <= slot < len(row) - 1
-            self.bits += 24 - np.log2(row[slot if inside else -1])
-            if not inside:  # a length of 0 to 64, and the bits below the highest
-                folded = 2 * int(symbol) if symbol >= 0 else -2 * int(symbol) - 1
-                self.bits += np.log2(65) + max(folded.bit_length() - 1, 0)
-        return super().code(symbols, indexes)
-
-
-@each_model
-def test_bytes_are_the_information_of_the_tables(name):
-    made = codec(name)
-    latents = latents_of(made, 256, 256)
-    frozen = made.frozen
-    writers = {k: Informed(frozen.tables[k], frozen.coding[k], 1) for k in made.streams}
-    made.code(writers, latents, {k: v.shape for k, v in latents.items()})
-    for stream, writer in zip(made.encode(latents), writers.values(), strict=True):
-        assert abs(len(stream[0]) - writer.bits / 8) <= 8 + 1e-3 * writer.bits / 8
-
-
-@each_model
-def test_file_size_is_the_estimate_of_forward(name):
-    """Within 1 % and 64 bytes, for a model whose scales fit its latents (no escapes)."""
-    made = make(name)
-    if name != "Factorized":
-        head = getattr(made, "entropy_parameters", made.h_s)
-        last = [m for m in head if hasattr(m, "bias")][-1]
-        with torch.no_grad():
-            last.weight.mul_(0.1)
-            last.bias[: made.M] = torch.linspace(3, 9, made.M)
-    made.freeze()
-    x = image(256, 384)
-    with torch.no_grad():
-        likelihoods = made(x, "round")["likelihoods"]
-    estimate = sum(-v.double().log2().sum().item() for v in likelihoods.values()) / 8
-    (data,) = made.compress(x)
-    assert estimate > 2000
-    assert abs(len(data) - estimate) <= 64 + 0.01 * estimate
-
-
-# Freezing ---------------------------------------------------------------------------------
 
 
 @each_model
@@ -266,15 +189,6 @@ def test_digest_names_tables_and_integer_weights(name):
 
 
 @each_model
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_images_that_are_not_finite_are_refused(name, value):
-    x = image(64, 64)
-    x[0, 0, 5, 5] = value
-    with pytest.raises(ValueError, match="not finite"):
-        codec(name).compress(x)
-
-
-@each_model
 @pytest.mark.parametrize(
     "change,found",
     [
@@ -289,30 +203,15 @@ def test_images_that_are_not_finite_are_refused(name, value):
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(name, change, found):
-    with pytest.raises(ValueError, match=r"images \(B, 3, H, W\) of float32 in \[0, 1\]") as caught:
+    with pytest.raises(ValueError) as caught:
         codec(name).compress(change(image(64, 64)))
     assert found in str(caught.value) and "\n" not in str(caught.value)
-
-
-@each_model
-def test_latents_beyond_all_numbers_are_refused(name):
-    latents = {k: v * 1e30 for k, v in latents_of(codec(name), 64, 64).items()}
-    with pytest.raises(ValueError, match="latents"):
-        codec(name).encode(latents)
-
-
-@each_model
-def test_reading_stops_where_writing_did(name):
-    """The decoder uses up exactly what the encoder wrote."""
-    made = codec(name)
-    streams = made.encode(latents_of(made, 64, 128))
-    readers = {
-        k: Reader(made.frozen.coding[k], s) for k, s in zip(made.streams, streams, strict=True)
-    }
-    with torch.no_grad():
-        made.code(readers, {}, made.latent_shapes(1, 64, 128))
-    for reader in readers.values():
-        reader.finish()
+    assert "images (B, 3, H, W) of float32 in [0, 1]" in str(caught.value)
+    for value in (float("nan"), float("inf")):
+        x = image(64, 64)
+        x[0, 0, 5, 5] = value
+        with pytest.raises(ValueError, match="not finite"):
+            codec(name).compress(x)
 
 
 @each_model

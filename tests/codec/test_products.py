@@ -47,31 +47,3 @@ def test_the_largest_sums_are_exact(signs, way):
     rows = torch.full((3, LONGEST), float(LARGEST[2] * signs[1]), dtype=torch.float64)
     expected = signs[0] * signs[1] * LARGEST[1] * LARGEST[2] * LONGEST
     assert (IntegerMatrix(weight)(rows) == expected).all()
-
-
-@pytest.mark.parametrize(
-    "row,has_digits",
-    [
-        ([LARGEST[1], -LARGEST_WEIGHT], True),
-        ([LARGEST_WEIGHT, -LARGEST[1]], True),  # kept negated
-        ([LARGEST_WEIGHT, -LARGEST_WEIGHT], False),  # left to float64
-    ],
-)
-def test_weights_at_their_limits_have_digits_or_a_way_around(row, has_digits, way):
-    matrix = IntegerMatrix(torch.tensor([row, [1, 2]], dtype=torch.float64))
-    assert (matrix.bytes is not None) == has_digits
-    rows = torch.tensor([[3.0, 7.0], [-127.0, 128.0]], dtype=torch.float64)
-    expected = python_product(rows, torch.tensor([row, [1, 2]]))
-    assert np.array_equal(matrix(rows).numpy().astype(object), expected)
-
-
-def test_digits_are_as_many_as_the_largest_value_needs():
-    if not products.has_bytes():
-        pytest.skip("needs a CPU with byte products (VNNI)")
-    matrix = IntegerMatrix(torch.ones(1, 2, dtype=torch.float64))
-    for count, largest in enumerate(LARGEST, 1):
-        digits = matrix.split(torch.tensor([[float(-largest)]], dtype=torch.float64))
-        assert [d.dtype for d in digits] == [torch.int8] * count
-        assert sum(int(d) * 256**k for k, d in enumerate(digits)) == -largest
-    (beyond,) = matrix.split(torch.tensor([[LARGEST[2] + 1.0]], dtype=torch.float64))
-    assert beyond.dtype == torch.float64

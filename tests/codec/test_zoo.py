@@ -14,6 +14,7 @@ import json
 import os
 import runpy
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from models.base import Codec
 from models.coding.container import read_header
 from models.convert import to_compressai
 from models.images import to_uint8, write_image
-from models.presets import TWINS, ZOO_LAMBDAS, OperatingPoint
+from models.presets import TWINS, OperatingPoint
 from tests.helpers import N, image, make
 from tests.programs import ROOT, SecondCodec, load_test_program, one_line, read_csv
 
@@ -82,9 +83,7 @@ def test_official_files_have_their_published_figures_here(name):
         assert bpp == pytest.approx(expected[0], rel=RATE_TOLERANCE), path.name
 
 
-# Stand-ins --------------------------------------------------------------------------------------
-
-
+@cache
 def standin(name: str) -> Codec:
     """A small random model whose scales fit its latents, as training would make them.
 
@@ -135,14 +134,6 @@ def test_files_of_compressai_measure_here_as_there(name, standins, tmp_path):
     bits = bpp * pixels.shape[0] * pixels.shape[1]
     assert strings > 8000
     assert bits == pytest.approx(strings, rel=RATE_TOLERANCE, abs=slack)
-
-
-def test_the_published_figures_are_those_of_the_zoo():
-    for name in TWINS:
-        assert sorted(published(name)) == list(range(1, 1 + len(ZOO_LAMBDAS["mse"])))
-
-
-# Programs ---------------------------------------------------------------------------------------
 
 
 @each_model

@@ -5,8 +5,7 @@
 Real files of each model, as trained (the checkpoint of its lowest lambda), are damaged in the ways
 of `damage.MUTATIONS`, half of them with the checksum made right again, so that the damage reaches
 the decoder. Any other exception (also those that do not derive from Exception, as a native
-library's panics), an image of another size, a case that does not end or memory that grows ends the
-run with the file and the seed that reproduce it. With --out, failures are printed and counted
-instead, and the counts of each model are written as a CSV, such as statistics/fuzz.csv of the
-report.
+library's panics) and an image of another size are failures, printed with the file and the seed that
+reproduce them. A case that does not end, or memory that grows, ends the run. With --out, the counts
+of each model are written as a CSV, such as statistics/fuzz.csv of the report.
 """

@@ -43,30 +43,20 @@ class Tally:
 
 @dataclass
 class Report:
-    """What became of the cases: images, and the sentences of refusals by kind."""
+    """What became of the cases, by model, with the sentences of refusals by kind."""
 
-    cases: int = 0
-    images: int = 0
-    refusals: Counter = field(default_factory=Counter)
-    growth: int = 0  # of the process's memory at its largest, in bytes
     tallies: dict[str, Tally] = field(default_factory=dict)
-    failures: list[Escaped] = field(default_factory=list)
+    refusals: Counter = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    growth: int = 0  # of the process's memory at its largest, in bytes
 
-    def add(self, model: str, outcome: str | Escaped, seconds: float) -> None:
-        """Count a case: "" for an image, the sentence of a refusal, or a failure."""
-        tally = self.tallies.setdefault(model, Tally(model))
-        self.cases += 1
-        tally.cases += 1
-        tally.seconds += seconds
-        if isinstance(outcome, Escaped):
-            self.failures.append(outcome)
-            tally.failures += 1
-        elif outcome:
-            self.refusals[kind(outcome)] += 1
-            tally.refused += 1
-        else:
-            self.images += 1
-            tally.decoded += 1
+    @property
+    def cases(self) -> int:
+        return sum(tally.cases for tally in self.tallies.values())
+
+    @property
+    def images(self) -> int:
+        return sum(tally.decoded for tally in self.tallies.values())
 
 
 def real_files(model: Codec) -> list[bytes]:
@@ -119,41 +109,37 @@ def fuzz(
     models: list[Codec],
     cases: int,
     seed: int = 0,
-    progress: Callable[[Report], None] | None = None,
-    go_on: bool = False,
+    progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Decode `cases` damaged files. Escaped, with the file in hexadecimal, if one breaks out.
-
-    `go_on`: failures are kept in the report instead, except that of growing memory.
-    """
+    """Decode `cases` damaged files. Escaped, with the file in hexadecimal, if memory grows."""
     report = Report()
-    source = damaged_files(models, seed)
     before = 0
-    for number in range(cases):
-        model, data = next(source)
+    for number, (model, data) in zip(range(cases), damaged_files(models, seed), strict=False):
         if number == min(100, cases // 10):
             before = peak_memory()
+        name = type(model).__name__
+        tally = report.tallies.setdefault(name, Tally(name))
+        tally.cases += 1
         # Also inside native code, where no Python signal handler would run.
         faulthandler.dump_traceback_later(TIME_LIMIT, exit=True, file=sys.__stderr__)
-        name = type(model).__name__
         start = time.process_time()
-        outcome: str | Escaped
         try:
-            outcome = attempt(model, data)
+            sentence = attempt(model, data)
         except Escaped as error:
-            outcome = Escaped(f"{error} (case {number}, seed {seed}, {name}): {data.hex()}")
-            if not go_on:
-                raise outcome from error
+            tally.failures += 1
+            report.failures.append(f"{error} (case {number}, seed {seed}, {name}): {data.hex()}")
+        else:
+            tally.refused += bool(sentence)
+            tally.decoded += not sentence
+            if sentence:
+                report.refusals[kind(sentence)] += 1
         finally:
             faulthandler.cancel_dump_traceback_later()
-        report.add(name, outcome, time.process_time() - start)
-        report.growth = peak_memory() - before
-        if before and report.growth > MEMORY_LIMIT:
-            raise Escaped(
-                f"Memory grew by {report.growth >> 20} MiB by case {number}: {data.hex()}"
-            )
-        if progress:
-            progress(report)
+        tally.seconds += time.process_time() - start
+        report.growth = peak_memory() - before if before else 0
+        if report.growth > MEMORY_LIMIT:
+            raise Escaped(f"Memory grew by {report.growth >> 20} MiB, {name}: {data.hex()}")
+        progress(report)
     return report
 
 

@@ -42,22 +42,10 @@ def take_apart(data: bytes) -> Fields:
 
 def put_together(fields: Fields) -> bytes:
     """The file with those fields and the right checksum."""
-    numbers = (fields.height, fields.width)
-    body = b"".join(
-        (
-            fields.magic,
-            bytes([fields.version]),
-            fields.model,
-            bytes([fields.metric]),
-            fields.lmbda,
-            fields.digest,
-            fields.gain,
-            *map(varint, numbers),
-            bytes([fields.count]),
-            *map(varint, fields.lengths),
-            *fields.streams,
-        )
-    )
+    body = fields.magic + bytes([fields.version]) + fields.model + bytes([fields.metric])
+    body += fields.lmbda + fields.digest + fields.gain
+    body += varint(fields.height) + varint(fields.width) + bytes([fields.count])
+    body += b"".join(map(varint, fields.lengths)) + b"".join(fields.streams)
     return body + checksum(body)
 
 
