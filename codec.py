@@ -5,9 +5,13 @@
     python codec.py decompress photo.lic decoded.png
     python codec.py compress photo.png photo.lic --bpp 0.42
     python codec.py compress photo.png photo.lic --psnr 35 --effort 200
+    python codec.py compress photos more/photo.jpg -o compressed
+    python codec.py decompress compressed -o decoded
 
-A file names the tables it needs, and with them the checkpoint that decodes it. The checkpoints are
-the study's, which lie in ckpts/ beside this program, unless a flag says otherwise.
+A file holds the pixels alone: 8 bits per sample, turned upright, in sRGB, to which a profile's
+colours are converted; no date, place or other EXIF data. It names the tables it needs, and with
+them the checkpoint that decodes it: one of the study's, which lie in ckpts/ beside this program,
+unless a flag says otherwise.
 """
 
 from __future__ import annotations
@@ -22,21 +26,24 @@ import argparse
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 import models
-from models import checkpoint, rates, search
+from models import batch, checkpoint, rates, search
 from models.base import Codec
-from models.cli import Progress, choose_device, guarded
+from models.cli import Progress, choose_device, colour, guarded, note
 from models.coding.container import Header, read_file, read_header, scan_file
+from models.datasets import SUFFIXES
 from models.errors import CheckpointError, UsageError
-from models.files import write_bytes
-from models.images import WRITABLE, read_image, to_tensor, to_uint8, write_image
+from models.files import printable
+from models.images import WRITABLE, encoded, read_image, to_tensor, to_uint8
 from models.layers.bf16 import PRECISIONS
 from models.presets import MAX_PIXELS
 
+USAGE = "%(prog)s IN OUT [--FLAG ...]\n       %(prog)s FILE [FILE ...] -o DIR [--FLAG ...]"
 AIMS = ("lmbda", "bpp", "bytes", "psnr")
 
 
@@ -48,10 +55,11 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("compress", help="an image to a compressed file")
+    command = commands.add_parser("compress", help="images to compressed files", usage=USAGE)
     add = command.add_argument
-    add("input", type=Path, metavar="IN", help="PNG, JPEG, WebP, TIFF, ...; turned as EXIF says")
-    add("output", type=Path, metavar="OUT", help="the compressed file, by custom *.lic")
+    add("files", type=Path, nargs="+", metavar="FILE",
+        help="IN: PNG, JPEG, WebP, TIFF, ..., and OUT: the compressed file, by custom *.lic; - is "
+        "a pipe; with -o any images and folders of them")  # fmt: skip
     add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
     add("--lmbda", type=float,
         help="trade-off, of those trained or any between and around them (default: the largest "
@@ -64,12 +72,18 @@ def parser() -> argparse.ArgumentParser:
         help="at most so many bits per pixel, and nearly as many")  # fmt: skip
     add("--bytes", type=int, metavar="N", help="the same in bytes of the file")
     add("--psnr", type=float, metavar="X", help="the smallest file of at least so many dB")
+    add("--background", type=colour, metavar="COLOUR",
+        help="put transparent pictures on it: white, #808080, ... (default: they are refused)",
+        )  # fmt: skip
     _shared(command)
 
-    command = commands.add_parser("decompress", help="a compressed file to an image")
+    command = commands.add_parser("decompress", help="compressed files to images", usage=USAGE)
     add = command.add_argument
-    add("input", type=Path, metavar="IN", help="the compressed file")
-    add("output", type=Path, metavar="OUT", help=f"the image: {', '.join(WRITABLE)}")
+    add("files", type=Path, nargs="+", metavar="FILE",
+        help=f"IN: the compressed file, and OUT: the image, {', '.join(WRITABLE)}; - is a pipe; "
+        "with -o any compressed files and folders of *.lic")  # fmt: skip
+    add("--suffix", choices=WRITABLE, default=".png",
+        help="of images in DIR and in a pipe (default: %(default)s)")  # fmt: skip
     _shared(command)
 
     command = commands.add_parser("info", help="what a compressed file says about itself")
@@ -81,6 +95,10 @@ def parser() -> argparse.ArgumentParser:
 
 def _shared(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
+    add("-o", "--outdir", type=Path, metavar="DIR",
+        help="write a file here for each FILE; those that exist are left out")  # fmt: skip
+    add("--overwrite", action="store_true", help="write over files that exist")
+    add("--csv", type=Path, metavar="FILE", help="write the sizes of what is in DIR to this CSV")
     add("--checkpoint", type=Path, metavar="FILE", help="use this one of train.py's checkpoints")
     add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="where to look for checkpoints (default: %(default)s)")  # fmt: skip
@@ -98,36 +116,35 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 
 def compress(flags: argparse.Namespace) -> int:
-    """IN, an image, to OUT, a compressed file."""
-    _check_output(flags)
+    """Images to compressed files."""
     search.check_effort(flags.effort)
-    _check_aim(flags)
-    name, trained, unwatched = _codecs_to_write(flags)
-    load = lambda lmbda: _watched(unwatched(lmbda), flags)  # noqa: E731
-    lmbda, gain = max(trained), 1.0
-    if flags.lmbda is not None:
-        lmbda, gain = rates.at_lambda(trained, flags.lmbda)
-    pixels = read_image(flags.input, flags.max_pixels)
-    count = pixels.shape[0] * pixels.shape[1]
-    x = to_tensor(pixels).to(_device(flags))
-    most = flags.bytes if flags.bpp is None else max(math.floor(flags.bpp * count / 8), 1)
-    try:
-        with _steps_shown() as watch:
-            if most is not None or flags.psnr is not None:
-                aim = rates.Aim(most, flags.psnr)
-                model, data = rates.fit(load, trained, x, aim, flags.effort, watch=watch)
-            elif flags.effort:
-                model = load(lmbda)
-                data = search.compress(model, x, flags.effort, gain, watch=watch)
-            else:
-                model = load(lmbda)
-                (data,) = model.compress(x, gain)
-    except ValueError as error:
-        raise UsageError(f"{flags.input} cannot be compressed: {error}") from error
-    write_bytes(flags.output, data)
-    size = f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel"
-    _say(flags, f"{size}, {name}, {_point_of(read_header(data))}", model)
-    return 0
+    pairs = _pairs(flags, ".lic", SUFFIXES)
+    _aim(flags, 1)  # before any file
+    name, trained, unwatched = _trained(flags)
+    load = lru_cache(4)(lambda lmbda: _watched(unwatched(lmbda), flags))
+    lmbda = max(trained) if flags.lmbda is None else flags.lmbda
+    if lmbda not in trained:
+        rates.at_lambda(trained, lmbda)
+
+    def work(source: Path, target: Path) -> str:
+        pixels = read_image(source, flags.max_pixels, background=flags.background, notice=note)
+        count = pixels.shape[0] * pixels.shape[1]
+        aim, x = _aim(flags, count), to_tensor(pixels).to(choose_device(flags.device))
+        try:
+            with _steps_shown() as watch:
+                if aim is None:
+                    model, data = rates.compress(load, trained, x, lmbda, flags.effort, watch=watch)
+                else:
+                    model, data = rates.fit(load, trained, x, aim, flags.effort, watch=watch)
+        except ValueError as error:
+            raise UsageError(f"{source} cannot be compressed: {error}") from error
+        batch.write(target, data)
+        if source.is_file() and len(data) > source.stat().st_size:
+            note(f"{target} is larger than {source}, which has {source.stat().st_size} bytes.")
+        size = f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel"
+        return f"{size}, {name}, {_point_of(read_header(data))}{_origin(model)}"
+
+    return _run(flags, pairs, work)
 
 
 def _point_of(header: Header) -> str:
@@ -138,27 +155,28 @@ def _point_of(header: Header) -> str:
 
 
 def decompress(flags: argparse.Namespace) -> int:
-    """IN, a compressed file, to OUT, an image."""
-    _check_output(flags)
-    if flags.output.suffix.lower() not in WRITABLE:
-        raise UsageError(
-            f"{flags.output} does not end in a format that can be written: {', '.join(WRITABLE)}."
-        )
-    data, header = read_file(flags.input, flags.max_pixels)
-    model = checkpoint.load(_checkpoint_to_read(header, flags), _device(flags))
-    model = _watched(model, flags)
-    pixels = to_uint8(model.decompress([data], max_pixels=flags.max_pixels))
-    write_image(flags.output, pixels)
-    _say(flags, f"{header.width}x{header.height} pixels", model)
-    return 0
+    """Compressed files to images."""
+    pairs = _pairs(flags, flags.suffix, (".lic",))
+    _import(flags)
+    load = lru_cache(4)(
+        lambda path: _watched(checkpoint.load(path, choose_device(flags.device)), flags)
+    )
+
+    def work(source: Path, target: Path) -> str:
+        data, header = read_file(source, flags.max_pixels)
+        model = load(flags.checkpoint or checkpoint.for_file(header, flags.ckpt_dir))
+        pixels = to_uint8(model.decompress([data], max_pixels=flags.max_pixels))
+        name = Path(f"-{flags.suffix}") if target == batch.PIPE else target
+        batch.write(target, encoded(name, pixels))
+        return f"{header.width}x{header.height} pixels{_origin(model)}"
+
+    return _run(flags, pairs, work)
 
 
-def _say(flags: argparse.Namespace, what: str, model: Codec) -> None:
-    """What was written, and by which checkpoint; not into a pipe that the file goes into."""
-    if model.metadata["provenance"].get("demonstration"):
-        what += ", trained by a demonstration only"
-    text = f"{flags.output}: {what}; checkpoint {model.metadata['file']}"
-    print(text, file=sys.stdout if flags.output.is_file() else sys.stderr)
+def _origin(model: Codec) -> str:
+    shown = model.metadata["provenance"].get("demonstration")
+    demonstration = ", trained by a demonstration only" if shown else ""
+    return f"{demonstration}; checkpoint {model.metadata['file']}"
 
 
 def info(flags: argparse.Namespace) -> int:
@@ -205,32 +223,66 @@ def _described(said: dict) -> str:
 # Files and checkpoints ----------------------------------------------------------------------
 
 
-def _check_output(flags: argparse.Namespace) -> None:
-    if flags.output.is_dir():
-        raise UsageError(f"{flags.output} is a folder; name a file to write.")
-    if flags.output.exists() and flags.input.exists() and flags.output.samefile(flags.input):
-        raise UsageError("IN and OUT are the same file.")
+def _pairs(flags: argparse.Namespace, suffix: str, wanted: Sequence[str]) -> list[batch.Pair]:
+    """What to read and what to write. UsageError for what must not be written."""
+    if flags.outdir is not None:
+        if flags.csv:
+            batch.check_new(flags.csv, flags.overwrite)
+        return batch.pairs(flags.files, flags.outdir, suffix, wanted)
+    if flags.csv:
+        raise UsageError("--csv is for the files of a folder: -o DIR.")
+    source, target = batch.single(flags.files, flags.overwrite)
+    ends = target.suffix.lower()
+    if flags.command == "compress" and ends in SUFFIXES:
+        raise UsageError(f"{target} is the name of a picture; with several to read: -o DIR.")
+    if flags.command == "decompress" and ends not in WRITABLE and target != batch.PIPE:
+        raise UsageError(f"{target} ends in none of the formats written: {', '.join(WRITABLE)}.")
+    return [(source, target)]
 
 
-def _check_aim(flags: argparse.Namespace) -> None:
-    """UsageError for what no file can be asked to be."""
+def _run(
+    flags: argparse.Namespace, pairs: list[batch.Pair], work: Callable[[Path, Path], str]
+) -> int:
+    """Work on the pairs, and say what was written; not into a pipe that the file goes into."""
+    if flags.outdir is None:
+        [(source, target)] = pairs
+        said = f"{target}: {work(source, target)}"
+        print(printable(said), file=sys.stdout if target.is_file() else sys.stderr)
+        return 0
+    todo = [pair for pair in pairs if flags.overwrite or not pair[1].exists()]
+    failed = batch.each(flags.command, todo, work)
+    count = f"{len(todo) - len(failed)} written, {len(pairs) - len(todo)} there already"
+    print(printable(f"{flags.outdir}: {count}, {len(failed)} failed."))
+    if flags.csv:
+        turn = 1 if flags.command == "compress" else -1  # a picture first
+        there = [pair[::turn] for pair in pairs if pair[0] not in failed]
+        failed |= batch.write_sizes(flags.csv, there)
+    for line in failed.values():
+        print(f"codec.py: {printable(line)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _aim(flags: argparse.Namespace, pixels: int) -> rates.Aim | None:
+    """What the file of an image of so many pixels is to be; UsageError for what none can be."""
     asked = [f"--{name}" for name in AIMS if getattr(flags, name) is not None]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} each say what the file is to be: keep one.")
-    if flags.bpp is not None and not 0 < flags.bpp < math.inf:
-        raise UsageError(f"--bpp is a number of bits above 0, not {flags.bpp:g}.")
+    if flags.bpp is not None:
+        if not 0 < flags.bpp < math.inf:
+            raise UsageError(f"--bpp is a number of bits above 0, not {flags.bpp:g}.")
+        return rates.Aim(max(math.floor(flags.bpp * pixels / 8), 1))
+    none = flags.bytes is None and flags.psnr is None
+    return None if none else rates.Aim(flags.bytes, flags.psnr)
 
 
-def _codecs_to_write(
-    flags: argparse.Namespace,
-) -> tuple[str, list[float], Callable[[float], Codec]]:
+def _trained(flags: argparse.Namespace) -> tuple[str, list[float], Callable[[float], Codec]]:
     """The model, the lambdas that it was trained for, and what loads the codec of one."""
     _import(flags)
     try:
         name = models.canonical_name(flags.model_name or "Hyperprior")
     except ValueError as error:
         raise UsageError(str(error)) from None
-    device, folder, epoch = _device(flags), flags.ckpt_dir, flags.epoch_num
+    device, folder, epoch = choose_device(flags.device), flags.ckpt_dir, flags.epoch_num
     if flags.checkpoint is not None:
         metadata = checkpoint.read_metadata(flags.checkpoint)
         if flags.model_name and metadata["model"] != name:
@@ -242,27 +294,6 @@ def _codecs_to_write(
         paths = checkpoint.find(name, folder, epoch, flags.lmbda)
     trained = checkpoint.lambdas(paths)
     return name, trained, lambda lmbda: models.load(name, lmbda, epoch, folder, device)
-
-
-def _checkpoint_to_read(header: Header, flags: argparse.Namespace) -> Path:
-    """The checkpoint whose tables the file names, of any epoch."""
-    _import(flags)
-    if flags.checkpoint is not None:
-        return flags.checkpoint
-    try:
-        folder = flags.ckpt_dir / models.canonical_name(header.model)
-    except ValueError as error:
-        raise UsageError(f"{error} (--import_module brings in one's own.)") from None
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            if checkpoint.read_metadata(path).get("digest") == header.digest:
-                return path
-        except CheckpointError:
-            continue  # another file in the folder is broken; this one may still be there
-    raise UsageError(
-        f"The file needs the checkpoint of {header.model}, lambda {header.lmbda:g}, with the "
-        f"tables {header.digest}, which is not in {folder}: pass it by --checkpoint FILE."
-    )
 
 
 def _import(flags: argparse.Namespace) -> None:
@@ -299,17 +330,19 @@ def _steps_shown() -> Iterator[search.Watch]:
         yield watch
 
 
-def _device(flags: argparse.Namespace):
-    return choose_device(flags.device)
-
-
 COMMANDS = {"compress": compress, "decompress": decompress, "info": info}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
-    flags = parser().parse_args(arguments)
-    return guarded("codec.py", lambda: COMMANDS[flags.command](flags), "nothing was written")
+    flags, rest = parser().parse_known_args(arguments)
+    if flags.command == "info" or any(word.startswith("-") and word != "-" for word in rest):
+        flags = parser().parse_args(arguments)
+    elif rest:  # OUT after a flag
+        flags.files += map(Path, rest)
+    alone = flags.command == "info" or flags.outdir is None
+    left = "nothing was written" if alone else "what was written so far is complete"
+    return guarded("codec.py", lambda: COMMANDS[flags.command](flags), left)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from models import registry
 from models.base import Codec
+from models.coding.container import Header
 from models.entropy.tables import Tables
 from models.errors import CheckpointError, FreezeError
 from models.files import write_bytes
@@ -255,6 +256,24 @@ def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path) -> Pat
     """<root>/<Model>/epoch_<E>_lmbda_<lambda>.safetensors"""
     name = registry.canonical_name(model_name)
     return Path(root) / name / f"epoch_{epoch}_lmbda_{digits(lmbda)}.safetensors"
+
+
+def for_file(header: Header, root: str | Path) -> Path:
+    """The checkpoint whose tables a compressed file names, of any epoch; CheckpointError."""
+    try:
+        folder = Path(root) / registry.canonical_name(header.model)
+    except ValueError as error:
+        raise CheckpointError(f"{error} (--import_module brings in one's own.)") from None
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            if read_metadata(path).get("digest") == header.digest:
+                return path
+        except CheckpointError:
+            continue  # another file in the folder is broken; this one may still be there
+    raise CheckpointError(
+        f"The file needs the checkpoint of {header.model}, lambda {header.lmbda:g}, with the "
+        f"tables {header.digest}, which is not in {folder}: pass it by --checkpoint FILE."
+    )
 
 
 def find(

@@ -12,9 +12,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from PIL import ImageColor
 from tqdm import tqdm
 
 from models.errors import CodecError, UsageError
@@ -74,6 +76,20 @@ def module_name(text: str) -> str:
     if not all(part.isidentifier() for part in text.split(".")):
         raise argparse.ArgumentTypeError(f"needs a module's name, such as my_model, not {text!r}")
     return text
+
+
+def colour(text: str) -> tuple[int, ...]:
+    """An argparse type: sRGB, 0 to 255, of `white`, `#ffffff`, `rgb(255, 255, 255)`."""
+    with suppress(ValueError):
+        value = ImageColor.getrgb(text)
+        if len(value) == 3:  # else with alpha
+            return value
+    raise argparse.ArgumentTypeError(f"needs a colour, such as white or #fff, not {text[:40]!r}")
+
+
+def note(text: str) -> None:
+    """A line on stderr, above what shows the progress."""
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 def processor() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,13 @@ SAMPLES = {
 }
 
 
-def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
+def list_images(
+    folder: str | Path, recursive: bool = False, suffixes: Sequence[str] = SUFFIXES
+) -> list[Path]:
     """The image files of a folder by their suffixes, in natural order (kodim2 before kodim10).
 
-    Hidden files are left out. `recursive` descends into the folders inside, links included.
+    Hidden files are left out. `recursive` descends into the folders inside, links included. Other
+    `suffixes` are those of other files, such as compressed ones.
 
     Errors: `ImageError` if the folder does not exist or holds no image.
     """
@@ -39,15 +42,14 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder; name the folder that holds the images.")
     files = _walk(folder) if recursive else folder.iterdir()
-    images = [p for p in files if _is_image(p)]
+    images = [p for p in files if p.suffix.lower() in suffixes and _is_visible(p)]
     if not images:
-        raise ImageError(f"There is no image in {folder} (looked for {', '.join(SUFFIXES)}).")
+        raise ImageError(f"There is no image in {folder} (looked for {', '.join(suffixes)}).")
     return sorted(images, key=lambda p: natural_order(p.relative_to(folder).as_posix()))
 
 
-def _is_image(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+def _is_visible(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file()
 
 
 def _walk(folder: Path) -> Iterator[Path]:

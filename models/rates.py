@@ -88,6 +88,23 @@ class Aim:
         return math.exp(((self.psnr or 0.0) - PSNR) / DECIBELS)
 
 
+def compress(
+    load: Callable[[float], Codec],
+    trained: Sequence[float],
+    x: Tensor,
+    lmbda: float,
+    effort: int = 0,
+    *,
+    watch: Watch = lambda _: None,
+) -> tuple[Codec, bytes]:
+    """The file of an image (1, 3, H, W) at a lambda, trained or not, and its codec; as `fit`."""
+    own, gain = (lmbda, 1.0) if lmbda in trained else at_lambda(trained, lmbda)
+    model = load(own)
+    if effort:
+        return model, search.compress(model, x, effort, gain, watch=watch)
+    return model, model.compress(x, gain)[0]
+
+
 def fit(
     load: Callable[[float], Codec],
     trained: Sequence[float],

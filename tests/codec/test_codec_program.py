@@ -6,17 +6,20 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import codec
+import models
 from models import checkpoint
 from models.coding.container import Header, pack, unpack
 from models.images import read_image, to_uint8
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, M, N, make, peak_memory
-from tests.programs import LAMBDAS, ROOT, SIZES, files_in, one_line
+from tests.programs import LAMBDAS, ROOT, SIZES, files_in, one_line, read_csv
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,8 @@ def test_codec_round_trip_and_info(name, ckpts, photographs, compressed, tmp_pat
 
 def test_the_best_quality_is_the_default_and_epochs_can_be_chosen(ckpts, photographs, tmp_path):
     file = tmp_path / "a.lic"
-    common = ["compress", str(photographs / "small.png"), str(file), "--ckpt_dir", str(ckpts)]
+    common = ["compress", str(photographs / "small.png"), "--ckpt_dir", str(ckpts), str(file)]
+    common.append("--overwrite")
     for extra, path in (
         ([], checkpoint.path_for("Hyperprior", 12, LAMBDAS[1], ckpts)),
         (["--epoch_num", "3"], checkpoint.path_for("Hyperprior", 3, LAMBDAS[1], ckpts)),
@@ -62,7 +66,9 @@ def test_the_best_quality_is_the_default_and_epochs_can_be_chosen(ckpts, photogr
         assert codec.main([*common, *extra]) == 0
         assert unpack(file.read_bytes())[0].digest == checkpoint.read_metadata(path)["digest"]
         one = ["--checkpoint", str(path)]
-        assert codec.main(["decompress", str(file), str(tmp_path / "a.png"), *one]) == 0
+        assert (
+            codec.main(["decompress", str(file), str(tmp_path / "a.png"), "--overwrite", *one]) == 0
+        )
 
 
 def huge_claim():
@@ -101,35 +107,111 @@ def test_a_damaged_file_is_one_sentence_and_no_output(case, ckpts, compressed, t
 
 def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, capsys):
     picture, file = str(photographs / "small.png"), str(compressed / "Factorized.lic")
-    out = str(tmp_path / "out.png")
+    out, new, taken = (str(tmp_path / name) for name in ("out.png", "new.lic", "taken"))
+    (tmp_path / "taken").write_text("old")
+    (tmp_path / "taken.png").write_text("old")
     other = str(checkpoint.find("Factorized", ckpts)[1])
     as_hyperprior = ["--checkpoint", other, "--model_name", "Hyperprior"]
     for words, arguments in (
-        ("does not exist", ["compress", "nowhere.png", out]),
+        ("does not exist", ["compress", "nowhere.png", new]),
         ("No such file", ["decompress", "nowhere.lic", out]),
         ("No such file", ["info", "nowhere.lic"]),
-        ("not an image", ["compress", file, out]),
-        ("same file", ["compress", picture, picture]),
+        ("not an image", ["compress", file, new]),
+        ("over itself", ["compress", picture, picture, "--overwrite"]),
+        ("over itself", ["compress", file, "-o", str(compressed)]),
         ("is a folder", ["compress", picture, str(tmp_path)]),
-        ("can be written", ["decompress", file, str(tmp_path / "out.xyz")]),
+        ("name of a picture", ["compress", picture, out, "--overwrite"]),  # of *.png, the last
+        ("--overwrite", ["compress", picture, taken]),
+        ("--overwrite", ["decompress", file, f"{taken}.png"]),
+        ("--overwrite", ["decompress", file, "-o", new[:-4], "--csv", taken]),
+        ("-o DIR", ["compress", picture]),
+        ("-o DIR", ["compress", picture, picture, picture]),
+        ("-o DIR", ["compress", str(photographs), new]),
+        ("-o DIR", ["compress", picture, new, "--csv", taken]),
+        ("is to be a folder", ["compress", picture, "-o", new]),
+        ("no image in", ["decompress", str(photographs), "-o", taken]),
+        ("formats written", ["decompress", file, str(tmp_path / "out.xyz")]),
         ("more than the limit", ["decompress", file, out, "--max_pixels", "3499"]),
-        ("more than the limit", ["compress", picture, out, "--max_pixels", "3499"]),
+        ("more than the limit", ["compress", picture, new, "--max_pixels", "3499"]),
         ("written with another", ["decompress", file, out, "--checkpoint", other]),
-        ("Lambda 3 is out of reach", ["compress", picture, out, "--lmbda", "3"]),
-        ("A lambda is a number above 0", ["compress", picture, out, "--lmbda", "-1"]),
-        ("--lmbda and --bpp each say", ["compress", picture, out, "--lmbda", "0.01", "--bpp", "1"]),
-        ("--bytes and --psnr each say", ["compress", picture, out, "--bytes", "9", "--psnr", "9"]),
-        ("a number of bits above 0", ["compress", picture, out, "--bpp", "0"]),
-        ("1 byte or more, not 0", ["compress", picture, out, "--bytes", "0"]),
-        ("dB from 0 to 100, not 120", ["compress", picture, out, "--psnr", "120"]),
-        ("more than the 30 asked for", ["compress", picture, out, "--bytes", "30"]),
-        ("less than the 99 asked for", ["compress", picture, out, "--psnr", "99"]),
-        ("holds a Factorized", ["compress", picture, out, *as_hyperprior]),
+        ("Lambda 3 is out of reach", ["compress", picture, new, "--lmbda", "3"]),
+        ("A lambda is a number above 0", ["compress", picture, new, "--lmbda", "-1"]),
+        ("--lmbda and --bpp each say", ["compress", picture, new, "--lmbda", "0.01", "--bpp", "1"]),
+        ("--bytes and --psnr each say", ["compress", picture, new, "--bytes", "9", "--psnr", "9"]),
+        ("a number of bits above 0", ["compress", picture, new, "--bpp", "0"]),
+        ("1 byte or more, not 0", ["compress", picture, new, "--bytes", "0"]),
+        ("dB from 0 to 100, not 120", ["compress", picture, new, "--psnr", "120"]),
+        ("more than the 30 asked for", ["compress", picture, new, "--bytes", "30"]),
+        ("less than the 99 asked for", ["compress", picture, new, "--psnr", "99"]),
+        ("holds a Factorized", ["compress", picture, new, *as_hyperprior]),
     ):
         places = [] if arguments[0] == "info" else ["--ckpt_dir", str(ckpts)]
         assert codec.main([*arguments, *places]) == 1, words
         one_line(capsys, "codec.py: ", words)
-    assert files_in(tmp_path) == []
+    assert files_in(tmp_path) == ["taken", "taken.png"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}
+    for words in (["info", file, out], ["compress", picture, new, "--no_such_flag"]):
+        with pytest.raises(SystemExit, match="2"):
+            codec.main(words)
+
+
+def test_many_files_in_one_run(ckpts, photographs, tmp_path, capsys, monkeypatch):
+    """Folders within folders, twin names, one that fails; again, what exists is left out."""
+    pictures, out, back = (tmp_path / name for name in ("pictures", "out", "back"))
+    for name in ("a.png", "sub/b.png", "sub/b.bmp", "c.png"):
+        (pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(photographs / "small.png").save(pictures / name)
+    (pictures / "c.png").write_bytes(b"half")
+    single = photographs / "odd.png"
+    loads, load = [], models.load
+    monkeypatch.setattr(models, "load", lambda *words: loads.append(1) or load(*words))
+    places = ["--ckpt_dir", str(ckpts), "--csv", str(tmp_path / "sizes.csv")]
+    words = ["compress", str(pictures), str(single), "-o", str(out), *places]
+    assert codec.main(words) == 1 and len(loads) == 1
+    said = capsys.readouterr()
+    assert said.out == f"{out}: 4 written, 0 there already, 1 failed.\n"
+    assert [line for line in said.err.splitlines() if "c.png" in line] == said.err.splitlines()[-1:]
+    written = ["a.lic", "odd.lic", "sub/b.bmp.lic", "sub/b.png.lic"]
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == written
+    rows = read_csv(tmp_path / "sizes.csv")
+    assert [row["file"] for row in rows] == [str(out / written[k]) for k in (0, 2, 3, 1)]
+    for row in rows:
+        size = Path(row["file"]).stat().st_size
+        pixels = int(row["width"]) * int(row["height"])
+        assert int(row["bytes"]) == size and float(row["bpp"]) == pytest.approx(8 * size / pixels)
+        assert int(row["picture_bytes"]) == Path(row["picture"]).stat().st_size
+
+    (out / "a.lic").write_bytes(b"kept")
+    assert codec.main([*words, "--overwrite"]) == 1 and (out / "a.lic").stat().st_size > 4
+    (pictures / "c.png").unlink()
+    (out / "sub" / "b.bmp.lic").unlink()
+    assert codec.main(words[:-2]) == 0  # without the CSV, which exists
+    assert capsys.readouterr().out.endswith(f"{out}: 1 written, 3 there already, 0 failed.\n")
+    words = ["decompress", str(out), "-o", str(back), "--suffix", ".bmp", *places, "--overwrite"]
+    assert codec.main(words) == 0
+    names = sorted(p.relative_to(back).as_posix() for p in back.rglob("*.*"))
+    assert names == ["a.bmp", "odd.bmp", "sub/b.bmp.bmp", "sub/b.png.bmp"]
+    assert read_image(back / "odd.bmp").shape[:2] == SIZES["odd.png"]
+    files = {row["file"] for row in read_csv(tmp_path / "sizes.csv")}
+    assert files == {row["file"] for row in rows}
+    twice = ["compress", str(single), str(tmp_path / "x" / "odd.png"), "-o", str(out)]
+    assert codec.main(twice) == 1
+    assert "use two folders" in capsys.readouterr().err
+
+
+def test_what_is_said_of_a_picture(ckpts, photographs, tmp_path, capsys):
+    """That its colours were converted, or that the file is larger; transparency needs a flag."""
+    pixels = Image.new("RGBA", (70, 50), (90, 90, 90, 128))
+    pixels.save(tmp_path / "clear.webp", lossless=True, icc_profile=b"no profile")  # 100 bytes
+    words = ["compress", str(tmp_path / "clear.webp"), str(tmp_path / "a.lic")]
+    words += ["--ckpt_dir", str(ckpts), "--model_name", "Factorized"]
+    assert codec.main(words) == 1
+    assert "--background white" in capsys.readouterr().err
+    assert codec.main([*words, "--background", "#ff0000"]) == 0
+    error = capsys.readouterr().err
+    assert "profile is damaged" in error and "is larger than" in error
+    with pytest.raises(SystemExit, match="2"):
+        codec.main([*words, "--background", "nocolour"])
 
 
 def test_a_broken_checkpoint_beside_the_right_one_does_not_matter(ckpts, compressed, tmp_path):
@@ -157,12 +239,13 @@ def test_what_a_demonstration_trained_is_not_taken_unasked(photographs, tmp_path
     shown = saved(tmp_path, 999, 0.0483, True, seed=1)
     file = tmp_path / "a.lic"
     words = ["compress", str(photographs / "small.png"), str(file), "--ckpt_dir", str(tmp_path)]
+    words.append("--overwrite")
     for more, path in (([], trained), (["--lmbda", "0.0483"], shown)):
         assert codec.main([*words, *more]) == 0
         said = capsys.readouterr().out
         assert str(path) in said and ("by a demonstration" in said) == (path == shown)
         back = ["decompress", str(file), str(tmp_path / "a.png"), "--ckpt_dir", str(tmp_path)]
-        assert codec.main(back) == 0
+        assert codec.main([*back, "--overwrite"]) == 0
         assert str(path) in capsys.readouterr().out
 
 
@@ -179,8 +262,8 @@ def test_the_weights_are_found_from_any_folder(photographs, tmp_path, monkeypatc
     assert read_image(tmp_path / "a.png").shape[:2] == SIZES["small.png"]
 
 
-def test_a_file_goes_into_a_pipe_and_comes_out_of_one(ckpts, photographs, tmp_path, capfd):
-    """The line that tells of it does not."""
+def test_files_go_through_pipes(ckpts, photographs, tmp_path, capfdbinary):
+    """Named ones, and the standard ones; the line that tells of the file does not."""
     places = ["--ckpt_dir", str(ckpts)]
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)
@@ -188,12 +271,24 @@ def test_a_file_goes_into_a_pipe_and_comes_out_of_one(ckpts, photographs, tmp_pa
     reader.start()
     assert codec.main(["compress", str(photographs / "small.png"), str(pipe), *places]) == 0
     reader.join()
-    out, error = capfd.readouterr()
-    assert out == "" and "bits per pixel" in error
-    writer = threading.Thread(target=lambda: pipe.write_bytes(read[0]), daemon=True)
-    writer.start()
-    assert codec.main(["decompress", str(pipe), str(tmp_path / "a.png"), *places]) == 0
-    writer.join()
+    out, error = capfdbinary.readouterr()
+    assert out == b"" and b"bits per pixel" in error
+    data, before = (photographs / "small.png").read_bytes(), os.dup(0)
+    try:
+        for command in ("compress", "decompress"):
+            end, start = os.pipe()
+            os.dup2(end, 0)
+            os.close(end)
+            os.write(start, data)  # less than a pipe holds
+            os.close(start)
+            assert codec.main([command, "-", "-", *places]) == 0
+            data, error = capfdbinary.readouterr()
+            assert b"checkpoint" in error
+            assert command != "compress" or data == read[0]
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+    (tmp_path / "a.png").write_bytes(data)
     assert read_image(tmp_path / "a.png").shape[:2] == SIZES["small.png"]
 
 

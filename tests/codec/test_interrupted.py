@@ -195,7 +195,7 @@ def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
 
 def test_of_two_codecs_writing_one_file_the_last_one_wins_whole(ckpts, photographs, tmp_path):
     """Nothing is refused and nothing is mixed: the file is that of either run."""
-    common = ["--ckpt_dir", str(ckpts), "--model_name", "Factorized"]
+    common = ["--ckpt_dir", str(ckpts), "--model_name", "Factorized", "--overwrite"]
 
     def compress(image, out):
         assert codec.main(["compress", str(photographs / image), str(out), *common]) == 0
@@ -232,7 +232,7 @@ def test_without_room_the_old_file_stays(ckpts, photographs, tmp_path, capsys):
     out.write_bytes(b"old")
     arguments = ["compress", str(photographs / "odd.png"), str(out), "--ckpt_dir", str(ckpts)]
     with no_room():
-        assert codec.main([*arguments, "--model_name", "Factorized"]) == 1
+        assert codec.main([*arguments, "--model_name", "Factorized", "--overwrite"]) == 1
         one_line(capsys, "codec.py: ", "File too large")
         with pytest.raises(OSError, match="File too large"):
             checkpoint.save(out, make("Factorized"), config={}, provenance={})

@@ -45,6 +45,10 @@ def test_the_page_does_what_it_says(page, tmp_path):
     assert torch.equal(page["same"], page["y_hat"])
     assert sum(len(stream[0]) for stream in page["streams"]) * 8 == real
 
+    small = (tmp_path / "small.lic").read_bytes()
+    assert 0.38 < 8 * len(small) / (height * width) <= 0.4
+    assert page["small"].size == (170, 100)
+
     mine = page["mine"]
     assert page["rate"].item() > 0 and mine.g_a[0].weight.grad.abs().sum() > 0
     assert read_header(page["data"]).model == "PlainHyperprior"

@@ -1,0 +1,111 @@
+"""Many files: where each of them goes, and work on all that one bad file does not stop."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from models.cli import Progress, sentence
+from models.coding.container import scan_file
+from models.datasets import list_images
+from models.errors import UsageError
+from models.files import csv_text, printable, write_bytes, write_text
+
+Pair = tuple[Path, Path]  # what is read, and what is written
+PIPE = Path("-")
+SIZES = ("picture", "picture_bytes", "file", "bytes", "width", "height", "bpp")
+
+
+def single(files: Sequence[Path], overwrite: bool) -> Pair:
+    """IN and OUT of a command, of which one may be `PIPE`. UsageError for others than two files,
+    and for an OUT that must not be written."""
+    if len(files) != 2 or files[0].is_dir():
+        raise UsageError("Name one file to read and one to write, or a folder to write to: -o DIR.")
+    source, target = files
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file to write, or -o {target}.")
+    _check_itself(source, target)
+    check_new(target, overwrite)
+    return (Path("/dev/stdin") if source == PIPE else source), target
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """UsageError for a file that exists; a device or a named pipe may."""
+    if path.is_file() and not overwrite:
+        raise UsageError(f"{path} exists: write over it with --overwrite, or name another.")
+
+
+def _check_itself(source: Path, target: Path) -> None:
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{source} would be written over itself: name another place.")
+
+
+def pairs(inputs: Sequence[Path], folder: Path, suffix: str, wanted: Sequence[str]) -> list[Pair]:
+    """Of every file named, and of those inside the folders named that end in one of `wanted`.
+
+    photos/a.jpg becomes folder/a.lic; photos/b/c.jpg, by the name of the folder photos,
+    folder/b/c.lic. Two that would become one keep their suffixes: a.jpg.lic and a.png.lic.
+    UsageError if they are one even so, if one is its own source, and for a `folder` that is called
+    as such a file; ImageError for a folder without any.
+    """
+    if folder.suffix.lower() in (suffix, *wanted):
+        raise UsageError(f"-o {folder} is to be a folder; for one file: IN OUT.")
+    files: list[Pair] = []
+    for path in inputs:
+        inside = list_images(path, recursive=True, suffixes=wanted) if path.is_dir() else [path]
+        root = path if path.is_dir() else path.parent
+        files += [(file, file.relative_to(root)) for file in inside]
+    count = Counter(place.with_suffix(suffix) for _, place in files)
+    sources: dict[Path, Path] = {}
+    for source, place in files:
+        unique = count[place.with_suffix(suffix)] == 1
+        name = place.with_suffix(suffix) if unique else place.with_name(place.name + suffix)
+        _check_itself(source, folder / name)
+        other = sources.setdefault(folder / name, source)
+        if other != source:
+            raise UsageError(
+                f"{other} and {source} would both become {folder / name}: use two folders."
+            )
+    return [(source, target) for target, source in sources.items()]
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file atomically, or into the standard output for `PIPE`."""
+    if path != PIPE:
+        return write_bytes(path, data)
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
+def each(label: str, todo: Sequence[Pair], work: Callable[[Path, Path], object]) -> dict[Path, str]:
+    """Do the work on all pairs, with its progress; a sentence on each source that failed."""
+    failed = {}
+    with Progress(label, len(todo), "file") as progress:
+        for source, target in todo:
+            try:
+                work(source, target)
+            except Exception as error:
+                line = sentence(error)
+                if line is None:
+                    raise
+                failed[source] = line if str(source) in line else f"{source}: {line}"
+            progress.step(printable(source.name))
+    return failed
+
+
+def write_sizes(path: Path, there: Sequence[Pair]) -> dict[Path, str]:
+    """Write a CSV of `SIZES` on pictures and their compressed files; a sentence on each failure."""
+    rows: list[dict[str, str]] = []
+
+    def add(picture: Path, file: Path) -> None:
+        header, size = scan_file(file)
+        width, height = header.width, header.height
+        bpp = f"{8 * size / (width * height):.6f}"
+        row = (picture, picture.stat().st_size, file, size, width, height, bpp)
+        rows.append(dict(zip(SIZES, map(printable, row), strict=True)))
+
+    failed = each("sizes", there, add)
+    write_text(path, csv_text(rows, SIZES))
+    return failed
