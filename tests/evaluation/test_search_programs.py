@@ -69,11 +69,11 @@ def test_plain_lines_show_it_where_there_is_no_terminal(capsys):
 
 
 def test_a_file_has_the_size_asked_for_with_effort_and_without(compress, tmp_path, capsys):
-    assert compress("--lmbda", LAMBDAS[0]) == 0
+    assert compress("--lmbda", LAMBDAS[1]) == 0
     size = (tmp_path / "a.lic").stat().st_size
     for effort in (0, 10):
         assert compress("--bytes", size, "--effort", effort) == 0
-        assert 0.9 * size <= (tmp_path / "a.lic").stat().st_size <= size
+        assert 0.8 * size <= (tmp_path / "a.lic").stat().st_size <= size
         capsys.readouterr()
         assert compress("--bytes", 20, "--effort", effort) == 1
         one_line(capsys, "codec.py: ", "smallest file has", "20 asked for")
