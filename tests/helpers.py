@@ -33,7 +33,7 @@ def uniform(seed: int | list[int], *shape: int, low: float = -1.0, high: float =
     return torch.from_numpy(low + (high - low) * (raw * 2.0**-53)).view(shape)
 
 
-def fill(model: Codec, seed: int, y_gain: float = 8.0, z_gain: float = 2.0) -> Codec:
+def fill(model: Codec, seed: int, y_gain: float = 8.0) -> Codec:
     """Weights that give latents of a useful spread: few zeros, some escapes; returns model."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -59,7 +59,7 @@ def fill(model: Codec, seed: int, y_gain: float = 8.0, z_gain: float = 2.0) -> C
             layer.weight.mul_(0.4)  # inverse GDN squares: keep the image near [0, 1]
         model.g_s[-1].bias.fill_(0.5)
         if "z" in model.streams:
-            _last(model.h_a).weight.mul_(z_gain)
+            _last(model.h_a).weight.mul_(2.0)
             head = getattr(model, "entropy_parameters", model.h_s)
             scales = _last(head).bias[: model.M]
             scales.copy_(uniform([seed, 1], model.M, low=0.05, high=8.0))

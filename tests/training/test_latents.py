@@ -12,7 +12,7 @@ from torch import nn
 import train
 from models import checkpoint, convert
 from models.base import Codec, pad
-from models.images import to_tensor, to_uint8, write_image
+from models.images import to_tensor, to_uint8
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, M, N, image, make
 from tests.programs import read_csv
@@ -147,23 +147,19 @@ def test_an_unreadable_image_is_left_out(caplog):
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Run train.py from a tiny trained model, on four small photographs; returns the exit code."""
-    for seed in range(4):
-        write_image(tmp_path / f"images/{seed}.png", to_uint8(image(96, 128, seed)))
+def run(run):
+    """Run train.py from a tiny trained model; returns the exit code."""
 
     def start(name: str, *extra: str) -> int:
-        if not (parent := tmp_path / f"{name}.safetensors").exists():
+        if not (parent := run.folder / f"{name}.safetensors").exists():
             model = make(name)
             model.point = OperatingPoint(name, 0.013, "low", N, M)
             checkpoint.save(parent, model, config={}, provenance={})
-        words = f"--model_name {name} --N {N} --M {M} --lmbda 0.013 --dataset {tmp_path}/images \
-            --init_ckpt {parent} --epoch 2 --steps_per_epoch 2 --batch_size 2 --patch_size 64 \
-            --optimizer muon --scheduler cosine --num_workers 1 --threads 1 --gpu_id cpu \
-            --no_tensorboard --log_every 1 --runs {tmp_path}/runs --exp_version a"
-        return train.main([*words.split(), *extra])
+        words = f"--model_name {name} --init_ckpt {parent} --patch_size 64 --steps_per_epoch 2 \
+            --log_every 1 --ema 0 --ste_fraction 0 --exp_version a"
+        return run(*words.split(), *extra)
 
-    start.folder = tmp_path
+    start.folder = run.folder
     return start
 
 
@@ -196,7 +192,7 @@ def test_steps_on_kept_latents_do_without_the_transforms(run, name, monkeypatch,
 
     monkeypatch.setattr(Trainer, "gradients", without_transforms)
     assert run(name, "--fixed", "g_a", "g_s") == 0
-    assert "Kept the latents of 3 images" in capsys.readouterr().out
+    assert "Kept the latents of 5 images" in capsys.readouterr().out
     parts = changed(run, name)
     assert "entropy_bottleneck" in parts and not parts & {"g_a", "g_s"}
     rows = read_csv(run.folder / f"runs/{name}/a/curve.csv")
@@ -228,9 +224,9 @@ def test_the_last_stage_rounds_with_g_a_as_it_is(run, name, monkeypatch):
     modes = set()
     estimate = Codec.estimate
 
-    def noted(model, latents, quantization=None):
+    def noted(model, latents, quantization, *gain):
         modes.add((model.training, quantization))
-        return estimate(model, latents, quantization)
+        return estimate(model, latents, quantization, *gain)
 
     monkeypatch.setattr(Codec, "estimate", noted)
     assert run(name, "--fixed", "g_a", "--quantization", "ste") == 0

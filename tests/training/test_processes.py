@@ -13,6 +13,7 @@ import pytest
 
 from tests.programs import ROOT
 from tests.training.runs import STEPS, rows, start_program, state
+from training.feed import Prefetch
 
 
 def test_two_processes_give_the_curve_of_one_with_twice_the_batch(run):
@@ -39,12 +40,28 @@ def test_two_processes_give_the_curve_of_one_with_twice_the_batch(run):
                     assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-4)
 
 
-@pytest.mark.parametrize("gpu_id", ["cpu", "cpu cpu"])
-def test_ctrl_c_saves_and_exits_with_130(run, gpu_id):
-    process = training(run, "--gpu_id", gpu_id)
+def test_ctrl_c_saves_and_exits_with_130(run, monkeypatch, capfd):
+    batch = Prefetch.__call__
+
+    def interrupted(self, step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(self, step)
+
+    monkeypatch.setattr(Prefetch, "__call__", interrupted)
+    assert run("--exp_version", "c") == 130
+    check_saved(run, *capfd.readouterr())
+
+
+def test_ctrl_c_to_several_processes_saves_and_exits_with_130(run):
+    process = training(run, "--gpu_id", "cpu cpu")
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130
+    check_saved(run, out, err)
+
+
+def check_saved(run, out: str, err: str) -> None:
     assert "to go on, repeat the command with --resume" in out
     assert err == "train.py: stopping after this step.\n"  # at once, and once
     assert state(run.folder, "c")["step"] >= 5
