@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.cli import note
 from models.datasets import list_images, sample_photographs
 from models.errors import ImageError
 from models.files import printable
@@ -63,7 +64,7 @@ def open_photographs(
     photographs, problems = [], []
     for path, stem in zip(paths, stems, strict=True):
         try:
-            height, width = read_image(path, max_pixels).shape[:2]
+            height, width = read_image(path, max_pixels, notice=note).shape[:2]
         except ImageError as error:
             if unreadable is None:
                 raise
