@@ -79,6 +79,8 @@ def planes(image: TiffImageFile, path: object) -> Image.Image:
             f"{path} has planes of 16 bits, compressed by {page.compression.name}; store it with "
             "interleaved samples."
         )
+    if not all((*page.dataoffsets, *page.databytecounts)):  # which tifffile fills with zeros
+        raise ImageError(f"{path} is damaged or truncated (a plane is missing).")
     bands = (page.asarray() >> 8).astype(np.uint8)  # (S, H, W)
     mode = "RGBa" if PREMULTIPLIED in image.tag_v2.get(EXTRA, ()) else image.mode
     return Image.merge(mode, [Image.fromarray(band) for band in bands[: len(image.getbands())]])

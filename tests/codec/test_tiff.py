@@ -85,3 +85,12 @@ def test_planes_of_sixteen_bits_need_tifffile(tmp_path, monkeypatch):
         read_image(tiff(tmp_path / "a.tif", levels, 16, 2, True))
     with pytest.raises(ImageError, match="TIFF of unusual samples: convert it"):
         read_image(tiff(tmp_path / "a.tif", levels, 10, 2))
+
+
+def test_a_missing_plane_is_not_black(tmp_path):
+    path = tiff(tmp_path / "a.tif", np.random.randint(0, 2**16, (5, 7, 3)), 16, 2, True)
+    data, sizes = path.read_bytes(), [struct.pack("<3I", 70, 70, last) for last in (70, 0)]
+    assert data.count(sizes[0]) == 1
+    path.write_bytes(data.replace(*sizes))
+    with pytest.raises(ImageError, match="a plane is missing"):
+        read_image(path)
