@@ -13,7 +13,7 @@ from pathlib import Path
 from evaluation.results import OUTPUTS, STATISTICS
 from models.cli import guarded
 
-# A module offers `configure(parser)`, which adds its flags, and `run(options) -> exit code`.
+# A module offers `run(options) -> exit code`, and `configure(parser)` if it has flags of its own.
 NAMES = (
     "speed", "orders", "classical", "bd_rate", "search", "reconstructions", "priors",
     "complexity", "densities", "side_information", "gallery",
@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of the results (default: %(default)s)")  # fmt: skip
     add("--record", dest="outdir", action="store_const", const=STATISTICS,
         help="write the study's own files, in statistics/")  # fmt: skip
-    module.configure(parser)
+    if hasattr(module, "configure"):
+        module.configure(parser)
     options = parser.parse_args(flags)
     return guarded(name, lambda: module.run(options))
 

@@ -16,7 +16,6 @@ from evaluation.results import STATISTICS
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
     help = "folder of <Model>.csv and reference/ (default: %(default)s)"
     parser.add_argument("--resultdir", type=Path, default=STATISTICS, metavar="DIR", help=help)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +54,10 @@ def measure(codec: Classical, quality: int, pixels: np.ndarray) -> dict[str, flo
     done = time.perf_counter()
     count, bits = pixels.shape[0] * pixels.shape[1], 8 * len(data)
     return {
-        "num_pixels": count,
-        "bits": bits,
-        "bpp": bits / count,
-        "psnr": psnr(pixels, decoded),
-        "ms_ssim": ms_ssim(pixels, decoded),
-        "time(enc)": encoded - start,
-        "time(dec)": done - encoded,
-    }
+        "num_pixels": count, "bits": bits, "bpp": bits / count,
+        "psnr": psnr(pixels, decoded), "ms_ssim": ms_ssim(pixels, decoded),
+        "time(enc)": encoded - start, "time(dec)": done - encoded,
+    }  # fmt: skip
 
 
 def measure_all(
@@ -108,19 +104,11 @@ def agreement(folder: Path) -> list[dict[str, str]]:
 
 def _differences(pairs: list[tuple[Row, Row]]) -> dict[str, str]:
     """The largest differences over matched points, ours minus theirs, with their signs."""
-
-    def largest(differences: Iterable[float]) -> float:
-        return max(differences, key=abs)
-
-    rate = largest((a["bpp"] / b["bpp"] - 1) * 100 for a, b in pairs)
-    distortion = largest(a["psnr"] - b["psnr_rgb_db"] for a, b in pairs)
-    similarity = largest(a["ms_ssim"] - b["ms_ssim_rgb"] for a, b in pairs)
-    return {
-        "matched_points": str(len(pairs)),
-        "max_bpp_difference_percent": f"{rate:.4f}",
-        "max_psnr_difference_db": f"{distortion:.4f}",
-        "max_ms_ssim_difference": f"{similarity:.6f}",
-    }
+    rate = max(((a["bpp"] / b["bpp"] - 1) * 100 for a, b in pairs), key=abs)
+    distortion = max((a["psnr"] - b["psnr_rgb_db"] for a, b in pairs), key=abs)
+    similarity = max((a["ms_ssim"] - b["ms_ssim_rgb"] for a, b in pairs), key=abs)
+    cells = (str(len(pairs)), f"{rate:.4f}", f"{distortion:.4f}", f"{similarity:.6f}")
+    return dict(zip(AGREEMENT_COLUMNS[1:5], cells, strict=True))
 
 
 def _choose(names: list[str]) -> list[Classical]:
@@ -145,7 +133,6 @@ def _stored(out: Path, dataset: str) -> list[dict[str, str]]:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
     add = parser.add_argument
     add("--dataset_path", type=Path, metavar="PATH",
         help="folder of images, or one image (default: built-in photographs)")  # fmt: skip

@@ -42,7 +42,6 @@ class Classical:
 
 
 def _saved(pixels: np.ndarray, form: str, **options: Any) -> bytes:
-    """The file that Pillow writes of uint8 pixels (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format=form, **options)
     return file.getvalue()
@@ -136,16 +135,13 @@ def _vvc_decode(data: bytes, size: tuple[int, int]) -> np.ndarray:
     return from_yuv420(frame, height + height % 2, width + width % 2)[:height, :width]
 
 
-def _library(name: str) -> str:
-    return f"{name} {features.version(name)}"
-
-
 def codecs() -> dict[str, Classical]:
     """All codecs by name, with their quality grids and settings, installed or not."""
+    libjpeg, webp, avif = (f"{k} {features.version(k)}" for k in ("libjpeg_turbo", "webp", "avif"))
     aom = AvifImagePlugin.get_codec_version("aom") if features.check("avif") else None
     listed = (
         _pillow("JPEG", lambda q: {"quality": q, "subsampling": "4:2:0"}, range(5, 100, 5),
-                f"{_library('libjpeg_turbo')}, 4:2:0, default Huffman tables"),
+                f"{libjpeg}, 4:2:0, default Huffman tables"),
         # Without mct=1 Pillow codes R, G and B independently, at a cost of 3 to 6 dB.
         _pillow("JPEG2000",
                 lambda rate: {"quality_mode": "rates", "quality_layers": [rate],
@@ -154,12 +150,12 @@ def codecs() -> dict[str, Classical]:
                 f"OpenJPEG {features.version('jpg_2000')}, 4:4:4 ICT, 9/7 wavelet, "
                 "quality is the compression ratio"),
         _pillow("WebP", lambda q: {"quality": q, "method": 4}, range(5, 100, 5),
-                f"lib{_library('webp')}, lossy 4:2:0, method 4"),
+                f"lib{webp}, lossy 4:2:0, method 4"),
         _pillow("AVIF",
                 lambda q: {"quality": q, "speed": 6, "subsampling": "4:2:0", "codec": "aom",
                            "max_threads": 1},
                 range(20, 100, 10),
-                f"lib{_library('avif')}, aom {aom}, 4:2:0, speed 6, 1 thread"),
+                f"lib{avif}, aom {aom}, 4:2:0, speed 6, 1 thread"),
         Classical("BPG", tuple(range(47, 21, -5)), _bpg_encode, _bpg_decode,
                   "bpgenc x265, 8 bits, 4:4:4 YCbCr, times with process start and files",
                   ("bpgenc", "bpgdec")),

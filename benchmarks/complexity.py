@@ -29,13 +29,9 @@ BATCH = (64, 256, 256)  # the training batch that the original's first counts ar
 KODAK = (1, 512, 768)
 SIDE = 64
 STAGES = {
-    "g_a": "transforms",
-    "g_s": "transforms",
-    "h_a": "hyperprior",
-    "h_s": "hyperprior",
-    "context_prediction": "context",
-    "entropy_parameters": "context",
-}
+    "g_a": "transforms", "g_s": "transforms", "h_a": "hyperprior", "h_s": "hyperprior",
+    "context_prediction": "context", "entropy_parameters": "context",
+}  # fmt: skip
 
 
 @dataclass
@@ -119,10 +115,6 @@ def measured() -> list[dict]:
                     row[f"{stage}_macs"] = counts.true[stage]
                 rows.append(row | {"total_macs": counts.true.total()})
     return rows
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """There are no flags."""
 
 
 def run(options: argparse.Namespace) -> int:

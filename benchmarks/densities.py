@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from evaluation import tables
+from benchmarks.records import print_table, write_csv
 from models.entropy.density import NonParametricDensity
 
 STEPS, BATCH, KNOTS = 600, 128, 41
@@ -31,11 +31,10 @@ class Mixture:
         self.parts = list(zip(weights, parts, strict=True))
 
     def pdf(self, x: np.ndarray) -> np.ndarray:
-        """The density at x (n,)."""
         return sum(weight * part.pdf(x) for weight, part in self.parts)
 
     def ppf(self, u: np.ndarray) -> np.ndarray:
-        """The quantiles of the probabilities u (n,), which must lie within [-30, 30]."""
+        """The quantiles must lie within [-30, 30]."""
         x = np.linspace(-30, 30, 300001)
         return np.interp(u, sum(weight * part.cdf(x) for weight, part in self.parts), x)
 
@@ -79,17 +78,10 @@ def log_density(density: NonParametricDensity, v: Tensor) -> Tensor:
 
 
 def fit(
-    model: nn.Module,
-    log_p: Callable[[Tensor], Tensor],
-    points: Tensor,
-    log_target: Tensor,
-    *,
-    steps: int,
-    lr: float,
-    batch: int = 512,
+    model: nn.Module, log_p: Callable[[Tensor], Tensor], points: Tensor, log_target: Tensor,
+    *, steps: int, lr: float, batch: int = 512, visits: Collection[int] = (),
     visit: Callable[[int, Tensor], None] = lambda step, divergence: None,
-    visits: Collection[int] = (),
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Minimise KL(target || p) by Adam with a cosine decay; returns the divergence, (C,) bits.
 
     points (C, n): values at evenly spaced probabilities of each channel's target, so that
@@ -197,14 +189,9 @@ def rows(fitted: dict[str, Fitted]) -> list[dict[str, Any]]:
     ]
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No flags of its own."""
-
-
 def run(options: argparse.Namespace) -> int:
     """Fit, print and write the table."""
     result = rows(fit_targets())
-    print(tables.aligned(result))
-    tables.write(options.outdir / "univariate_density.csv", result)
-    print(f"Wrote {options.outdir / 'univariate_density.csv'}.")
+    print_table(result)
+    write_csv(options.outdir / "univariate_density.csv", result)
     return 0

@@ -24,13 +24,14 @@ from pathlib import Path
 import torch
 
 import models
-from evaluation.curves import mean_interval, read_rows
+from evaluation import tables
+from evaluation.curves import mean_interval
 from evaluation.metrics import psnr
 from evaluation.photographs import Photograph, open_photographs
 from models import checkpoint
 from models.base import Codec, pad
 from models.errors import DataError
-from models.files import atomic_write, csv_text, write_text
+from models.files import atomic_write
 from models.images import to_tensor, to_uint8
 from train import parser as train_parser
 from training import train
@@ -140,17 +141,16 @@ def measure(codec: Codec, lmbda: float, photographs: list[Photograph]) -> Iterat
 def run_job(job: Job, settings: Settings, photographs: list[Photograph]) -> list[dict]:
     """Train, unless that is done, and measure: rows of `IMAGE_COLUMNS`."""
     folder = Path(settings.runs) / settings.model_name / str(settings.exp_version)
-    paths = list(folder.glob("ckpts/*/*.safetensors"))
-    if not paths:
+    if not any(folder.glob("ckpts/*/*.safetensors")):
         code = train(settings, Team(), kept_latents(settings, Path(settings.runs)))
         if code:
             raise SystemExit(code)
-        paths = list(folder.glob("ckpts/*/*.safetensors"))
-    if not paths:
+    path = next(folder.glob("ckpts/*/*.safetensors"), None)
+    if path is None:
         raise DataError(f"{folder} holds no checkpoint: the training was stopped; repeat it.")
-    codec = checkpoint.load(paths[0])
+    codec = checkpoint.load(path)
     run = {"lmbda": f"{job.lmbda:g}", "steps": job.steps, "seed": job.seed, "prior": job.prior}
-    provenance, curve = codec.metadata["provenance"], read_rows(folder / "curve.csv")
+    provenance, curve = codec.metadata["provenance"], tables.read(folder / "curve.csv")
     learned = [p for name, p in codec.named_parameters() if name[:4] not in ("g_a.", "g_s.")]
     validated = [row["val_bpp"] for row in curve if row["val_bpp"]]
     summary = {
@@ -169,7 +169,7 @@ def summarise(rows: list[dict]) -> list[dict]:
     table = []
     for key, images in runs.items():
         row = dict(zip(COLUMNS, key, strict=False))
-        row |= {name: images[0][name] for name in ("held_out_bpp", "hours", "parameters")}
+        row |= {name: images[0][name] for name in COLUMNS[-3:]}
         row["images"] = len(images)
         row["bpp"] = f"{statistics.fmean(float(r['bpp']) for r in images):.5f}"
         row["psnr"] = f"{statistics.fmean(float(r['psnr']) for r in images):.3f}"
@@ -191,25 +191,21 @@ def run(options: argparse.Namespace) -> int:
     importlib.import_module(MEAN_SCALE)  # registers it, also where the first jobs are done
     photographs = open_photographs(options.kodak)
     path = options.outdir / "per_image" / "priors.csv"
-    columns = (
-        *IMAGE_COLUMNS,
-        *(c for c in COLUMNS if c in ("held_out_bpp", "hours", "parameters")),
-    )
-    rows = read_rows(path, columns) if path.is_file() else []
+    columns = (*IMAGE_COLUMNS, *COLUMNS[-3:])
+    rows = tables.read(path, columns) if path.is_file() else []
     for job in JOBS:
-        key = (f"{job.lmbda:g}", str(job.steps), str(job.seed), job.prior)
-        if any(tuple(str(row[k]) for k in COLUMNS[:4]) == key for row in rows):
+        key = [f"{job.lmbda:g}", str(job.steps), str(job.seed), job.prior]
+        if any([str(row[k]) for k in COLUMNS[:4]] == key for row in rows):
             continue
         settings = job.settings(options.dataset, options.runs)
         rows += run_job(job, settings, photographs)
-        write_text(path, csv_text(rows, columns))
-        write_text(options.outdir / "priors.csv", csv_text(summarise(rows), COLUMNS))
+        tables.write(path, rows, columns)
+        tables.write(options.outdir / "priors.csv", summarise(rows), COLUMNS)
         print(f"{job}: wrote {path}", flush=True)
     return 0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
     add = parser.add_argument
     add("--dataset", required=True, help="folder of training photographs")
     add("--kodak", type=Path, help="folder of test images; none: the built-in photographs")

@@ -60,7 +60,4 @@ def write_csv(path: Path, rows: Sequence[Mapping], device: str | None = None) ->
 
 def print_table(rows: Sequence[Mapping]) -> None:
     """Rows as an aligned table on standard output."""
-    cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+    print(tables.aligned(rows))

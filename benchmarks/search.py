@@ -69,16 +69,13 @@ def rows_of(
     loss, before = losses(rows), losses(plain)
     if missing := searched - set(before):
         raise DataError(f"{model} has no results at lambda {min(missing):g} without a search.")
-
-    def change(lmbda: float) -> float:
-        return 100 * (loss[lmbda] / before[lmbda] - 1)
-
+    change = {lmbda: 100 * (loss[lmbda] / before[lmbda] - 1) for lmbda in searched}
     return [
         {
             "model": model, "lmbda": f"{m['lmbda']:g}", "effort": str(effort),
             "bpp": f"{m['bpp']:.6f}", "psnr": f"{m['psnr']:.5f}", "ms_ssim": f"{m['ms_ssim']:.6f}",
             "seconds": seconds(model, m["lmbda"], effort, speeds),
-            "loss_percent": f"{change(m['lmbda']):.3f}" if effort else "",
+            "loss_percent": f"{change[m['lmbda']]:.3f}" if effort else "",
             "bd_rate_percent": gain,
         }
         for m in curve
@@ -86,7 +83,6 @@ def rows_of(
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
     add = parser.add_argument
     add("--searched", type=Path, default=STATISTICS / "searched", metavar="DIR",
         help="results of test.py with --effort (default: %(default)s)")  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import models
-from evaluation import tables
+from benchmarks.records import print_table, write_csv
 from evaluation.bits import bits_per_position
 from models.base import Codec, pad
 from models.coding.loop import Coder
@@ -42,7 +42,6 @@ class Watcher(Coder):
         self.indexes: list[Tensor] = []
 
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
-        """Remember what is coded; returns symbols."""
         self.symbols.append(symbols)
         self.indexes.append(indexes.clone())
         return symbols
@@ -127,16 +126,11 @@ def row(name: str, parts: dict[str, Any]) -> dict[str, Any]:
     return {"model": name} | {key: round(float(value), 3) for key, value in cells.items()}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """No flags of its own."""
-
-
 def run(options: argparse.Namespace) -> int:
     """Look, print and write the table. CheckpointError where a model has no checkpoint."""
     pixels = dict(sample_photographs())[PHOTOGRAPH]
     codecs = {name: models.load(name, LMBDA) for name in ORDERS}
     result = [row(short(name), look(codec, pixels)) for name, codec in codecs.items()]
-    print(tables.aligned(result))
-    tables.write(options.outdir / "side_information.csv", result)
-    print(f"Wrote {options.outdir / 'side_information.csv'}.")
+    print_table(result)
+    write_csv(options.outdir / "side_information.csv", result)
     return 0

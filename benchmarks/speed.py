@@ -47,7 +47,7 @@ from models.presets import TWINS
 STAGE = {"encode": "analysis", "decode": "synthesis"}  # methods of `Codec`: the transforms
 COMPRESSAI = "CompressAI"
 
-# What `orders` shares ---------------------------------------------------------------------------
+# What `orders` shares
 
 
 def alternate(
@@ -97,7 +97,6 @@ def picture(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def configure_timing(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of both."""
     add = parser.add_argument
     add("--sizes", nargs="+", type=size, default=[(512, 768), (1344, 1360)], metavar="HxW",
         help="rows x columns (default: 512x768 1344x1360)")  # fmt: skip
@@ -114,19 +113,15 @@ def configure_timing(parser: argparse.ArgumentParser) -> None:
 # Ours beside CompressAI's -----------------------------------------------------------------------
 
 
-def compressai_twin(model: Codec) -> torch.nn.Module:
-    """CompressAI's model with the weights of ours and its tables made."""
-    name = TWINS[type(model).__name__].compressai_class
-    twin = getattr(import_compressai().models, name)(model.N, model.M).eval()
-    twin.load_state_dict(to_compressai(model))
-    twin.update(force=True)
-    return twin.to(next(model.parameters()).device)
-
-
 def coder(model: Codec, codec: str) -> dict[str, Callable]:
-    """Image (1, 3, H, W) to file, file to image: CompressAI's, or ours in a precision `codec`."""
+    """Image (1, 3, H, W) to file, file to image: ours in a precision `codec`, or CompressAI's,
+    its model of the same weights."""
     if codec == COMPRESSAI:
-        twin = compressai_twin(model)
+        name = TWINS[type(model).__name__].compressai_class
+        twin = getattr(import_compressai().models, name)(model.N, model.M).eval()
+        twin.load_state_dict(to_compressai(model))
+        twin.update(force=True)
+        twin.to(next(model.parameters()).device)
         return {
             "encode": lambda x: twin.compress(pad(x, model.downsampling)),  # ours pads by itself
             "decode": lambda file: twin.decompress(**file)["x_hat"],
@@ -164,8 +159,8 @@ def split(work: Callable, model: Codec, stage: str, device: torch.device) -> tup
 
 @torch.no_grad()
 def peak_memory(path: Path, codec: str, direction: str, data: Any, device: str) -> float:
-    """The most memory, in 10**6 bytes, of this process, or of a GPU, once it has loaded a
-    checkpoint and coded an image (H, W, 3) or a file; to be called in a process of its own."""
+    """The most memory, in 10**6 bytes, of this new process, or of a GPU, that has loaded a
+    checkpoint and coded an image (H, W, 3) or a file."""
     work = coder(checkpoint.load(path, device), codec)[direction]
     work(to_tensor(data).to(device) if direction == "encode" else data)
     if device != "cpu":
@@ -234,7 +229,6 @@ def measure(
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
     configure_timing(parser)
     add = parser.add_argument
     add("--models", nargs="+", type=canonical_name, default=list(MODELS), metavar="NAME",

@@ -48,7 +48,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def points_of(ckpt_dir: Path, device: str, every: bool) -> dict[str, list[Point]]:
-    """The operating points of each model that has any; CheckpointError where none has."""
+    """Those of each model that has any. CheckpointError where none has."""
     chosen: dict[str, list[Point]] = {}
     for name in models.MODELS:
         try:

@@ -1,8 +1,7 @@
 """The measurement on real files: write, read back in another process, decode, compare.
 
-The decoder runs in a process of its own, which loads the point a second time and is told
-nothing but the names of files, so nothing can pass from encoder to decoder except through the
-disk.
+The decoder's process loads the point a second time and is told nothing but the names of files: from
+encoder to decoder all passes through the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +51,9 @@ def measure_points(
     folder: Path,
     results: Results,
 ) -> Measured:
-    """Evaluate a model's operating points, say which, and merge their rows into the results.
+    """Evaluate a model's operating points and store the rows of each as soon as it is done.
 
-    UsageError, CheckpointError or ImageError for what goes wrong; points before it are stored.
+    UsageError, CheckpointError or ImageError for what goes wrong.
     """
     rows: list[Row] = []
     stored = results.check({(p.name, p.width, p.height) for p in photographs})
@@ -62,9 +61,14 @@ def measure_points(
         label = f"lambda {lmbda_text(point.lmbda)}"
         print(f"{name}, {label}: {point.source}", flush=True)
         place = point_folder(folder, point.lmbda)
-        with _held(place), Progress(label, len(photographs), "image") as progress:
-            new = evaluate(point, photographs, place, progress.step)
-        stored = results.merge(new)  # now: what is measured stays, whatever comes next
+        try:
+            with locked(place, wait=False), Progress(label, len(photographs), "image") as progress:
+                new = evaluate(point, photographs, place, progress.step)
+        except BlockingIOError:
+            raise UsageError(
+                f"Another process is testing into {place}: choose another --outdir."
+            ) from None
+        stored = results.merge(new)
         rows += new
     return Measured(name, folder, rows, stored)
 
@@ -72,19 +76,6 @@ def measure_points(
 def point_folder(folder: Path, lmbda: float) -> Path:
     """Files and decoded images of one operating point."""
     return folder / f"lmbda_{lmbda_text(lmbda)}"
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep a point's folder to this process. UsageError if another one is testing into it."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder, wait=False))
-        except BlockingIOError:
-            raise UsageError(
-                f"Another process is testing into {folder}: choose another --outdir."
-            ) from None
-        yield
 
 
 class DecoderProcess:
@@ -206,27 +197,21 @@ def _measure(
     encoding = time.perf_counter() - start
     write_bytes(file, data)
     decoding = decoder.decode(file, image)
-    decoded = read_image(image, photograph.width * photograph.height)
+    count = photograph.width * photograph.height
+    decoded = read_image(image, count)
     if decoded.shape != pixels.shape:
         raise UsageError(f"{photograph.name} came back as {decoded.shape}, not {pixels.shape}.")
     estimate = codec.estimate(pixels)
     if not math.isfinite(estimate):
         raise UsageError(f"{point.source} estimates {estimate} bits for {photograph.name}.")
-    count = photograph.width * photograph.height
     bits = 8 * file.stat().st_size
     return {
-        "lmbda": point.lmbda,
-        "image": photograph.name,
-        "width": photograph.width,
-        "height": photograph.height,
-        "bits": bits,
-        "bpp": bits / count,
-        "psnr": psnr(pixels, decoded),
-        "ms_ssim": ms_ssim(pixels, decoded),
-        "estimate_bpp": estimate / count,
-        "time(enc)": encoding,
-        "time(dec)": decoding,
-    }
+        "lmbda": point.lmbda, "image": photograph.name,
+        "width": photograph.width, "height": photograph.height,
+        "bits": bits, "bpp": bits / count, "estimate_bpp": estimate / count,
+        "psnr": psnr(pixels, decoded), "ms_ssim": ms_ssim(pixels, decoded),
+        "time(enc)": encoding, "time(dec)": decoding,
+    }  # fmt: skip
 
 
 def output_paths(folder: Path, photograph: Photograph) -> tuple[Path, Path]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.base import Codec, pad
 from models.coding.loop import Coder
-from models.coding.orders import checkerboard, everywhere, raster, wavefront
+from models.coding.orders import everywhere
 from models.coding.range_coder import escape_bits
 from models.entropy.tables import PRECISION, Tables
 
-ORDERS = (everywhere, checkerboard, wavefront, raster)
+Order = Callable[[int, int], list[Tensor]]
 
 
 class Meter(Coder):
@@ -43,20 +45,11 @@ class Meter(Coder):
         self.steps.append(bits.sum((0, 2)))
         return symbols
 
-    def grid(self, height: int, width: int) -> np.ndarray:
-        """The noted bits at their positions, (height, width).
-
-        A coder is not told the positions of a step, but the sizes of the steps identify the
-        order. ValueError for an order that `models.coding.orders` does not have.
-        """
-        sizes = [len(step) for step in self.steps]
-        for order in ORDERS:
-            steps = order(height, width)
-            if [len(step) for step in steps] == sizes:
-                bits = np.empty(height * width)
-                bits[torch.cat(steps).numpy()] = np.concatenate(self.steps)
-                return bits.reshape(height, width)
-        raise ValueError(f"Steps of {sizes[:4]}... positions are of no known coding order.")
+    def grid(self, order: Order, height: int, width: int) -> np.ndarray:
+        """The noted bits at the positions of the order that they were coded in, (height, width)."""
+        bits = np.empty(height * width)
+        bits[torch.cat(order(height, width)).numpy()] = np.concatenate(self.steps)
+        return bits.reshape(height, width)
 
 
 @torch.no_grad()
@@ -75,5 +68,6 @@ def bits_per_position(model: Codec, x: Tensor) -> np.ndarray:
     for name, meter in meters.items():
         rows, columns = latents[name].shape[2:]
         block = np.ones((height // rows, width // columns))
-        total += np.kron(meter.grid(rows, columns), block / block.size)
+        order = getattr(model, "order", everywhere) if name == "y" else everywhere
+        total += np.kron(meter.grid(order, rows, columns), block / block.size)
     return total

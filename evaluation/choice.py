@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import models
-from evaluation.points import ImportedPoint, Point, TrainedPoint
+from evaluation.points import Point, imported_point, trained_point
 from models import checkpoint, convert
 from models.errors import UsageError
 from models.layers.bf16 import check_precision
@@ -37,10 +37,10 @@ class Wanted:
     effort: int = 0
     precision: str = "fp32"
 
-    @property
-    def zoo(self) -> bool:
-        """Whether it is a model of CompressAI's."""
-        return self.model_name.lower().startswith(PREFIX)
+    def options(self) -> dict:
+        """Those of `ModelCodec`."""
+        names = ("device", "max_pixels", "effort", "precision")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ class Choice:
 
 def choose(wanted: Wanted) -> Choice:
     """The points of a model. UsageError or CheckpointError for what there is not."""
-    _check(wanted)
+    zoo_model = wanted.model_name.lower().startswith(PREFIX)
+    _check(wanted, zoo_model)
     suffix = "" if wanted.metric == "mse" else f"-{wanted.metric}"
-    if wanted.zoo:
+    if zoo_model:
         from evaluation import zoo  # CompressAI is a reference: most runs do without it
 
         arch = wanted.model_name[len(PREFIX) :].lower()
@@ -72,46 +73,47 @@ def choose(wanted: Wanted) -> Choice:
         lambdas = [zoo_point(name, q, wanted.metric).lmbda for q in wanted.quality] or wanted.lmbda
     except ValueError as error:
         raise UsageError(str(error)) from None
-    title = f"{name}{suffix}"
     if wanted.effort:  # never mixed with the main tables, as bf16
-        title += f"-searched{wanted.effort}"
+        suffix += f"-searched{wanted.effort}"
     if wanted.precision != "fp32":
-        title += f"-{wanted.precision}"
-    if wanted.checkpoint is None:
-        found, study = _trained(wanted, name, lambdas)
-        return Choice(title, found, study and not wanted.effort and wanted.precision == "fp32")
-    return Choice(title, [_from_file(wanted, name, wanted.checkpoint)], False)
+        suffix += f"-{wanted.precision}"
+    if wanted.checkpoint is not None:
+        return Choice(f"{name}{suffix}", [_from_file(wanted, name, wanted.checkpoint)], False)
+    points, study = _trained(wanted, name, lambdas)
+    study = study and not wanted.effort and wanted.precision == "fp32"
+    return Choice(f"{name}{suffix}", points, study)
 
 
-def _check(wanted: Wanted) -> None:
+def _check(wanted: Wanted, zoo_model: bool) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
     check_effort(wanted.effort)
     check_precision(wanted.precision, torch.device(wanted.device))
-    if wanted.effort and wanted.zoo:
-        raise UsageError("CompressAI's models are measured as they are: drop --effort.")
-    if wanted.precision != "fp32" and wanted.zoo:
-        raise UsageError("CompressAI's models are measured as they are: drop --precision.")
-    if wanted.effort and wanted.metric != "mse":
-        raise UsageError("A search is for the mean square error: drop --effort or --metric.")
-    if wanted.lmbda and wanted.quality:
-        raise UsageError("--quality already means a lambda: drop one of the two flags.")
-    if wanted.zoo and (wanted.lmbda or wanted.epoch_num is not None):
-        raise UsageError("CompressAI's models go by --quality, not by --lmbda or --epoch_num.")
-    if wanted.checkpoint and (wanted.lmbda or wanted.epoch_num is not None):
-        raise UsageError("--checkpoint is one operating point: drop --lmbda and --epoch_num.")
-    if wanted.checkpoint and len(wanted.quality) > 1:
-        raise UsageError("One --checkpoint belongs to one --quality.")
+    fixed = "CompressAI's models are measured as they are: drop"
+    one_of_ours = wanted.lmbda or wanted.epoch_num is not None
+    for excluded, message in (
+        (zoo_model and wanted.effort, f"{fixed} --effort."),
+        (zoo_model and wanted.precision != "fp32", f"{fixed} --precision."),
+        (wanted.effort and wanted.metric != "mse",
+         "A search is for the mean square error: drop --effort or --metric."),
+        (wanted.lmbda and wanted.quality,
+         "--quality already means a lambda: drop one of the two flags."),
+        (zoo_model and one_of_ours,
+         "CompressAI's models go by --quality, not by --lmbda or --epoch_num."),
+        (wanted.checkpoint and one_of_ours,
+         "--checkpoint is one operating point: drop --lmbda and --epoch_num."),
+        (wanted.checkpoint and len(wanted.quality) > 1,
+         "One --checkpoint belongs to one --quality."),
+    ):  # fmt: skip
+        if excluded:
+            raise UsageError(message)
 
 
-def _trained(
-    wanted: Wanted, name: str, lambdas: Sequence[float]
-) -> tuple[Sequence[TrainedPoint], bool]:
+def _trained(wanted: Wanted, name: str, lambdas: Sequence[float]) -> tuple[list[Point], bool]:
     """Those in the folder of checkpoints, and whether they are the study's."""
-    found = {}
     asked: Sequence[float | None] = lambdas or [None]
-    for lmbda in asked:
-        for path in checkpoint.find(name, wanted.ckpt_dir, wanted.epoch_num, lmbda):
-            found[path] = checkpoint.read_metadata(path)
+    find = checkpoint.find
+    paths = [p for lmbda in asked for p in find(name, wanted.ckpt_dir, wanted.epoch_num, lmbda)]
+    found = {path: checkpoint.read_metadata(path) for path in paths}
     for path, metadata in found.items():
         if metadata["model"] != name:
             raise UsageError(f"{path} holds a {metadata['model']}, not a {name}: move it away.")
@@ -122,7 +124,7 @@ def _trained(
             f"The checkpoints of {name} were trained for {', '.join(trained)}: "
             f"pass --metric {trained[0]}."
         )
-    points = [_trained_point(wanted, path, metadata) for path, metadata in chosen.items()]
+    points = [trained_point(p, wanted.import_module, **wanted.options()) for p in chosen]
     study = checkpoint.STUDY.resolve()
     own = wanted.import_module or (wanted.ckpt_dir or study).resolve() != study
     own = own or any(m["provenance"].get("demonstration") for m in chosen.values())
@@ -132,17 +134,11 @@ def _trained(
 def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
     if wanted.quality:
         convert.load_tensors(path)  # says now what is wrong with it
-        args = (path, name, wanted.quality[0], wanted.metric, wanted.device, wanted.max_pixels)
-        return ImportedPoint(*args, effort=wanted.effort, precision=wanted.precision)
+        args = (path, name, wanted.quality[0], wanted.metric)
+        return imported_point(*args, **wanted.options())
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is not one of ours; for CompressAI's weights add --quality.")
-    metadata = checkpoint.read_metadata(path)
-    if metadata["model"] != name:
-        raise UsageError(f"{path} holds a {metadata['model']}: pass --model_name with that.")
-    return _trained_point(wanted, path, metadata)
-
-
-def _trained_point(wanted: Wanted, path: Path, metadata: dict) -> TrainedPoint:
-    modules = tuple(wanted.import_module)
-    settings = (wanted.device, modules, wanted.max_pixels, wanted.effort, wanted.precision)
-    return TrainedPoint(path, metadata["lmbda"], *settings)
+    model = checkpoint.read_metadata(path)["model"]
+    if model != name:
+        raise UsageError(f"{path} holds a {model}: pass --model_name with that.")
+    return trained_point(path, wanted.import_module, **wanted.options())

@@ -15,7 +15,6 @@ from models.errors import DataError
 from models.presets import CATALOGUE, STUDIED
 
 PAIRS = tuple(zip(STUDIED[1:], STUDIED, strict=False))  # each model against the one before it
-read_rows = read  # its former name
 ORIGINAL = " (original study)"
 POINT: dict[str, Kind] = {"bpp": number, "psnr": number, "ms_ssim": number_or_nan}
 LEAST_POINTS, LEAST_RANGE = 3, 1.0  # of a curve, and dB in common: less gives no BD-rate
@@ -40,8 +39,6 @@ class Curve:
         values = self.psnr if metric == "psnr" else map(ms_ssim_db, self.ms_ssim)
         pairs = zip(self.bpp, values, strict=True)
         return [pair for pair in pairs if all(map(math.isfinite, pair))]
-
-    points = pairs  # its former name
 
 
 def curve_of(name: str, rows: Sequence[Row], psnr: str = "psnr", ms_ssim: str = "ms_ssim") -> Curve:
@@ -100,12 +97,8 @@ def compare(curve: Curve, against: Curve, metric: str) -> dict[str, str]:
         return {**row, "reason": str(error)}
     if (common := delta.high - delta.low) < LEAST_RANGE:
         return {**row, "reason": f"only {common:.2f} dB in common, {LEAST_RANGE:g} dB are needed"}
-    values = {
-        "bd_rate_percent": delta.value,
-        "range_low_db": delta.low,
-        "range_high_db": delta.high,
-    }
-    return row | {key: f"{value:.3f}" for key, value in values.items()}
+    names = ("bd_rate_percent", "range_low_db", "range_high_db")
+    return row | {name: f"{value:.3f}" for name, value in zip(names, delta, strict=True)}
 
 
 def table(folder: Path) -> list[dict[str, str]]:

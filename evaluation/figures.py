@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +27,14 @@ def draw(tested: Sequence[Measured], photographs: list[Photograph], folder: Path
         lines: list[Line] = []
         for one in tested:
             points = means(one.stored)
-            style = style_of(one.name.removeprefix("compressai-"))
-            label = f"{short(one.name)} (measured)"
             bpp, quality = ([mean[key] for mean in points] for key in ("bpp", metric))
-            lines.append((label, bpp, quality, style))
+            style = style_of(one.name.removeprefix("compressai-"))
+            lines.append((f"{short(one.name)} (measured)", bpp, quality, style))
             if kodak:
                 lines += published_lines(one.name, metric)
         title = tested[0].name if len(tested) == 1 else ""
-        try:
+        with suppress(ValueError):  # no finite quality: the images are too small for MS-SSIM
             rd_figure(lines, metric, folder / f"rd_{metric}.png", title=title)
-        except ValueError:  # no point with a finite quality: images too small for MS-SSIM
-            continue
     draw_sheet(tested, photographs, folder / "contact_sheet.png")
 
 
@@ -44,16 +42,14 @@ def published_lines(name: str, metric: str) -> list[Line]:
     """The original study's and CompressAI's curves of a model, where there are any."""
     lines: list[Line] = []
     zoo = CATALOGUE[name].published if name in CATALOGUE else name.removeprefix("compressai-")
-    for source, read, codec in (
-        ("original", original_curve, name),
-        ("zoo", reference_curve, zoo),
+    for source, read, codec, about in (
+        ("original", original_curve, name, ""),
+        ("zoo", reference_curve, zoo, " (published)"),
     ):
-        try:
+        with suppress(DataError):
             curve = read(codec, KODAK.parent)
-        except DataError:
-            continue
-        label = curve.name if source == "original" else f"{curve.name} (published)"
-        lines.append((label, curve.bpp, getattr(curve, metric), style_of(codec, source)))
+            style = style_of(codec, source)
+            lines.append((f"{curve.name}{about}", curve.bpp, getattr(curve, metric), style))
     return lines
 
 

@@ -21,23 +21,18 @@ Values = NDArray[np.float64]
 
 
 class Delta(NamedTuple):
-    """A Bjontegaard difference and the common range over which it was averaged.
+    """A Bjontegaard difference and the common range over which it was averaged."""
 
-    `value` is in percent for `bd_rate` and in dB for `bd_psnr`; `low` and `high` are in dB
-    for `bd_rate` and in the unit of the rate (bpp) for `bd_psnr`.
-    """
-
-    value: float
-    low: float
+    value: float  # bd_rate: percent; bd_psnr: dB
+    low: float  # bd_rate: dB; bd_psnr: the unit of the rate (bpp)
     high: float
 
 
 def psnr(a: Image, b: Image) -> float:
     """Peak signal-to-noise ratio of two `uint8` images (H, W, 3) in dB; inf if they are equal.
 
-    10 log10(255^2 / MSE), the mean over all pixels and the three channels together.
-
-    Errors: `ValueError` if the shapes differ or an array is not an 8-bit RGB image.
+    10 log10(255^2 / MSE), the mean over all pixels and the three channels together. `ValueError`
+    if the shapes differ or an array is not an 8-bit RGB image.
     """
     _check_images(a, b)
     difference = a.astype(np.int64) - b.astype(np.int64)
@@ -52,13 +47,8 @@ def ms_ssim(a: Image, b: Image) -> float:
 
     Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment"
     (2003): five scales, an 11x11 Gaussian window, the mean over the channels; computed by
-    pytorch_msssim, as all published curves of learned codecs are.
-
-    Returns nan if a side is shorter than 161 pixels: the fifth scale would be smaller than
-    the window, and with fewer scales or a smaller window it would be another measure whose
-    values do not compare.
-
-    Errors: `ValueError` if the shapes differ or an array is not an 8-bit RGB image.
+    pytorch_msssim, as all published curves of learned codecs are. nan if a side is shorter than
+    161 pixels: the fifth scale would be smaller than the window. `ValueError` as `psnr`.
     """
     _check_images(a, b)
     if min(a.shape[:2]) < MS_SSIM_SMALLEST_SIDE:
@@ -100,12 +90,10 @@ def bd_rate(
     reach; nothing is extrapolated. After Bjontegaard, VCEG-M33 (2001), with the interpolation
     of JCTVC-L1100 (2013).
 
-    Rates are positive, in any unit that both share (bpp); qualities in dB (PSNR, or MS-SSIM
-    in dB). A curve has two or more points, in any order; through just two of them the
-    interpolation is a straight line. Four points or more are what the field compares.
-
-    Errors: `ValueError` if a curve has fewer than two points, a value is not finite, a rate
-    is not positive, more rate does not give more quality, or the qualities do not overlap.
+    Rates in any unit that both share (bpp); qualities in dB (PSNR, or MS-SSIM in dB); two or more
+    points, in any order, of which two make a straight line. `ValueError` for fewer, for a value
+    that is not finite, a rate that is not positive, a quality that does not rise with the rate,
+    or qualities that do not overlap.
     """
     anchor = _curve(rate_anchor, psnr_anchor, "anchor")
     test = _curve(rate_test, psnr_test, "test")
@@ -119,10 +107,8 @@ def bd_psnr(
 ) -> Delta:
     """Mean difference in quality of the test curve at equal rate, in dB; positive is better.
 
-    The same as `bd_rate` with the axes exchanged: the quality is interpolated over the
-    logarithm of the rate and averaged over the (logarithmic) rates that both curves reach.
-
-    Errors: as `bd_rate`; the rates must overlap instead of the qualities.
+    `bd_rate` with the axes exchanged: the quality is interpolated over the logarithm of the rate,
+    and averaged over the (logarithmic) rates that both curves reach, which must overlap.
     """
     anchor = _curve(rate_anchor, psnr_anchor, "anchor")
     test = _curve(rate_test, psnr_test, "test")
@@ -134,10 +120,8 @@ def bd_psnr(
 def _check_images(a: Image, b: Image) -> None:
     for image in (a, b):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ValueError(
-                f"A metric needs uint8 images of shape (height, width, 3), "
-                f"not {image.dtype} of shape {image.shape}."
-            )
+            asked = "A metric needs uint8 images of shape (height, width, 3)"
+            raise ValueError(f"{asked}, not {image.dtype} of shape {image.shape}.")
     if a.shape != b.shape:
         raise ValueError(f"The images differ in shape: {a.shape} and {b.shape}.")
 

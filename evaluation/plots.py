@@ -1,9 +1,8 @@
 """Rate-distortion figures and contact sheets, one look for the whole study.
 
-Every codec has one colour and one marker wherever it appears; where a curve comes from is
-said by its line. All figures stand on an opaque white panel, so that they read the same in a
-light and in a dark page, and are written atomically without a date, so that the same
-numbers give the same file.
+Every codec has one colour and one marker wherever it appears; its line says where a curve comes
+from. Figures stand on a white panel, to read the same in a light and in a dark page, and are
+written without a date: the same numbers give the same file.
 """
 
 from __future__ import annotations
@@ -86,11 +85,8 @@ def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
     """Matplotlib's line properties for a codec: its fixed colour and marker, its source's line.
 
     `codec` is a model's name, a classical codec's, or a name of the reference table such as
-    "mbt2018" or "paper-mbt2018"; any other name gets one of four spare looks, the same on
-    every run. `source` is "ours" (measured here), "zoo" (CompressAI), "paper", "original"
-    (the study that is reproduced), "classical" (measured here), or "reference".
-
-    Errors: `ValueError` for an unknown source.
+    "mbt2018" or "paper-mbt2018"; any other name gets one of four spare looks. `source` is one of
+    `LINES`: "original" is the study that is reproduced, "zoo" CompressAI. `ValueError` for others.
     """
     if source not in LINES:
         raise ValueError(f"There is no source {source!r}; choose one of {', '.join(LINES)}.")
@@ -107,51 +103,42 @@ def rd_figure(
     path: str | Path,
     *,
     title: str = "",
-    max_bpp: float | None = None,
+    max_bpp: float = math.inf,
 ) -> None:
     """Draw rate-distortion curves into `path`, whose suffix says the format (.svg or .png).
 
-    `lines` holds tuples (label, bpp, quality, style): two lists of equal length, in any
-    order, and a style from `style_of` (None: `style_of(label)`). `metric` is "psnr", with
-    quality in dB, or "ms_ssim", with quality between 0 and 1, which is drawn in dB. Points
-    without a finite quality are left out. `max_bpp` cuts the axes to the rates of interest.
-    The legend, in the order of `lines`, stands beside the axes and covers no data.
-
-    Errors: `ValueError` for an unknown metric or suffix, or if there is no point to draw.
+    `lines` holds tuples (label, bpp, quality, style): two lists of equal length, in any order, and
+    a style from `style_of` (None: `style_of(label)`). `metric` is "psnr", in dB, or "ms_ssim", from
+    0 to 1, which is drawn in dB. Points without a finite quality are left out. `max_bpp` cuts the
+    axes. `ValueError` for an unknown metric or suffix, or if there is no point to draw.
     """
     if metric not in AXES:
         raise ValueError(f"There is no metric {metric!r}; choose one of {', '.join(AXES)}.")
     drawn = [line for given in lines if len((line := _drawn(given, metric))[1])]
-    inside = [
-        q
-        for _, bpp, quality, _ in drawn
-        for r, q in zip(bpp, quality, strict=True)
-        if max_bpp is None or r <= max_bpp
-    ]
+    points = [point for _, bpp, db, _ in drawn for point in zip(bpp, db, strict=True)]
+    inside = [db for bpp, db in points if bpp <= max_bpp]
     if not inside:
         raise ValueError("There is no point to draw in the rate-distortion figure.")
     with drawing(path, (9.6, 5.6), {"font.size": 11, "axes.titlesize": "large"}) as figure:
         axes = figure.subplots()
-        for label, bpp, quality, style in drawn:
-            axes.plot(bpp, quality, label=label, **style)
-        axes.set_xlabel("rate (bits per pixel)")
-        axes.set_ylabel(AXES[metric])
-        axes.set_title(title)
-        if max_bpp is not None:
+        for label, bpp, db, style in drawn:
+            axes.plot(bpp, db, label=label, **style)
+        axes.set(xlabel="rate (bits per pixel)", ylabel=AXES[metric], title=title)
+        if max_bpp < math.inf:
             margin = 0.04 * (max(inside) - min(inside)) or 1
             axes.set_xlim(0, max_bpp)
             axes.set_ylim(min(inside) - margin, max(inside) + margin)
         else:
-            axes.set_xlim(0, 1.05 * max(rate for _, bpp, _, _ in drawn for rate in bpp))
+            axes.set_xlim(0, 1.05 * max(bpp for bpp, _ in points))
         figure.legend(loc="outside right upper", fontsize=9, handlelength=3.2)
 
 
 def _drawn(line: Line, metric: str) -> tuple[str, list[float], list[float], Style]:
     """A line ready to plot: sorted by rate, MS-SSIM in dB, without missing points."""
-    label, rates, qualities, style = line
-    points = sorted(zip(np.asarray(rates, float), np.asarray(qualities, float), strict=True))
+    label, bpp, quality, style = line
+    points = sorted(zip(np.asarray(bpp, float), np.asarray(quality, float), strict=True))
     if metric == "ms_ssim":
-        points = [(rate, ms_ssim_db(quality)) for rate, quality in points]
+        points = [(rate, ms_ssim_db(value)) for rate, value in points]
     points = [point for point in points if all(map(math.isfinite, point))]
     return label, [p[0] for p in points], [p[1] for p in points], style or style_of(label)
 
@@ -162,7 +149,7 @@ def drawing(
 ) -> Iterator[Any]:
     """A Matplotlib figure of `size` inches in `STYLE`, written to `path` when the block ends.
 
-    `style` overrides it. Errors: as `save_figure`.
+    `style` overrides it.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
@@ -175,10 +162,7 @@ def drawing(
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a Matplotlib figure as .svg or .png; the same figure gives the same file.
-
-    Errors: `ValueError` for another suffix.
-    """
+    """Write a figure as .svg or .png, alike each time. `ValueError` for another suffix."""
     import matplotlib as mpl
 
     suffix = Path(path).suffix.lower().removeprefix(".")
@@ -190,23 +174,17 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]],
-    path: str | Path,
-    *,
-    max_side: int = 768,
+    rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], path: str | Path
 ) -> None:
     """Write a PNG with images in a grid, each under its title.
 
-    `rows` holds lists of (title, uint8 array (H, W, 3)), typically an original and its
-    reconstructions; rows may differ in length, titles may have several lines. Images are
-    shown pixel by pixel; only one with a side above `max_side` is scaled down to it, and its
-    title says so, because scaling hides artefacts (pass crops to see them).
-
-    Errors: `ValueError` if there is no image.
+    `rows` holds lists, of any length, of (title, uint8 array (H, W, 3)), typically an original and
+    its reconstructions. Images are shown pixel by pixel, since scaling hides artefacts: pass crops
+    of large ones. `ValueError` if there is no image.
     """
     from PIL import Image, ImageDraw
 
-    tiles = [_row(row, max_side) for row in rows if row]
+    tiles = [_tiles(row) for row in rows if row]
     if not tiles:
         raise ValueError("There is no image for the contact sheet.")
     gap = 12
@@ -227,29 +205,17 @@ def contact_sheet(
         sheet.save(temporary, format="PNG")
 
 
-def _row(row: Sequence[tuple[str, NDArray[np.uint8]]], max_side: int) -> list[Any]:
+def _tiles(row: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[Any]:
     """The tiles of one row, titles of few lines filled up so that all images start alike."""
-    shown = [_shrunk(title, array, max_side) for title, array in row]
-    lines = max(title.count("\n") for title, _ in shown)
-    return [_tile("\n" * (lines - title.count("\n")) + title, image) for title, image in shown]
+    most = max(title.count("\n") for title, _ in row)
+    return [_tile("\n" * (most - title.count("\n")) + title, array) for title, array in row]
 
 
-def _shrunk(title: str, array: NDArray[np.uint8], max_side: int) -> tuple[str, Any]:
-    """The image with no side above `max_side`, and its title, which mentions the scaling."""
-    from PIL import Image
-
-    image = Image.fromarray(array)
-    scale = max(image.size) / max_side
-    if scale <= 1:
-        return title, image
-    width, height = (max(1, round(side / scale)) for side in image.size)
-    return f"{title}\n(shown at {1 / scale:.0%})", image.resize((width, height))
-
-
-def _tile(title: str, image: Any) -> Any:
+def _tile(title: str, array: NDArray[np.uint8]) -> Any:
     """The image with its title above it, as wide as the wider of the two."""
     from PIL import Image, ImageDraw, ImageFont
 
+    image = Image.fromarray(array)
     font = ImageFont.load_default(size=14)
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     text_width = draw.multiline_textbbox((0, 0), title, font=font)[2]

@@ -1,12 +1,11 @@
-"""What is measured: codecs that turn pixels into the bytes of a file and back, and where they are.
-
-A `Point` is an operating point that can be loaded, in any process, as a `PixelCodec`.
-"""
+"""What is measured: operating points, and their codecs from pixels to the bytes of a file."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,37 +20,27 @@ from models.presets import MAX_PIXELS, zoo_point
 
 
 class PixelCodec(Protocol):
-    """Pixels are uint8 arrays (H, W, 3); `estimate` is the model's own estimate in bits."""
+    """Pixels are uint8 arrays (H, W, 3), and bytes those of a complete file.
 
-    def encode(self, pixels: np.ndarray) -> bytes:
-        """The complete file of an image, uint8 (H, W, 3)."""
-        ...
+    `decode`: StreamError for a file that it cannot read. `estimate`: the model's own, in bits.
+    """
 
-    def decode(self, data: bytes) -> np.ndarray:
-        """The image, uint8 (H, W, 3), of a file; StreamError if it cannot be read."""
-        ...
-
-    def estimate(self, pixels: np.ndarray) -> float:
-        """The model's own estimate for an image, uint8 (H, W, 3), in bits."""
-        ...
+    def encode(self, pixels: np.ndarray) -> bytes: ...
+    def decode(self, data: bytes) -> np.ndarray: ...
+    def estimate(self, pixels: np.ndarray) -> float: ...
 
 
-class Point(Protocol):
-    """A picklable description of one codec; every `load` makes a codec of its own."""
+@dataclass(frozen=True)
+class Point:
+    """An operating point: the lambda of its results, and where its weights come from, for a reader.
 
-    @property
-    def lmbda(self) -> float:
-        """The lambda that results are filed under."""
-        ...
+    It can be sent to another process. Every `load()` makes a codec of its own; CheckpointError or
+    UsageError if it cannot be had.
+    """
 
-    @property
-    def source(self) -> str:
-        """Where the weights come from, for the reader."""
-        ...
-
-    def load(self) -> PixelCodec:
-        """A codec, ready to code. CheckpointError or UsageError if it cannot be had."""
-        ...
+    lmbda: float
+    source: str
+    load: Callable[[], PixelCodec]
 
 
 class ModelCodec:
@@ -60,7 +49,7 @@ class ModelCodec:
     def __init__(
         self,
         model: Codec,
-        device: str,
+        device: str = "cpu",
         max_pixels: int = MAX_PIXELS,
         effort: int = 0,
         precision: str = "fp32",
@@ -70,25 +59,18 @@ class ModelCodec:
         self.max_pixels, self.effort = max_pixels, effort
 
     def encode(self, pixels: np.ndarray) -> bytes:
-        """The complete file of an image, uint8 (H, W, 3), after a search of `effort` steps.
-
-        ValueError: see `models.search.compress`.
-        """
+        """After a search of `effort` steps. ValueError: see `models.search.compress`."""
         x = to_tensor(pixels).to(self.device)
         if self.effort:
             return search.compress(self.model, x, self.effort)
         return self.model.compress(x)[0]
 
     def decode(self, data: bytes) -> np.ndarray:
-        """The image, uint8 (H, W, 3), of a file; StreamError if it is not this model's."""
         return to_uint8(self.model.decompress([data], self.max_pixels))
 
     @torch.no_grad()
     def estimate(self, pixels: np.ndarray) -> float:
-        """Bits of an image (H, W, 3) by `forward` with rounded latents, padded as it is coded.
-
-        Of g_a's latents, also where the encoder searches for others.
-        """
+        """By `forward` with g_a's latents, rounded, also where the encoder searches for others."""
         x = pad(to_tensor(pixels).to(self.device), self.model.downsampling)
         return likelihood_bits(self.model(x, quantization="round"))
 
@@ -98,56 +80,28 @@ def likelihood_bits(out: dict[str, Any]) -> float:
     return sum(-p.double().log2().sum().item() for p in out["likelihoods"].values())
 
 
-@dataclass(frozen=True)
-class TrainedPoint:
-    """A checkpoint of this program. `modules` are imported first: they register models."""
+def trained_point(path: Path, modules: Sequence[str] = (), **options: Any) -> Point:
+    """A checkpoint of train.py. `modules` are imported first: they register models.
 
-    path: Path
-    lmbda: float
-    device: str = "cpu"
-    modules: tuple[str, ...] = ()
-    max_pixels: int = MAX_PIXELS
-    effort: int = 0
-    precision: str = "fp32"
-
-    @property
-    def source(self) -> str:
-        """The path of the weights."""
-        return str(self.path)
-
-    def load(self) -> PixelCodec:
-        """The codec, frozen as it was saved. CheckpointError."""
-        for module in self.modules:
-            importlib.import_module(module)
-        model = checkpoint.load(self.path)
-        return ModelCodec(model, self.device, self.max_pixels, self.effort, self.precision)
+    `options`, here and below, are those of `ModelCodec`. CheckpointError.
+    """
+    lmbda = checkpoint.read_metadata(path)["lmbda"]
+    return Point(lmbda, str(path), partial(_trained, path, modules, options))
 
 
-@dataclass(frozen=True)
-class ImportedPoint:
+def _trained(path: Path, modules: Sequence[str], options: dict[str, Any]) -> ModelCodec:
+    for module in modules:
+        importlib.import_module(module)
+    return ModelCodec(checkpoint.load(path), **options)
+
+
+def imported_point(path: Path, model: str, quality: int, metric: str, **options: Any) -> Point:
     """Weights of CompressAI's twin of a model, frozen and coded here. `quality` 1 to 8."""
+    lmbda = zoo_point(model, quality, metric).lmbda
+    return Point(lmbda, str(path), partial(_imported, path, model, quality, metric, options))
 
-    path: Path
-    model: str
-    quality: int
-    metric: str
-    device: str = "cpu"
-    max_pixels: int = MAX_PIXELS
-    effort: int = 0
-    precision: str = "fp32"
 
-    @property
-    def lmbda(self) -> float:
-        """That of the zoo for the quality and metric."""
-        return zoo_point(self.model, self.quality, self.metric).lmbda
-
-    @property
-    def source(self) -> str:
-        """The path of the weights."""
-        return str(self.path)
-
-    def load(self) -> PixelCodec:
-        """The codec, frozen here. CheckpointError."""
-        model = convert.load_compressai(self.path, self.model, self.quality, self.metric)
-        model.freeze()
-        return ModelCodec(model, self.device, self.max_pixels, self.effort, self.precision)
+def _imported(
+    path: Path, model: str, quality: int, metric: str, options: dict[str, Any]
+) -> ModelCodec:
+    return ModelCodec(convert.load_compressai(path, model, quality, metric).freeze(), **options)

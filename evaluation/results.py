@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from evaluation import tables
@@ -37,13 +38,6 @@ STATISTICS = Path("statistics")  # the study's results, which the report is made
 OUTPUTS = Path("outputs")
 
 
-def result_folder(asked: Path | None, study: bool, other: Path = OUTPUTS) -> Path:
-    """Where results go: the folder that was asked for; if none was, those of the study, on its
-    own data and weights, to statistics/, and all others, which must not replace them, to `other`.
-    """
-    return asked or (STATISTICS if study else other)
-
-
 def means(rows: Sequence[Row]) -> list[Row]:
     """One row per lambda, lowest first: `images`, and the means over them.
 
@@ -54,23 +48,13 @@ def means(rows: Sequence[Row]) -> list[Row]:
     for lmbda in sorted({row["lmbda"] for row in rows}):
         at = [row for row in rows if row["lmbda"] == lmbda]
         similarities = [row["ms_ssim"] for row in at if not math.isnan(row["ms_ssim"])]
-        similarity = _mean(similarities) if similarities else math.nan
-        result.append(
-            {
-                "lmbda": lmbda,
-                "images": len(at),
-                "num_pixels": _mean(row["width"] * row["height"] for row in at),
-                **{column: _mean(row[column] for row in at) for column in MEANS},
-                "ms_ssim": similarity if len(similarities) == len(at) else math.nan,
-                "ms_ssim_of": (similarity, len(similarities)),
-            }
-        )
+        similarity = fmean(similarities) if similarities else math.nan
+        mean = {"lmbda": lmbda, "images": len(at)}
+        mean["num_pixels"] = fmean(row["width"] * row["height"] for row in at)
+        mean |= {column: fmean(row[column] for row in at) for column in MEANS}
+        mean["ms_ssim"] = similarity if len(similarities) == len(at) else math.nan
+        result.append(mean | {"ms_ssim_of": (similarity, len(similarities))})
     return result
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)
 
 
 class Results:
@@ -118,10 +102,11 @@ class Results:
             stored = self.check(images_of(new))
             kept = [row for row in stored if lmbda_text(row["lmbda"]) not in tested]
             rows = sorted([*kept, *new], key=lambda row: row["lmbda"])
-            tables.write(self.per_image, list(map(_cells, rows)), IMAGE_COLUMNS)
+            cells = [{c: _cell(c, row[c]) for c in IMAGE_COLUMNS} for row in rows]
+            tables.write(self.per_image, cells, IMAGE_COLUMNS)
             rows = self.rows()
-            summary = [{column: mean[column] for column in COLUMNS} for mean in means(rows)]
-            tables.write(self.summary, list(map(_cells, summary)), COLUMNS)
+            cells = [{c: _cell(c, mean[c]) for c in COLUMNS} for mean in means(rows)]
+            tables.write(self.summary, cells, COLUMNS)
         return rows
 
 
@@ -135,57 +120,40 @@ def lmbda_text(lmbda: float) -> str:
     return f"{lmbda:.15g}"
 
 
-def _cells(row: Row) -> Row:
-    """A row as it is written: columns with their decimals, whole numbers without any."""
-    return {column: _cell(column, value) for column, value in row.items()}
-
-
 def _cell(column: str, value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
+    """As it is written: columns with their decimals, whole numbers without any."""
+    if not isinstance(value, float) or math.isnan(value):
         return value
     if column in DECIMALS:
         return f"{value:.{DECIMALS[column]}f}"
-    if column == "lmbda":
-        return lmbda_text(value)
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
+    return lmbda_text(value if column == "lmbda" else round(value, 2))
 
 
 def table(named: Sequence[tuple[str, Row]]) -> str:
     """The means of named models as an aligned table for a reader; MS-SSIM also in dB."""
-    return tables.aligned([_shown(name, mean) for name, mean in named])
-
-
-def _shown(name: str, mean: Row) -> dict[str, str]:
-    similarity, count = mean["ms_ssim_of"]
-    part = f" ({count} of {mean['images']} images)" if count < mean["images"] else ""
-    return {
-        "model": name,
-        "lambda": lmbda_text(mean["lmbda"]),
-        "bytes": f"{mean['bits'] / 8:.0f}",
-        "bpp": f"{mean['bpp']:.4f}",
-        "estimate": f"{mean['estimate_bpp']:.4f}",
-        "PSNR (dB)": f"{mean['psnr']:.3f}",
-        "MS-SSIM": f"{similarity:.5f}{part}" if count else "-",
-        "(dB)": f"{ms_ssim_db(similarity):.3f}" if count else "-",
-        "enc (s)": f"{mean['time(enc)']:.3f}",
-        "dec (s)": f"{mean['time(dec)']:.3f}",
-    }
+    rows = []
+    for name, mean in named:
+        similarity, count = mean["ms_ssim_of"]
+        part = f" ({count} of {mean['images']} images)" if count < mean["images"] else ""
+        rows.append({
+            "model": name, "lambda": lmbda_text(mean["lmbda"]), "bytes": f"{mean['bits'] / 8:.0f}",
+            "bpp": f"{mean['bpp']:.4f}", "estimate": f"{mean['estimate_bpp']:.4f}",
+            "PSNR (dB)": f"{mean['psnr']:.3f}",
+            "MS-SSIM": f"{similarity:.5f}{part}" if count else "-",
+            "(dB)": f"{ms_ssim_db(similarity):.3f}" if count else "-",
+            "enc (s)": f"{mean['time(enc)']:.3f}", "dec (s)": f"{mean['time(dec)']:.3f}",
+        })  # fmt: skip
+    return tables.aligned(rows)
 
 
 def compressai_json(name: str, description: str, points: Sequence[Row]) -> str:
-    """The schema that `compressai.utils.eval_model` prints and `compressai.utils.plot` draws.
+    """What `compressai.utils.eval_model` prints and `compressai.utils.plot` draws, of `means`.
 
-    points: means, one per lambda; written by rising rate. "ms-ssim-rgb" is left out where an image
-    was too small for it, since JSON has no nan.
+    "ms-ssim-rgb" is left out where an image was too small for it, since JSON has no nan.
     """
     points = sorted(points, key=lambda mean: mean["bpp"])
-    columns = {
-        "psnr-rgb": "psnr",
-        "ms-ssim-rgb": "ms_ssim",
-        "bpp": "bpp",
-        "encoding_time": "time(enc)",
-        "decoding_time": "time(dec)",
-    }
+    columns = {"psnr-rgb": "psnr", "ms-ssim-rgb": "ms_ssim", "bpp": "bpp",
+               "encoding_time": "time(enc)", "decoding_time": "time(dec)"}  # fmt: skip
     results = {theirs: [mean[ours] for mean in points] for theirs, ours in columns.items()}
     if any(map(math.isnan, results["ms-ssim-rgb"])):
         del results["ms-ssim-rgb"]

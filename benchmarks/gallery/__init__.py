@@ -46,7 +46,6 @@ def page(photos: list[dict], names: list[str]) -> str:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the flags."""
     add = parser.add_argument
     add("--dataset_path", type=Path, metavar="PATH",
         help="folder of images, or one image (default: built-in photographs)")  # fmt: skip

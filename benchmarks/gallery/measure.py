@@ -26,9 +26,9 @@ JPEG_CURVE = range(5, 96, 10)
 
 
 def checkpoints(root: Path) -> dict[str, list[Path]]:
-    """The newest checkpoints of each registered model, lowest lambda first, trained for MSE.
+    """The newest checkpoints of each model that has any, lowest lambda first, trained for MSE.
 
-    Models without any are left out. CheckpointError when there is none at all.
+    CheckpointError when there is none at all.
     """
     paths: dict[str, list[Path]] = {}
     for name in models.MODELS:
@@ -101,26 +101,23 @@ def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
 
 
 def measure(
-    photographs: list[Photograph],
-    paths: dict[str, list[Path]],
-    out: Path,
-    device: str,
-    step: Callable[[], None] = lambda: None,
-) -> list[dict]:
+    photographs: list[Photograph], paths: dict[str, list[Path]], out: Path, device: str,
+    step: Callable[[], None],
+) -> list[dict]:  # fmt: skip
     """Code every photograph with every checkpoint; one entry per photograph for the page.
 
     Images are named by number, since the names of files may hold anything. `step` is called
-    after each of the len(photographs) * number of checkpoints codings.
+    after each coding.
     """
-    photos = []
-    folders = [f"images/{number:02}" for number in range(1, len(photographs) + 1)]
-    for photograph, folder in zip(photographs, folders, strict=True):
+    entries: list[tuple[dict, Photograph, str]] = []
+    for number, photograph in enumerate(photographs, 1):
+        folder = f"images/{number:02}"
         write_image(out / folder / "original.webp", photograph.read())
-        photos.append({
+        photo = {
             "name": photograph.stem, "width": photograph.width, "height": photograph.height,
             "original": f"{folder}/original.webp", "points": [],
-        })  # fmt: skip
-    entries = list(zip(photos, photographs, folders, strict=True))
+        }  # fmt: skip
+        entries.append((photo, photograph, folder))
     for path in (path for own in paths.values() for path in own):
         model = checkpoint.load(path)
         for photo, photograph, folder in entries:
@@ -129,4 +126,4 @@ def measure(
             step()
     for photo, photograph, folder in entries:
         add_jpeg(photo, photograph.read(), out, folder)
-    return photos
+    return [photo for photo, _, _ in entries]

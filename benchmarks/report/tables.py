@@ -44,7 +44,7 @@ def original_curves(*_: Frame) -> Frame:
         others = {name: reference_curve(name, STATISTICS) for name in names}
         others |= {"before": original_curve(before, STATISTICS)} if before else {}
         row = {k: float(compare(curve, c, "psnr")["bd_rate_percent"]) for k, c in others.items()}
-        ends = (zip(*c.points("psnr"), strict=True) for c in (others[published], curve))
+        ends = (zip(*c.pairs("psnr"), strict=True) for c in (others[published], curve))
         psnr = bd_psnr(*next(ends), *next(ends)).value
         rows.append(row | {"model": model, "other": before, "same": row[published], "psnr": psnr})
     return Frame(rows)

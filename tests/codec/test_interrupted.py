@@ -18,7 +18,7 @@ import pytest
 import codec
 from evaluation import bench
 from evaluation.photographs import open_photographs
-from evaluation.points import TrainedPoint
+from evaluation.points import trained_point
 from evaluation.results import Results
 from models import checkpoint
 from models.coding.container import unpack
@@ -86,7 +86,7 @@ def test_a_test_killed_at_any_moment_leaves_whole_files(ckpts, photographs, tmp_
     arguments = words(ckpts, photographs, tmp_path)
     expected = {}
     for path in checkpoint.find("Factorized", ckpts):
-        point = TrainedPoint(path, checkpoint.read_metadata(path)["lmbda"])
+        point = trained_point(path)
         for image in SIZES:
             place = f"lmbda_{point.lmbda:g}/{Path(image).stem}.lic"
             expected[place] = point.load().encode(read_image(photographs / image))

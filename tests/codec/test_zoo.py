@@ -26,7 +26,7 @@ from evaluation import bench, reference, zoo
 from evaluation.choice import Wanted, choose
 from evaluation.metrics import psnr
 from evaluation.photographs import open_photographs
-from evaluation.points import ImportedPoint, ModelCodec
+from evaluation.points import ModelCodec, imported_point
 from models import checkpoint, convert
 from models.base import Codec
 from models.coding.container import read_header
@@ -52,8 +52,8 @@ def official_files(folder: Path, name: str, metric: str = "mse") -> dict[int, Pa
 
 def measured_here(path: Path, name: str, quality: int, folder: Path) -> tuple[float, float]:
     """Means over the images of a folder: bpp of the whole files, PSNR in dB."""
-    writer = ImportedPoint(path, name, quality, "mse").load()
-    reader = ImportedPoint(path, name, quality, "mse").load()
+    point = imported_point(path, name, quality, "mse")
+    writer, reader = point.load(), point.load()
     found = []
     for photograph in open_photographs(folder):
         pixels = photograph.read()
@@ -123,7 +123,7 @@ def test_files_of_compressai_measure_here_as_there(name, standins, tmp_path):
     small = name.startswith("Joint")
     pixels = to_uint8(image(*((128, 128) if small else (256, 384))))
     write_image(tmp_path / "a.png", pixels)
-    there = zoo.ZooPoint(TWINS[name].architecture, quality, "mse", path).load()
+    there = zoo.point(TWINS[name].architecture, quality, path=path).load()
     coded = there.encode(pixels)
     strings = 8 * sum(read_header(coded).lengths)  # published rates are those of the strings
     slack = 8 * (32 + 10) if small else 0

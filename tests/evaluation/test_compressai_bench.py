@@ -12,7 +12,7 @@ import torch
 
 from evaluation import bench, reference, results, zoo
 from evaluation.metrics import psnr
-from evaluation.points import ImportedPoint
+from evaluation.points import imported_point
 from evaluation.results import means
 from models import checkpoint
 from models.coding.container import read_header
@@ -82,8 +82,8 @@ def test_compressai_through_the_test_program(twins, photographs, tmp_path, capsy
 
 def test_the_same_weights_measure_the_same_in_compressai_and_here(twins):
     pixels = to_uint8(image(64, 128))
-    here = ImportedPoint(twins["ours"], "Hyperprior", 3, "mse")
-    there = zoo.ZooPoint("bmshj2018-hyperprior", 3, "mse", twins["ours"])
+    here = imported_point(twins["ours"], "Hyperprior", 3, "mse")
+    there = zoo.point("bmshj2018-hyperprior", 3, path=twins["ours"])
     assert here.lmbda == there.lmbda
     here, there = here.load(), there.load()
     assert here.estimate(pixels) == pytest.approx(there.estimate(pixels), rel=1e-4)
@@ -101,9 +101,9 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
         (twins["mbt2018"], hyper, "does not fit"),
     ):
         with pytest.raises(checkpoint.CheckpointError, match=words):
-            zoo.ZooPoint(arch, 1, "mse", path).load()
+            zoo.point(arch, 1, path=path).load()
     with pytest.raises(checkpoint.CheckpointError, match="does not fit Hyperprior"):
-        ImportedPoint(twins["mbt2018"], "Hyperprior", 1, "mse").load()
+        imported_point(twins["mbt2018"], "Hyperprior", 1, "mse").load()
 
     def no_network(*_, **__):
         raise urllib.error.URLError("Name or service not known")
@@ -111,7 +111,7 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
     image_zoo = reference.import_compressai().zoo.image
     monkeypatch.setattr(image_zoo, "load_state_dict_from_url", no_network)
     with pytest.raises(UsageError, match=r"could not be downloaded.*https://.*--checkpoint"):
-        zoo.ZooPoint(hyper, 3).load()
+        zoo.point(hyper, 3).load()
 
 
 def test_json_is_drawn_by_compressai(tmp_path, monkeypatch):
@@ -122,12 +122,9 @@ def test_json_is_drawn_by_compressai(tmp_path, monkeypatch):
     read = json.loads(path.read_text())
     assert set(read) == {"name", "description", "results"}
     assert read["results"] == {
-        "psnr-rgb": [30.0, 30.0],
-        "ms-ssim-rgb": [0.9, 0.9],
-        "bpp": [1.0, 2.0],
-        "encoding_time": [0.1, 0.1],
-        "decoding_time": [0.2, 0.2],
-    }
+        "psnr-rgb": [30.0, 30.0], "ms-ssim-rgb": [0.9, 0.9], "bpp": [1.0, 2.0],
+        "encoding_time": [0.1, 0.1], "decoding_time": [0.2, 0.2],
+    }  # fmt: skip
     reference.import_compressai()
     for metric in ("psnr", "ms-ssim"):
         figure = tmp_path / f"{metric}.png"

@@ -105,24 +105,16 @@ def test_too_few_points_or_decibels_in_common_give_no_number():
      "reference/seminar_2022_results.csv"],
 )  # fmt: skip
 def test_a_missing_or_broken_csv_is_an_error_that_names_it(results, name):
-    lines = (results / name).read_text().splitlines()
-    column = lines[0].split(",").index("bpp")
-    cells = lines[1].split(",")
-    cells[column] = "a lot"
-    for content, message in (
-        ("lmbda,psnr\n0.01,30\n", "has no column"),
-        ("\n".join([lines[0], ",".join(cells), *lines[2:]]), "line 2, column bpp: 'a lot'"),
-        (lines[0], "has no rows" if "reference" in name else ""),
-        (None, "does not exist"),
-    ):
-        if content is None:
-            (results / name).unlink()
-        else:
-            (results / name).write_text(content)
-        if message:
-            with pytest.raises(DataError, match=message) as caught:
-                curves.table(results)
-            assert name in str(caught.value)
+    head = (results / name).read_text().splitlines()[0]
+    broken = [("lmbda,psnr\n0.01,30\n", "has no column")]
+    broken += [(head, "has no rows")] * ("reference" in name)
+    for content, message in broken:
+        (results / name).write_text(content)
+        with pytest.raises(DataError, match=f"{name} {message}"):
+            curves.table(results)
+    (results / name).unlink()
+    with pytest.raises(DataError, match=f"{name} does not exist"):
+        curves.table(results)
 
 
 def test_the_interval_of_a_mean():

@@ -18,7 +18,7 @@ from evaluation import bench, results
 from evaluation import photographs as photographs_of
 from evaluation.bench import DecoderProcess
 from evaluation.metrics import psnr
-from evaluation.points import TrainedPoint
+from evaluation.points import trained_point
 from evaluation.results import Results, means, table
 from models import checkpoint, cli
 from models.errors import CodecError, UsageError
@@ -69,7 +69,8 @@ def test_every_model_goes_through_real_files(name, ckpts, photographs, tmp_path,
     assert ",".join(mean) == "lmbda,num_pixels,bits,bpp,psnr,time(enc),time(dec),ms_ssim"
     assert float(mean["bpp"]) == pytest.approx(np.mean([float(r["bpp"]) for r in rows]), abs=1e-6)
     assert float(mean["num_pixels"]) == np.mean([h * w for h, w in SIZES.values()])
-    assert {"rd_psnr.png", "rd_ms_ssim.png", "contact_sheet.png"} <= set(files_in(out))
+    figures = [name for name in files_in(out) if name.startswith(("rd", "contact"))]
+    assert figures == ["contact_sheet.png", "rd_psnr.png"]  # small.png has no MS-SSIM
     table = said.out.split("\n\n")[1].splitlines()
     assert len(table) == 2 and len(set(map(len, table))) == 1
     written = json.loads((res / f"{name}.json").read_text())
@@ -77,7 +78,7 @@ def test_every_model_goes_through_real_files(name, ckpts, photographs, tmp_path,
 
 
 def test_the_decoder_is_another_process_that_explains_failures(ckpts, photographs, tmp_path):
-    point = TrainedPoint(checkpoint.find("Factorized", ckpts)[0], LAMBDAS[0])
+    point = trained_point(checkpoint.find("Factorized", ckpts)[0])
     data = point.load().encode(read_image(photographs / "small.png"))
     file = tmp_path / "small.lic"
     file.write_bytes(data[:-1])
@@ -122,8 +123,12 @@ FAILURES = {
     "quality": (["--model_name", "compressai:mbt2018", "--quality", "9"], {}, None, ("1 to 8",)),
     "not the study's": (["--record"], {}, None, ("24 Kodak images", "drop it")),
     "two folders": (["--record"], {}, None, ("drop it or --resultdir",)),
+    "no steps": (["--effort", "-1"], {}, None, ("not -1",)),
+    "no search": (["--effort", "1", "--metric", "ms-ssim"], {}, None, ("drop --effort",)),
+    "search of another's": (
+        ["--effort", "1", "--model_name", "compressai:mbt2018"], {}, None, ("drop --effort",)),
     "no module": (["--import_module", "no_such_module"], {}, None, ("no_such_module",)),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", FAILURES)
@@ -278,10 +283,8 @@ def test_untested_lambdas_are_kept_and_tested_ones_replaced(tmp_path):
     store.merge([result_row(0.0067), result_row(0.0483)])
     rows = store.merge([result_row(0.0483, bpp=3.0)])
     assert [(r["lmbda"], r["bpp"]) for r in rows] == [(0.0067, 1.0), (0.0483, 3.0)]
-    assert [(r["lmbda"], r["bpp"]) for r in read_csv(store.summary)] == [
-        ("0.0067", "1.000000"),
-        ("0.0483", "3.000000"),
-    ]
+    stored = [(r["lmbda"], r["bpp"]) for r in read_csv(store.summary)]
+    assert stored == [("0.0067", "1.000000"), ("0.0483", "3.000000")]
 
 
 def test_results_on_other_images_are_not_mixed_or_overwritten(tmp_path):
@@ -308,14 +311,3 @@ def test_foreseen_failures_are_sentences_and_others_are_not(capsys):
     assert len(kinds) == 7 and {cli.sentence(kind("a\n b")) for kind in kinds} == {"a b"}
     with pytest.raises(KeyError):
         cli.guarded("program", lambda: {}["mistake"])
-
-
-def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
-    with cli.Progress("lambda 1", 4, "image", seconds=0) as progress:
-        for _ in range(4):
-            progress.step()
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(", about")[0] for line in lines] == [
-        "lambda 1: 2 of 4 images",
-        "lambda 1: 3 of 4 images",
-    ]

@@ -48,13 +48,13 @@ def test_the_images_are_fetched_once_and_checked_each_time(server):
 
 
 @needs_curl
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("another")])
-def test_a_download_that_failed_leaves_no_folder_and_goes_on(server, damage):
+def test_a_download_that_failed_leaves_no_folder_and_goes_on(server):
     file = server / NAMES[20]
     whole = file.read_text()
-    damage(file)
-    assert make_kodak(server) != 0
-    assert not (server.parent / "data/kodak").exists()
+    for damage in (Path.unlink, lambda path: path.write_text("another")):
+        damage(file)
+        assert make_kodak(server) != 0
+        assert not (server.parent / "data/kodak").exists()
     file.write_text(whole)
     assert make_kodak(server) == 0
 

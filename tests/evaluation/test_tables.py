@@ -11,16 +11,8 @@ from models.errors import DataError
 from models.files import printable
 
 KINDS = {"image": str, "bits": int, "bpp": number, "ms_ssim": number_or_nan}
-NAMES = [
-    "a.png",
-    "x\r.png",
-    "a\nb,c\"d'",
-    "\x1b]0;title\x07.png",
-    "caf\udce9.png",
-    "é 中.png",
-    "",
-    " ",
-]
+TITLE = "\x1b]0;title\x07.png"
+NAMES = ["a.png", "x\r.png", "a\nb,c\"d'", TITLE, "caf\udce9.png", "é 中.png", "", " "]
 
 
 @pytest.mark.parametrize("name", NAMES)
