@@ -43,8 +43,7 @@ def train(settings: Settings, team: Team, latents: Latents | None = None) -> int
             return run, state
 
         run, state = team.together(open_run)
-        log = run.log if run else Log()
-        state = team.share(state)
+        log, state = run.log if run else Log(), team.share(state)
         model = team.together(lambda: new_model(settings, log.say, state and state["model"]))
         model.to(team.device, memory_format=torch.channels_last)
         if settings.keeps_latents:
@@ -70,13 +69,12 @@ def train(settings: Settings, team: Team, latents: Latents | None = None) -> int
 
 def _origin(run: Run, settings: Settings, data: Data) -> dict:
     """Where the weights of a new run come from, for the provenance of its checkpoints."""
+    parents = (path for path, _ in settings.parents)
     return {
-        **data.provenance,
-        "demonstration": settings.demonstration,
-        "seed": settings.seed,
+        **data.provenance, "demonstration": settings.demonstration, "seed": settings.seed,
         "parent": settings.config()["init_ckpt"],
-        "ancestors": ancestors(*(p for p, _ in settings.parents), by=run.origin["run_id"]),
-    }
+        "ancestors": ancestors(*parents, by=run.origin["run_id"]),
+    }  # fmt: skip
 
 
 def _introduce(run: Run, settings: Settings, team: Team, data: Data, resumed: bool) -> None:

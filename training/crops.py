@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from typing import Protocol
 
 import numpy as np
@@ -42,11 +41,11 @@ class Arrays(Protocol):
 
 
 class Pixels:
-    """Decoded images, uint8 (H, W, 3), one array for each frame. Safe to use from several threads.
+    """Decoded images, uint8 (H, W, 3), one array for each frame; for several threads at once.
 
-    They stay in memory up to `memory` bytes; beyond that, those used longest ago are decoded
-    again when needed. An image that turns out to be unreadable is logged once and kept in
-    `unreadable`. ImageError if there is none, or one is smaller than a crop.
+    The first that are read stay in memory, up to `memory` bytes; the others are decoded each time
+    (drawn at random, no image is nearer to its next use than another). An image that turns out to
+    be unreadable is logged once. ImageError if there is none, or one is smaller than a crop.
     """
 
     views, scale, grid, mirrors = 1, 255, 1, True
@@ -59,7 +58,8 @@ class Pixels:
                 raise ImageError(too_small(source, crop).reason)
         self.images, self.crop = images, crop
         self.unreadable: dict[str, str] = {}  # name and frame -> sentence
-        self.cache = _Cache(memory)
+        self.kept: dict[tuple[int, int], np.ndarray] = {}
+        self.room, self.lock = memory, threading.Lock()
 
     def array(self, index: int, number: int) -> np.ndarray:
         """Frame `number` of an image, uint8 (H, W, 3), at least as large as a crop."""
@@ -67,7 +67,7 @@ class Pixels:
         key = f"{source.name} {number}"
         if key in self.unreadable:
             raise ImageError(self.unreadable[key])
-        pixels = self.cache.get((index, number))
+        pixels = self.kept.get((index, number))
         if pixels is None:
             try:
                 pixels = source.read(number)
@@ -77,16 +77,18 @@ class Pixels:
                 self.unreadable[key] = str(error)
                 log.warning("Skipped (%d so far): %s", len(self.unreadable), error)
                 raise
-            self.cache.put((index, number), pixels)
+            with self.lock:
+                if pixels.nbytes <= self.room and (index, number) not in self.kept:
+                    self.kept[index, number] = pixels
+                    self.room -= pixels.nbytes
         return pixels
 
 
 class RandomCrops:
     """Random square crops of arrays, of which there are infinitely many.
 
-    An image is drawn with a probability proportional to its area, so that each pixel counts the
-    same however the images are cut up; of a clip, any frame. In place of an image that cannot be
-    read another is drawn; ImageError when none can.
+    An image is drawn in proportion to its area, so that each pixel counts the same; of a clip, any
+    frame. In place of an image that cannot be read another is drawn; ImageError when none can.
     """
 
     def __init__(self, arrays: Arrays, crop: int, seed: int = 0):
@@ -97,15 +99,13 @@ class RandomCrops:
     def batch(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
         """The crops of a training step: float32 (B, channels, crop, crop), pixels in [0, 1].
 
-        `batch_size` counts all processes together: step s has the crops s * batch_size to
-        (s + 1) * batch_size - 1, and process `rank` of `world_size` gets every world_size-th of
-        them. K processes see what one process sees.
+        Of `batch_size`, all processes together, this one gets every world_size-th: K processes see
+        what one process sees.
         """
         return self.as_input(self.stored(step, batch_size, rank, world_size))
 
     def stored(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        """`batch` as the arrays are kept, (B, crop, crop, channels): of uint8 a quarter of the
-        bytes on the way to a GPU."""
+        """`batch` as the arrays are kept, (B, crop, crop, channels): a quarter of the bytes."""
         first = step * batch_size
         numbers = range(first + rank, first + batch_size, world_size)
         return torch.from_numpy(np.stack([self._crop(i) for i in numbers]))
@@ -151,27 +151,3 @@ def centre_crops(images: ImageSet, crop: int) -> dict[str, Tensor]:
         view = pixels[y : y + crop, x : x + crop]
         centres[source.name] = torch.from_numpy(view.transpose(2, 0, 1).copy()).float().div_(255)
     return centres
-
-
-class _Cache:
-    """Arrays up to a number of bytes; the one used longest ago goes first. Thread-safe."""
-
-    def __init__(self, limit: int):
-        self.limit, self.size = limit, 0
-        self.arrays: OrderedDict[tuple, np.ndarray] = OrderedDict()
-        self.lock = threading.Lock()
-
-    def get(self, key: tuple) -> np.ndarray | None:
-        with self.lock:
-            if key in self.arrays:
-                self.arrays.move_to_end(key)
-            return self.arrays.get(key)
-
-    def put(self, key: tuple, array: np.ndarray) -> None:
-        with self.lock:
-            if key in self.arrays or array.nbytes > self.limit:
-                return
-            self.arrays[key] = array
-            self.size += array.nbytes
-            while self.size > self.limit:
-                self.size -= self.arrays.popitem(last=False)[1].nbytes

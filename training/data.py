@@ -1,11 +1,4 @@
-"""Training data: folders of images in the usual layouts, and images held out of them.
-
-    images = open_dataset("data/train", "train", min_side=256)
-    print(images.report())
-    training, validation = held_out(images, 24)
-
-Which layouts are known is told in docs/datasets.md.
-"""
+"""Training data: folders of images in the usual layouts (docs/datasets.md), some held out."""
 
 from __future__ import annotations
 
@@ -14,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +15,6 @@ from models.datasets import list_images, natural_order, sample_photographs
 from models.errors import ImageError
 from models.images import image_size, read_image
 
-SPLITS = ("train", "test")
 EXAMPLES = 3  # skipped files that a report names, of each kind
 
 
@@ -48,12 +41,11 @@ class Source:
         return read_image(self.folder / self.files[frame])
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file that was found and is not used."""
+class Skipped(NamedTuple):
+    """A file that was found and is not used: for a kind of reason, and in a sentence."""
 
-    kind: str  # a few words, the same for all files that are skipped for this reason
-    reason: str  # a sentence
+    kind: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,6 @@ class ImageSet:
         return len(self.sources)
 
     def without(self, names: set[str]) -> ImageSet:
-        """The set without some of its images."""
         return replace(self, sources=tuple(s for s in self.sources if s.name not in names))
 
     @property
@@ -87,12 +78,11 @@ class ImageSet:
         frames = sum(s.frames for s in self.sources)
         clips = f" as clips of {frames:,} frames" if frames > len(self) else ""
         number = "1 image" if len(self) == 1 else f"{len(self):,} images"
-        line = f"{self.title}: {number}{clips}, {self.pixels / 1e6:,.1f} megapixels"
+        lines = [f"{self.title}: {number}{clips}, {self.pixels / 1e6:,.1f} megapixels"]
         counts = Counter(s.kind for s in self.skipped)
         if counts:
             parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-            line += f"; skipped {len(self.skipped):,}: {parts}"
-        lines = [line]
+            lines[0] += f"; skipped {len(self.skipped):,}: {parts}"
         for kind, count in counts.items():
             lines += [f"  {s.reason}" for s in self.skipped if s.kind == kind][:EXAMPLES]
             lines += [f"  ... and {count - EXAMPLES:,} more {kind}"] if count > EXAMPLES else []
@@ -108,12 +98,8 @@ def open_dataset(root: str | Path | None, split: str = "train", min_side: int = 
     * any other folder: all images in it and in the folders inside, for both splits.
 
     Only headers are read. Files that are no usable image, and images with a side shorter than
-    `min_side` pixels, are skipped and listed in the result.
-
-    Errors: `ImageError` if nothing usable is left; `ValueError` for another split.
+    `min_side` pixels, are skipped and listed in the result. ImageError if nothing is left.
     """
-    if split not in SPLITS:
-        raise ValueError(f"Unknown split {split!r}; choose one of: {', '.join(SPLITS)}.")
     skipped: list[Skipped] = []
     if root is None:
         title = "built-in sample photographs"
@@ -143,7 +129,7 @@ def too_small(source: Source, side: int) -> Skipped:
 
 def _split_folder(root: Path, split: str) -> Path:
     """`root/split` if the folder is divided like that, otherwise `root` itself."""
-    present = [s for s in SPLITS if (root / s).is_dir()]
+    present = [s for s in ("train", "test") if (root / s).is_dir()]
     if present and split not in present:
         # The other half must not be taken by mistake: test images are not to be trained on.
         raise ImageError(

@@ -55,17 +55,13 @@ def open_data(settings: Settings) -> Data:
                 break
             images = images.without({s.name for s in validation.sources} - centres.keys())
         images = rest
-    return Data(
-        images,
-        list(centres.values()),
-        f"Training on {images.report()}\nValidation on {validation.title}: {len(centres)}",
-        {
-            "data": _name(settings.dataset),
-            "images": len(images),
-            "data_fingerprint": images.fingerprint,
-            "validation": _name(test) if test else f"{len(validation)} images held out",
-        },
-    )
+    provenance = {
+        "data": _name(settings.dataset), "images": len(images),
+        "data_fingerprint": images.fingerprint,
+        "validation": _name(test) if test else f"{len(validation)} images held out",
+    }  # fmt: skip
+    report = f"Training on {images.report()}\nValidation on {validation.title}: {len(centres)}"
+    return Data(images, list(centres.values()), report, provenance)
 
 
 def _name(path: str | None) -> str:

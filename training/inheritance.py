@@ -77,15 +77,13 @@ def take_weights(
         )
     model.load_state_dict({**model.state_dict(), **taken})
     words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
-    if factor != 1:
-        words.append(f"Multiplied the latents by {factor:.4g}.")
+    words += [f"Multiplied the latents by {factor:.4g}."] * (factor != 1)
     for reason, names in (
         ("Widened", sorted(wider)),
         ("Not taken from it", sorted(tensors.keys() - taken.keys())),
         ("Left as they were", sorted(own.keys() - taken.keys())),
     ):
-        if names:
-            words.append(f"{reason}: {', '.join(names)}.")
+        words += [f"{reason}: {', '.join(names)}."] * bool(names)
     return " ".join(words)
 
 

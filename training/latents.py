@@ -43,14 +43,14 @@ class RateModel(nn.Module):
 class Latents:
     """y of images, fp16 (h, w, M), as `Arrays` to take crops of.
 
-    The latents are those of whole images, padded as for coding. Crops begin where a position of
-    the coarsest latent does, so that z on a crop has the grid of z on the image. They are not
-    mirrored: g_a of a mirrored image is not the mirrored y. `settings.latent_views` of each image
-    are kept in place of that: the image as it is, then others, each second one mirrored, whose
-    first rows and columns are left out, fewer than 64, so that y samples it elsewhere.
+    Of whole images, padded as for coding. Crops begin where a position of the coarsest latent does,
+    so that z on a crop has the grid of z on the image, and are not mirrored: g_a of a mirrored
+    image is not the mirrored y. In place of that `settings.latent_views` of each image are kept:
+    the image as it is, then others, each second one mirrored, without some first rows and columns,
+    fewer than 64, so that y samples it elsewhere.
 
-    `copies`: how many processes keep them. Errors: TrainingError if the memory is too small,
-    ImageError if no image can be read.
+    `copies`: processes that keep them. TrainingError if the memory is too small, ImageError if no
+    image can be read.
     """
 
     scale, mirrors = 1, False
@@ -84,7 +84,7 @@ class Latents:
         self.bytes = sum(y.nbytes for y in self.kept.values())
 
     def crops(self, settings: Settings) -> RandomCrops:
-        """Random crops of y, (B, M, patch/16, patch/16), that depend on the seed."""
+        """Random crops of y, (B, M, patch/16, patch/16)."""
         return RandomCrops(self, settings.patch_size // STRIDE, settings.seed)
 
     def report(self) -> str:

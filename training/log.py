@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import shlex
 import sys
@@ -40,9 +39,9 @@ class Log:
         self.start, self.total, self.began = start, total, time.monotonic()
         path, lines = self.folder / "curve.csv", [",".join(COLUMNS)]
         if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
-            lines += [",".join(row) for row in rows[1:] if int(row[0]) <= start]
+            rows = [row.split(",") for row in path.read_text(encoding="utf-8").splitlines()[1:]]
+            whole = (row for row in rows if len(row) == len(COLUMNS))  # not cut short
+            lines += [",".join(row) for row in whole if int(row[0]) <= start]
         write_text(path, "\n".join(lines) + "\n")
         self.curve = path.open("a", newline="", encoding="utf-8")
         if self.tensorboard:

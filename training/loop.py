@@ -29,15 +29,15 @@ from training.team import Team
 FINISHED, TIME_IS_UP, SIGNALLED = "finished", "time is up", "signalled"
 NOT_FINITE, NOT_SAVED = "not finite", "not saved"
 COUNTS = ("step", "seconds", "skipped", "window")  # of a state
+PARTS = ("model", "averaged", "optimizer", "schedule")
 
 
 class Trainer:
     """Trains `model` on `batches(step)`, from step 0 or a loaded state.
 
     A batch: crops (B, 3, P, P), or of y, (B, M, P/16, P/16), if `settings.keeps_latents`.
-    `settings`: completed. `held_out`: images for validation, all (3, H, W) with H and W
-    multiples of the model's downsampling, or none. `run`: keeps states and checkpoints; None in
-    all processes but the first.
+    `settings`: completed. `held_out`: for validation, all of one (3, H, W), H and W multiples of
+    the model's downsampling, or none. `run`: None in all processes but the first.
     """
 
     def __init__(
@@ -69,22 +69,16 @@ class Trainer:
 
     def state_dict(self) -> dict:
         """All that the following steps depend on."""
-        return {
-            **{name: getattr(self, name) for name in COUNTS},
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict() if self.settings.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        state = {name: getattr(self, name) for name in COUNTS}
+        state |= {name: getattr(self, name).state_dict() for name in PARTS}
+        return state if self.settings.ema else state | {"averaged": None}
 
     def load_state_dict(self, state: dict) -> None:
         for name in COUNTS:
             setattr(self, name, state[name])
-        self.model.load_state_dict(state["model"])
-        if self.settings.ema:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        for name in PARTS:
+            if state[name] is not None:
+                getattr(self, name).load_state_dict(state[name])
 
     def train(self) -> str:
         """Run until the end, the time limit, a signal, or too many non-finite steps in a row.
@@ -113,7 +107,6 @@ class Trainer:
 
     @property
     def session_seconds(self) -> float:
-        """Seconds since `train` began in this process."""
         return time.monotonic() - self.began
 
     def save_state(self) -> bool:
@@ -254,16 +247,15 @@ class Trainer:
         self.lap()
         loss, bpp, mse, count = self.window
         self.window = [0.0, 0.0, 0.0, 0.0]
-        settings = self.settings
         row = {
-            "step": self.step, "epoch": (self.step - 1) // settings.steps_per_epoch,
+            "step": self.step, "epoch": (self.step - 1) // self.settings.steps_per_epoch,
             "images": self.images_seen, "seconds": self.seconds,
             "lr": self.optimizer.param_groups[0]["lr"], **(validation or {}),
         }  # fmt: skip
         if count:
-            row |= {"loss": loss / count, "bpp": bpp / count, "psnr": psnr_of(mse / count)}
-            if settings.keeps_latents:
-                del row["psnr"]
+            row |= {"loss": loss / count, "bpp": bpp / count}
+            if not self.settings.keeps_latents:
+                row["psnr"] = psnr_of(mse / count)
         self.log.record(row)
 
     @property

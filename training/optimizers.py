@@ -35,11 +35,9 @@ def orthogonalize(matrices: Sequence[Tensor], steps: int = 5) -> list[Tensor]:
     wide = [(m.t() if t else m).float() for m, t in zip(matrices, tall, strict=True)]
     norms = torch._foreach_add(torch._foreach_norm(wide), 1e-7)
     wide = torch._foreach_div(wide, norms)
-    by_size: dict[int, list[int]] = {}
-    for i, x in enumerate(wide):
-        by_size.setdefault(len(x), []).append(i)
     done: dict[int, Tensor] = {}
-    for indices in by_size.values():
+    for size in dict.fromkeys(map(len, wide)):
+        indices = [i for i, x in enumerate(wide) if len(x) == size]
         grams = torch.stack([wide[i] @ wide[i].t() for i in indices])
         for i, product in zip(indices, _newton_schulz(grams, steps), strict=True):
             x = product @ wide[i]
@@ -88,10 +86,8 @@ class Muon(torch.optim.Adam):
         self.momentum = momentum
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self):
         """One step on every parameter that has a gradient; Muon's have none afterwards."""
-        if closure is not None:
-            raise ValueError("This optimiser takes no closure.")
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if parameters and "out_dim" in group:
@@ -102,10 +98,8 @@ class Muon(torch.optim.Adam):
         for p in parameters:
             if p not in self.state:  # Adam looks for "step" in whatever has a state
                 self.state[p] = {"momentum": torch.zeros_like(p), "step": torch.zeros(())}
-        grads, momenta = (
-            [p.grad for p in parameters],
-            [self.state[p]["momentum"] for p in parameters],
-        )
+        grads = [p.grad for p in parameters]
+        momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - self.momentum)
         ahead = torch._foreach_lerp(grads, momenta, self.momentum)
         updates = orthogonalize([as_matrix(x, out_dim) for x in ahead])
@@ -136,11 +130,9 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser `name` for all trainable parameters of a model.
 
-    lr: peak rate, `DEFAULT_LR` where None. rest_lr: rate of Adam on what Muon leaves out, twice
-    `lr` where None. ValueError for an unknown name.
+    name: of `OPTIMIZERS`. lr: peak rate, `DEFAULT_LR` where None. rest_lr: rate of Adam on what
+    Muon leaves out, twice `lr` where None.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(OPTIMIZERS)}.")
     lr = DEFAULT_LR[name] if lr is None else lr
     plain, transposed, rest = parameter_groups(model)
     if name == "adam":

@@ -78,16 +78,10 @@ class Run:
         `origin`: where the weights of a new run come from. A state's own stays as it is.
         TrainingError if the state cannot be read, or is of another training.
         """
-        state = self._load(origin) if (self.folder / STATE).is_file() else None
-        if state is None:
-            self.origin |= origin
-        else:
-            self.origin, self.last_checkpoint = state["origin"], state["last_checkpoint"]
-            self.saved = state["step"]
-        return state
-
-    def _load(self, origin: dict) -> dict:
         path = self.folder / STATE
+        if not path.is_file():
+            self.origin |= origin
+            return None
         data = path.read_bytes()
         if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
             raise TrainingError(
@@ -105,6 +99,8 @@ class Run:
                 f"the flags of that run, or train its weights further in a new one: "
                 f"--init_ckpt {further} and another --exp_version."
             )
+        self.origin, self.last_checkpoint = state["origin"], state["last_checkpoint"]
+        self.saved = state["step"]
         return state
 
     def save(self, state: dict) -> bool:

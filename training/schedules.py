@@ -18,8 +18,7 @@ class Schedule:
     plateau: halved when the validation loss has not fallen by 1e-4 of itself for more than
     `patience` epochs (the rule of torch.optim.lr_scheduler.ReduceLROnPlateau). multistep: halved
     at every epoch of `milestones`. cosine: half a cosine from 1 to 0.01 over `total` steps.
-    constant: the peak all along, for a trunk that branches cool down from and that can be gone
-    on with (Haegele et al. 2024, arXiv 2405.18392).
+    constant: for a trunk that branches cool down from (Haegele et al. 2024, arXiv 2405.18392).
     All start with a linear warm-up over `warmup` steps.
     """
 
@@ -28,8 +27,6 @@ class Schedule:
         optimizer: torch.optim.Optimizer, kind: str, *, total: int, steps_per_epoch: int,
         warmup: int = 0, milestones: Sequence[int] = (), patience: int = 10,
     ):  # fmt: skip
-        if kind not in SCHEDULERS:
-            raise ValueError(f"Unknown scheduler {kind!r}; choose one of: {', '.join(SCHEDULERS)}.")
         self.optimizer, self.kind = optimizer, kind
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.total, self.steps_per_epoch, self.warmup = total, steps_per_epoch, warmup

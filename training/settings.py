@@ -171,9 +171,8 @@ class Settings:
     @property
     def point(self) -> OperatingPoint:
         """The operating point that is trained."""
-        return OperatingPoint(
-            self.model_name, self.lmbda, self.code_rate, self.N, self.M, self.metric
-        )
+        what = self.model_name, self.lmbda, self.code_rate
+        return OperatingPoint(*what, self.N, self.M, self.metric)
 
     def completed(self, images: int, processes: int) -> Settings:
         """With what depends on the number of training images and of processes."""
@@ -208,12 +207,12 @@ def resolve(flags: Namespace) -> Settings:
         raise TrainingError(str(error)) from None
     given = vars(flags) | {"model_name": name, "lmbda": point.lmbda, "N": point.N, "M": point.M}
     given["code_rate"] = point.code_rate
-    which, by_model = (
-        ("report", BY_MODEL.get(name, {})) if flags.dataset is not None else ("demo", {})
-    )
+    demonstration = flags.dataset is None
+    by_model = {} if demonstration else BY_MODEL.get(name, {})
     for f in fields(Settings):
         if given.get(f.name) is None and "flag" in f.metadata:
-            given[f.name] = by_model.get(f.name, f.metadata[which])
+            default = f.metadata["demo" if demonstration else "report"]
+            given[f.name] = by_model.get(f.name, default)
     if given["lr"] is None:
         fine_tune = flags.metric == "ms-ssim" and flags.init_ckpt
         given["lr"] = MS_SSIM_LR if fine_tune else DEFAULT_LR[given["optimizer"]]
@@ -258,22 +257,21 @@ def _check(settings: Settings) -> None:
     version = settings.exp_version
     if version is not None and (version in ("", "..") or Path(version).name != version):
         raise TrainingError(f"--exp_version is a folder's name, not {version!r}.")
-    step = models.MODELS[settings.model_name].downsampling
-    if settings.patch_size % step:
-        raise TrainingError(
-            f"--patch_size must be a multiple of {step} for {settings.model_name}, "
-            f"not {settings.patch_size}."
-        )
-    if settings.metric == "ms-ssim":
+    ms_ssim, side = settings.metric == "ms-ssim", settings.patch_size
+    if ms_ssim:
         import_ms_ssim()  # a missing package is told before the work
-        if settings.patch_size < MS_SSIM_MIN_PATCH:
-            raise TrainingError(
-                f"MS-SSIM needs --patch_size of at least {MS_SSIM_MIN_PATCH}, "
-                f"not {settings.patch_size}."
-            )
-    if settings.latent_views > 1 and not settings.keeps_latents:
-        raise TrainingError("--latent_views is for kept latents: add --fixed g_a g_s.")
-    if settings.rescale is not None and not settings.parents:
-        raise TrainingError("--rescale needs weights: add --init_ckpt or --init_transforms.")
-    if settings.rest_lr is not None and settings.optimizer == "adam":
-        raise TrainingError("--rest_lr is for what Muon leaves to Adam: add --optimizer muon.")
+    step = models.MODELS[settings.model_name].downsampling
+    for wrong, message in (
+        (side % step,
+         f"--patch_size must be a multiple of {step} for {settings.model_name}, not {side}."),
+        (ms_ssim and side < MS_SSIM_MIN_PATCH,
+         f"MS-SSIM needs --patch_size of at least {MS_SSIM_MIN_PATCH}, not {side}."),
+        (settings.latent_views > 1 and not settings.keeps_latents,
+         "--latent_views is for kept latents: add --fixed g_a g_s."),
+        (settings.rescale is not None and not settings.parents,
+         "--rescale needs weights: add --init_ckpt or --init_transforms."),
+        (settings.rest_lr is not None and settings.optimizer == "adam",
+         "--rest_lr is for what Muon leaves to Adam: add --optimizer muon."),
+    ):  # fmt: skip
+        if wrong:
+            raise TrainingError(message)
