@@ -130,9 +130,11 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimiser `name` for all trainable parameters of a model.
 
-    name: of `OPTIMIZERS`. lr: peak rate, `DEFAULT_LR` where None. rest_lr: rate of Adam on what
-    Muon leaves out, twice `lr` where None.
+    lr: peak rate, `DEFAULT_LR` where None. rest_lr: rate of Adam on what Muon leaves out, twice
+    `lr` where None. ValueError for an unknown name.
     """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(OPTIMIZERS)}.")
     lr = DEFAULT_LR[name] if lr is None else lr
     plain, transposed, rest = parameter_groups(model)
     if name == "adam":
