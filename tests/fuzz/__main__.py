@@ -7,9 +7,8 @@ import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from evaluation import tables
 from models import checkpoint
-from models.files import write_text
+from models.files import csv_text, write_text
 from tests.fuzz.cases import Report, Tally, fuzz
 from tests.helpers import NAMES
 
@@ -24,7 +23,7 @@ def show(report: Report, cases: int) -> None:
 def table(report: Report) -> str:
     """The tallies as CSV, one row per model."""
     rows = [{**asdict(t), "seconds": f"{t.seconds:.1f}"} for t in report.tallies.values()]
-    return tables.text(rows, [field.name for field in fields(Tally)])
+    return csv_text(rows, [field.name for field in fields(Tally)])
 
 
 def main(arguments: list[str] | None = None) -> int:
