@@ -21,7 +21,14 @@ from notebooks import common
 from tests.programs import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = {"complexity", "decoding_order", "rd_curves", "side_information", "univariate_density"}
+NAMES = {
+    "complexity",
+    "decoding_order",
+    "pixels_to_bits",
+    "rd_curves",
+    "side_information",
+    "univariate_density",
+}
 
 
 def read(path: Path) -> nbformat.NotebookNode:
