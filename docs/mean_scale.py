@@ -11,12 +11,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 import models
-from models.base import HierarchicalCodec
 from models.coding.integer import GRID_BITS, IntegerNetwork, mean_scale_bits
 from models.coding.loop import Coder
 from models.coding.priors import code_gaussian
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
+from models.hierarchical import HierarchicalCodec
 from models.layers import (
     Mode,
     Quantised,

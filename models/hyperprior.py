@@ -20,11 +20,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.base import HierarchicalCodec
 from models.coding.loop import Coder
 from models.coding.priors import code_gaussian
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
+from models.hierarchical import HierarchicalCodec
 from models.layers import (
     Mode,
     Quantised,

@@ -24,13 +24,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.base import HierarchicalCodec
 from models.coding.integer import IntegerContext
 from models.coding.loop import Coder
 from models.coding.orders import wavefront
 from models.coding.priors import code_with_context
 from models.entropy.density import NonParametricDensity
 from models.entropy.gaussian import gaussian_likelihood
+from models.hierarchical import HierarchicalCodec
 from models.layers import (
     CausalConv2d,
     Mode,
