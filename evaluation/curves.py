@@ -16,6 +16,7 @@ from models.presets import CATALOGUE, STUDIED
 
 PAIRS = tuple(zip(STUDIED[1:], STUDIED, strict=False))  # each model against the one before it
 ORIGINAL = " (original study)"
+MEASURED, PUBLISHED = ("JPEG", "JPEG2000", "WebP", "AVIF"), ("BPG444", "VTM")  # classical codecs
 POINT: dict[str, Kind] = {"bpp": number, "psnr": number, "ms_ssim": number_or_nan}
 LEAST_POINTS, LEAST_RANGE = 3, 1.0  # of a curve, and dB in common: less gives no BD-rate
 COLUMNS = (
@@ -111,6 +112,7 @@ def table(folder: Path) -> list[dict[str, str]]:
     wanted = [(model, f"{model}{ORIGINAL}", "psnr") for model in STUDIED]
     for metric in ("psnr", "ms_ssim"):
         wanted += [(*pair, metric) for pair in (*published, *PAIRS)]
+    wanted += [(m, codec, "psnr") for m in STUDIED for codec in (*MEASURED, *PUBLISHED)]
     rows = []
     for model, other, metric in wanted:
         row = compare(measured_curve(model, folder), _curve(other, folder), metric)
@@ -126,6 +128,8 @@ def _curve(name: str, folder: Path) -> Curve:
         return measured_curve(name, folder)
     if name.endswith(ORIGINAL):
         return original_curve(name.removesuffix(ORIGINAL), folder)
+    if name in MEASURED:
+        return classical_curve(name, folder)
     return reference_curve(name, folder)
 
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and report.md, from the CSVs in statistics/; sentences are hand-written.
+"""The tables of the pages, from the CSVs in statistics/; sentences are written by hand.
 
     python -m benchmarks.report            # writes them into the pages, between their markers
     python -m benchmarks.report --check    # writes nothing; exit 1 if a page or a CSV would change
@@ -21,7 +21,7 @@ from evaluation.tables import text
 from models.cli import guarded
 from models.files import write_text
 
-PAGES = ("README.md", "report.md")
+PAGES = ("README.md", "report.md", "docs/measurements.md")
 
 
 def texts() -> Iterator[tuple[Path, str]]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pandas as pd
 
 from benchmarks.report.markdown import POINT, Table
-from evaluation.curves import PAIRS, compare, original_curve, reference_curve
+from evaluation.curves import (
+    MEASURED,
+    PAIRS,
+    PUBLISHED,
+    classical_curve,
+    compare,
+    curve_of,
+    original_curve,
+    reference_curve,
+)
 from evaluation.metrics import bd_psnr
 from evaluation.results import STATISTICS
 from models.presets import CATALOGUE, STUDIED
@@ -13,18 +22,16 @@ from models.presets import CATALOGUE, STUDIED
 Frame = pd.DataFrame
 
 
-def validations(curves: Frame, runs: Frame) -> Frame:
-    """Of checkpoints whose transforms were trained, each with the part of its run that is done."""
-    own = runs[runs["checkpoint"].notna() & runs["fixed"].isna()]
-    curves = curves[curves["val_loss"].notna()].merge(own[POINT])
-    return curves.assign(done=curves["step"] / curves.groupby(POINT)["step"].transform("max"))
-
-
 def mean_bytes(images: Frame) -> Frame:
     """Of the files and of their estimates, for each operating point."""
     images["estimate"] = images.eval("estimate_bpp * width * height")
     bits = images.groupby(POINT, sort=False)[["bits", "estimate"]].mean()
     return (bits / 8).reset_index()
+
+
+def file_rounded_noise(images: Frame, noise: Frame) -> Frame:
+    """Mean bytes of files and estimates beside the rate under noise."""
+    return mean_bytes(images).merge(noise, on=POINT)
 
 
 def reconstructions(files: Frame, images: Frame, theirs: Frame) -> Frame:
@@ -35,13 +42,51 @@ def reconstructions(files: Frame, images: Frame, theirs: Frame) -> Frame:
     return rows.merge(theirs, "left", ["codec", "image"], suffixes=("", "_3"))
 
 
+def against_classical(rows: Frame) -> Frame:
+    """BD-rates in PSNR, a row for each model of the study and a column for each codec."""
+    rows = rows[rows["against"].isin(CLASSICAL)]
+    table = rows.pivot(index="curve", columns="against", values="bd_rate_percent")
+    return table.loc[list(STUDIED)].reset_index()
+
+
+def search_gains(rows: Frame) -> Frame:
+    """Of each model: BD-rates of 50 and 200 steps against none, in PSNR and in MS-SSIM, and the
+    losses and seconds at lambda 0.013."""
+    table = []
+    for model in STUDIED:
+        own = rows[rows["model"] == model]
+        curves = {
+            effort: curve_of(model, own[own["effort"] == effort].to_dict("records"))
+            for effort in (0, 50, 200)
+        }
+        row = {"model": model}
+        for effort, metric in ((50, "psnr"), (200, "psnr"), (200, "ms_ssim")):
+            gain = compare(curves[effort], curves[0], metric)["bd_rate_percent"]
+            row[f"{metric}_{effort}"] = float(gain)
+        for r in own[own["lmbda"] == 0.013].to_dict("records"):
+            row |= {f"loss_{r['effort']}": r["loss_percent"], f"s_{r['effort']}": r["seconds"]}
+        table.append(row)
+    return Frame(table)
+
+
+def seeds_of_priors(rows: Frame) -> Frame:
+    """The runs of one prior, lambda and length: how many seeds, and their means and ends."""
+    means = rows.groupby(["lmbda", "steps", "prior"], sort=False).agg(
+        seeds=("seed", "count"), bpp=("bpp", "mean"), change=("rate_against_scale_percent", "mean"),
+        least=("rate_against_scale_percent", "min"), most=("rate_against_scale_percent", "max"),
+        low=("low_percent", "min"), high=("high_percent", "max"),
+        psnr=("psnr_against_scale_db", "mean"), held_out=("held_out_bpp", "mean"),
+    )  # fmt: skip
+    return means.reset_index()
+
+
 def original_curves(*_: Frame) -> Frame:
     """BD-rates of the original's curves against published ones and the one before; BD-PSNR."""
     rows = []
     for model, before in {STUDIED[0]: None, **dict(PAIRS)}.items():
         curve, published = original_curve(model, STATISTICS), CATALOGUE[model].published
-        names = ("JPEG", "JPEG2000", "BPG444", published)
-        others = {name: reference_curve(name, STATISTICS) for name in names}
+        others = {name: classical_curve(name, STATISTICS) for name in ("JPEG", "JPEG2000")}
+        others |= {name: reference_curve(name, STATISTICS) for name in ("BPG444", published)}
         others |= {"before": original_curve(before, STATISTICS)} if before else {}
         row = {k: float(compare(curve, c, "psnr")["bd_rate_percent"]) for k, c in others.items()}
         ends = (zip(*c.pairs("psnr"), strict=True) for c in (others[published], curve))
@@ -53,11 +98,15 @@ def original_curves(*_: Frame) -> Frame:
 MODEL, LAMBDA = ("model", "{model:short}"), ("lambda", "{lmbda}")
 WIDTHS, SIDE = ("model (N, M)", "{model:short} ({N}, {M})"), ("direction", "{direction}")
 RATE, PSNR = ("rate (bpp)", "{bpp:three}"), ("PSNR (dB)", "{psnr:.2f}")
-COST = [
-    ("training steps", "{lineage_steps:,.0f}"), ("megapixels", "{lineage_megapixels:three}"),
+COST_OF_ALL = [
+    ("steps in all", "{lineage_steps:,.0f}"), ("megapixels", "{lineage_megapixels:three}"),
     ("1e15 MACs", "{lineage_petamacs:three}"),
 ]  # fmt: skip
-BD = "{{bd_rate_percent{0}:+.1f}} % ({{range_low_db{0}:three}} to {{range_high_db{0}:three}} dB)"
+CLASSICAL = (*MEASURED, *PUBLISHED)
+PER_IMAGE = (
+    "{image_mean_percent:+.1f} % [{image_interval_low_percent:+.1f}, "
+    "{image_interval_high_percent:+.1f}]"
+)
 SHORT_RUN = [  # of runs that differ in one thing
     ("run", "{run}"), ("held-out loss after 50 steps", "{val_loss:.3f}"),
     ("after 300 steps", "{val_loss_2:.3f}"), ("rate (bpp)", "{val_bpp_2:three}"),
@@ -68,14 +117,19 @@ PRECISIONS = ("precision", "fp32", "bf16")
 ORIGINAL = "reference/seminar_2022_results"
 
 TABLES: dict[str, Table] = {
-    "results": Table("{model} checkpoints", [
+    "results": Table("{model}", [
         MODEL, LAMBDA, RATE, PSNR, ("MS-SSIM (dB)", "{ms_ssim:decibel}"),
-        ("encoding (s)", "{time(enc):.2f}"), ("decoding (s)", "{time(dec):.2f}"), *COST,
+        ("encoding (s)", "{time(enc):.2f}"), ("decoding (s)", "{time(dec):.2f}"),
     ]),
     "bd_rates": Table("bd_rate", [
         ("our curve", "{curve:short}"), ("against", "{against:short}"),
-        ("BD-rate, PSNR", BD.format("")), ("BD-rate, MS-SSIM", BD.format("_2")),
-    ], beside=("metric", "psnr", "ms_ssim"), on=["curve", "against"], words=2),
+        ("pooled, PSNR", "{bd_rate_percent:+.1f} %"),
+        ("pooled, MS-SSIM", "{bd_rate_percent_2:+.1f} %"), ("per image, PSNR", PER_IMAGE),
+    ], where=f"against not in {list(CLASSICAL)}", beside=("metric", "psnr", "ms_ssim"),
+       on=["curve", "against"], words=2),
+    "bd_classical": Table("bd_rate", [
+        ("our curve", "{curve:short}"), *((name, f"{{{name}:+.1f}} %") for name in CLASSICAL),
+    ], rows=against_classical),
     "images": Table("training/images", [
         ("repository", "[{repository}](https://github.com/{repository})"),
         ("licence", "{licence}"), ("photographs", "{count}"),
@@ -83,35 +137,17 @@ TABLES: dict[str, Table] = {
     "training": Table("checkpoints", [
         MODEL, LAMBDA, ("N, M", "{N}, {M}"), ("steps of the last run", "{steps:,.0f}"),
         ("crops a step", "{batch:.0f} x {patch_size}x{patch_size}"), ("peak rate", "{lr}"),
-        ("hours", "{hours:three}"), ("runs in all", "{lineage_runs}"),
+        ("hours", "{hours:three}"), ("runs in all", "{lineage_runs}"), *COST_OF_ALL,
     ], computed={"batch": "images_seen / steps"}),
     **{
         name: Table(name, SHORT_RUN, beside=("step", 50, 300), on=["run"])
         for name in ("optimizers", "seeds", "warm_start", "kept_latents")
     },
-    "rounding": Table("training/{model}_lmbda_{lmbda} training_runs", [
-        MODEL, LAMBDA, ("held-out loss", "{val_loss:.3f} to {val_loss_2:.3f}"),
-        ("rate (bpp)", "{val_bpp:.3f} to {val_bpp_2:.3f}"),
-        ("PSNR (dB)", "{val_psnr:.2f} to {val_psnr_2:.2f}"), ("loss", "{change:+.1f} %"),
-    ], rows=validations, beside=("done", 0.9, 1),
-       computed={"change": "100 * (val_loss_2 / val_loss - 1)"}),
     "train_speed": Table("train_speed", [
         WIDTHS, ("step", "{step}"), ("crops", "{batch} x {crop}x{crop}"),
         ("seconds", "{seconds:three}"), ("crops per second", "{images_per_second:three}"),
         ("times faster", "{times_faster:three}"),
     ], words=2),
-    "compute": Table("compute", [MODEL, LAMBDA, *COST, ("held-out loss", "{val_loss:.4f}")],
-                     where="checkpoint == 'final'"),
-    "held_out": Table("held_out", [
-        MODEL, LAMBDA, ("loss on those of three folders", "{loss:.4g}"),
-        ("on those of one", "{loss_2:.4g}"), ("ratio", "{ratio:.3f}"),
-    ], beside=("data_fingerprint", "ae1777c2654bdd52", "5c5d6c45b3f351b1"),
-       computed={"ratio": "loss / loss_2"}),
-    "gap": Table("per_image/{model}", [
-        MODEL, LAMBDA, ("file (bytes)", "{bits:,.1f}"), ("estimate (bytes)", "{estimate:,.1f}"),
-        ("gap (bytes)", "{more:+.1f}"), ("gap", "{percent:+.2f} %"),
-    ], rows=mean_bytes,
-       computed={"more": "bits - estimate", "percent": "100 * (bits / estimate - 1)"}),
     "exactness": Table("integer_rate", [
         MODEL, LAMBDA, RATE, ("integers for floats", "{integers_percent:+.3f} %"),
         ("range coder", "{coder_percent:+.3f} %"), ("together", "{together_percent:+.3f} %"),
@@ -132,6 +168,10 @@ TABLES: dict[str, Table] = {
     ], where="device == 'cpu' and (M == 320 or "
              "(N == 128) == (model in ['Factorized', 'Hyperprior']))",
        beside=PRECISIONS, on=CODED, words=2),
+    "coding": Table("codec_speed", [
+        WIDTHS, SIDE, ("fp32 (s)", "{ours_s:three}"), ("bf16 (s)", "{ours_s_2:three}"),
+        ("CompressAI (s)", "{compressai_s:three}"), ("/ fp32", "{compressai_over_ours:three}"),
+    ], where="device == 'cpu' and M == 320", beside=PRECISIONS, on=CODED, words=2),
     "stages": Table("codec_stages", [
         WIDTHS, SIDE, ("transform, fp32 (s)", "{transform:three}"),
         ("transform, bf16 (s)", "{transform_2:three}"), ("h_a (s)", "{h_a_s:three}"),
@@ -158,6 +198,24 @@ TABLES: dict[str, Table] = {
         ("in PSNR (dB)", "{max_psnr_difference_db:.3f}"), ("BD-rate (%)", "{bd_rate_percent:.2f}"),
     ]),
     "search": Table("search", [
+        MODEL, ("PSNR, 50 steps", "{psnr_50:+.1f} %"), ("PSNR, 200 steps", "{psnr_200:+.1f} %"),
+        ("MS-SSIM, 200 steps", "{ms_ssim_200:+.1f} %"),
+        ("loss, 50, 200, 1,000 steps", "{loss_50:+.1f}, {loss_200:+.1f}, {loss_1000:+.1f} %"),
+        ("seconds of 200 steps", "{s_200:three}"),
+    ], rows=search_gains),
+    "priors": Table("priors", [
+        LAMBDA, ("steps", "{steps}"), ("prior", "{prior}"), ("seeds", "{seeds}"), RATE,
+        ("against scale", "{change:+.1f} %"), ("seeds", "{least:+.1f} to {most:+.1f}"),
+        ("95 % over images", "[{low:+.1f}, {high:+.1f}]"), ("PSNR (dB)", "{psnr:+.2f}"),
+    ], rows=seeds_of_priors),
+    "rates": Table("per_image/{model} noise", [
+        MODEL, LAMBDA, ("file (bytes)", "{bits:,.0f}"), ("rounded (bytes)", "{estimate:,.0f}"),
+        ("file above rounded", "{percent:+.2f} %"),
+        ("noise above rounded", "{mean_percent:+.1f} %"),
+        ("least, most image", "{least_percent:+.1f}, {most_percent:+.1f} %"),
+    ], rows=file_rounded_noise, where="lmbda in [0.0067, 0.0483]",
+       computed={"percent": "100 * (bits / estimate - 1)"}),
+    "search_all": Table("search", [
         MODEL, LAMBDA, ("steps", "{effort}"), RATE, PSNR, ("encoding (s)", "{seconds:three}"),
         ("loss against no search", "{loss_percent:+.1f} %"),
         ("BD-rate against no search", "{bd_rate_percent:+.1f} %"),
@@ -171,7 +229,7 @@ TABLES: dict[str, Table] = {
         MODEL, ("images", "{batch} x {height}x{width}"),
         ("parameters, counted here", "{mega:.3f}M"), ("printed", "{parameters_2}"),
         ("MACs, counted here", "{giga:.3f}G"), ("printed", "{macs}"),
-    ], on=["model", "batch"], where="M == 192", words=2, computed={
+    ], on=["model", "batch"], where="M == 192 and batch == 1", words=2, computed={
         "mega": "thop_parameters / 1e6", "giga": "thop_macs / 1e9",
     }),
     "complexity": Table("macs", [

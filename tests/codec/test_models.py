@@ -222,3 +222,10 @@ def test_a_model_that_has_coded_can_be_copied_and_pickled(name):
     for other in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         assert other.digest == made.digest
         assert other.encode(latents) == expected
+
+
+@each_model
+def test_latents_beyond_all_numbers_are_refused(name):
+    latents = {k: v * 1e30 for k, v in latents_of(codec(name), 64, 64).items()}
+    with pytest.raises(ValueError, match="latents"):
+        codec(name).encode(latents)

@@ -39,6 +39,7 @@ def write_model(folder: Path, model: str, factors: list[float]) -> None:
 def results(tmp_path) -> Path:
     """A folder with the published points and results of all models."""
     shutil.copytree(STATISTICS / "reference", tmp_path / "reference")
+    shutil.copy(STATISTICS / "classical.csv", tmp_path)
     for model, factors in zip(STUDIED, ([1, 3], [0.5, 2.4], [0.5, 2.4], [0.6, 2.4]), strict=True):
         write_model(tmp_path, model, factors)
     return tmp_path
@@ -46,7 +47,9 @@ def results(tmp_path) -> Path:
 
 def test_the_table_has_the_values_of_known_curves(results):
     rows = {(r["curve"], r["against"], r["metric"]): r for r in curves.table(results)}
-    assert len(rows) == 4 + 2 * (4 + 3) and {tuple(r) for r in rows.values()} == {curves.COLUMNS}
+    assert len(rows) == 4 + 2 * (4 + 3) + 4 * 6 and {tuple(r) for r in rows.values()} == {
+        curves.COLUMNS
+    }
     row = rows["Hyperprior", "Factorized", "psnr"]
     assert float(row["bd_rate_percent"]) == pytest.approx(100 * (1.45 / 2 - 1))
     assert (row["range_low_db"], row["range_high_db"]) == ("30.000", "39.000")
