@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import models
-from benchmarks.codecs import codecs as classical_codecs
+from benchmarks.codecs import codecs, decode
 from benchmarks.records import print_table, write_csv
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph, open_photographs
@@ -58,11 +58,10 @@ def learned(pixels: np.ndarray, most: int, effort: int) -> Iterator[Coded]:
 
 def classical(name: str, pixels: np.ndarray, size: int) -> Coded:
     """The picture of JPEG or WebP at the quality whose file is nearest to `size` bytes."""
-    codec = classical_codecs()[name]
+    codec = codecs()[name]
     files = {quality: codec.encode(pixels, quality) for quality in range(1, 96)}
     quality = min(files, key=lambda q: abs(len(files[q]) - size))
-    decoded = codec.decode(files[quality], pixels.shape[:2])
-    return name, f"quality {quality}", len(files[quality]), decoded
+    return name, f"quality {quality}", len(files[quality]), decode(files[quality])
 
 
 def row_of(photograph: Photograph, coded: Coded, effort: int) -> dict[str, str]:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 # Five scales halve the image four times; what is left must hold the 11x11 window.
 MS_SSIM_SMALLEST_SIDE = 161
+PCHIP = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
 
 Image = NDArray[np.uint8]
 Values = NDArray[np.float64]
@@ -88,18 +89,18 @@ def bd_rate(
     Negative: the test curve needs fewer bits. The logarithm of the rate is interpolated over
     the quality by PCHIP (monotone cubic) and averaged over the qualities that both curves
     reach; nothing is extrapolated. After Bjontegaard, VCEG-M33 (2001), with the interpolation
-    of JCTVC-L1100 (2013).
+    of JCTVC-L1100 (2013); computed by the package bjontegaard.
 
     Rates in any unit that both share (bpp); qualities in dB (PSNR, or MS-SSIM in dB); two or more
     points, in any order, of which two make a straight line. `ValueError` for fewer, for a value
     that is not finite, a rate that is not positive, a quality that does not rise with the rate,
     or qualities that do not overlap.
     """
-    anchor = _curve(rate_anchor, psnr_anchor, "anchor")
-    test = _curve(rate_test, psnr_test, "test")
-    low, high = _common(anchor[1], test[1], "qualities", "dB")
-    difference = _mean(*test[::-1], low, high) - _mean(*anchor[::-1], low, high)
-    return Delta(100 * math.expm1(difference), low, high)
+    anchor, test = _curve(rate_anchor, psnr_anchor), _curve(rate_test, psnr_test)
+    common = _common(anchor[1], test[1], "qualities", "dB")
+    import bjontegaard  # here: it imports all of matplotlib
+
+    return Delta(float(bjontegaard.bd_rate(*anchor, *test, **PCHIP)), *common)
 
 
 def bd_psnr(
@@ -110,11 +111,11 @@ def bd_psnr(
     `bd_rate` with the axes exchanged: the quality is interpolated over the logarithm of the rate,
     and averaged over the (logarithmic) rates that both curves reach, which must overlap.
     """
-    anchor = _curve(rate_anchor, psnr_anchor, "anchor")
-    test = _curve(rate_test, psnr_test, "test")
-    low, high = _common(anchor[0], test[0], "rates", "nepers")
-    difference = _mean(*test, low, high) - _mean(*anchor, low, high)
-    return Delta(difference, math.exp(low), math.exp(high))
+    anchor, test = _curve(rate_anchor, psnr_anchor), _curve(rate_test, psnr_test)
+    common = _common(anchor[0], test[0], "rates", "bpp")
+    import bjontegaard
+
+    return Delta(float(bjontegaard.bd_psnr(*anchor, *test, **PCHIP)), *common)
 
 
 def _check_images(a: Image, b: Image) -> None:
@@ -126,36 +127,25 @@ def _check_images(a: Image, b: Image) -> None:
         raise ValueError(f"The images differ in shape: {a.shape} and {b.shape}.")
 
 
-def _curve(rate: ArrayLike, quality: ArrayLike, name: str) -> tuple[Values, Values]:
-    """The logarithm of the rate and the quality, sorted by rate, after all checks."""
+def _curve(rate: ArrayLike, quality: ArrayLike) -> tuple[Values, Values]:
+    """Rates and qualities, sorted by rate, after all checks."""
     rates, qualities = np.asarray(rate, float), np.asarray(quality, float)
-    if rates.ndim != 1 or rates.shape != qualities.shape:
-        raise ValueError(f"The {name} curve needs as many rates as qualities, in flat lists.")
-    if len(rates) < 2:
-        raise ValueError(f"The {name} curve has {len(rates)} point(s); two or more are needed.")
+    if rates.ndim != 1 or rates.shape != qualities.shape or len(rates) < 2:
+        raise ValueError("A curve needs as many rates as qualities, two or more.")
     if not (np.isfinite(rates).all() and np.isfinite(qualities).all() and (rates > 0).all()):
-        raise ValueError(f"The {name} curve needs finite qualities and finite, positive rates.")
+        raise ValueError("A curve needs finite qualities and finite, positive rates.")
     order = np.argsort(rates, kind="stable")
     rates, qualities = rates[order], qualities[order]
     if (np.diff(rates) <= 0).any() or (np.diff(qualities) <= 0).any():
-        raise ValueError(f"In the {name} curve, quality does not rise strictly with the rate.")
-    return np.log(rates), qualities
+        raise ValueError("Quality does not rise strictly with the rate.")
+    return rates, qualities
 
 
 def _common(anchor: Values, test: Values, what: str, unit: str) -> tuple[float, float]:
     low, high = max(anchor[0], test[0]), min(anchor[-1], test[-1])
     if low >= high:
-        if unit == "nepers":  # logarithms of rates: say the rates themselves
-            anchor, test, unit = np.exp(anchor), np.exp(test), "bpp"
         raise ValueError(
             f"The {what} of the two curves do not overlap: the anchor has {anchor[0]:.3f} to "
             f"{anchor[-1]:.3f} {unit}, the test curve {test[0]:.3f} to {test[-1]:.3f} {unit}."
         )
     return float(low), float(high)
-
-
-def _mean(x: Values, y: Values, low: float, high: float) -> float:
-    """Mean over [low, high] of the PCHIP interpolation of y(x); the integral is exact."""
-    from scipy.interpolate import PchipInterpolator
-
-    return float(PchipInterpolator(x, y).integrate(low, high)) / (high - low)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import models
-from benchmarks.codecs import codecs as classical_codecs
+from benchmarks.codecs import codecs, decode
 from evaluation.bench import SUFFIX
 from evaluation.bits import bits_per_position
 from evaluation.metrics import ms_ssim, ms_ssim_db, psnr
@@ -84,7 +84,7 @@ def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
 
     The JPEG files themselves go into the folder: the page shows what a browser makes of them.
     """
-    jpeg = classical_codecs()["JPEG"]
+    jpeg = codecs()["JPEG"]
     files = {q: jpeg.encode(pixels, q) for q in JPEG_QUALITIES}
     for point in photo["points"]:
         size = point["bytes"]
@@ -92,7 +92,7 @@ def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
     photo["jpegs"], photo["jpeg_curve"] = {}, []
     matched = {point["jpeg"] for point in photo["points"]}
     for q in sorted(matched | set(JPEG_CURVE)):
-        measured = quality(pixels, jpeg.decode(files[q], pixels.shape[:2]), len(files[q]))
+        measured = quality(pixels, decode(files[q]), len(files[q]))
         photo["jpeg_curve"].append({key: measured[key] for key in ("bpp", "psnr", "ms_ssim")})
         if q in matched:
             place = f"{folder}/jpeg_quality_{q}.jpg"

@@ -2,7 +2,6 @@
 
 import math
 
-import bjontegaard
 import numpy as np
 import pytest
 import torch
@@ -106,29 +105,6 @@ def test_hand_worked_example_of_two_straight_lines():
     assert_allclose(bd_psnr(*curves), (1, 0.1, 1), rtol=1e-12)
 
 
-def test_hand_worked_pchip_through_three_points():
-    """ln R = 0, 1, 3 at Q = 0, 1, 2 against the anchor ln R = 3 over all Q.
-
-    Slopes 1 and 2. PCHIP's inner derivative is their harmonic mean, 4/3; the end derivatives
-    are (3 * 1 - 2) / 2 = 1/2 and (3 * 2 - 1) / 2 = 5/2. A cubic over a unit interval has the
-    integral (y0 + y1) / 2 + (d0 - d1) / 12, so the two pieces give
-    1/2 + (1/2 - 4/3) / 12 + 2 + (4/3 - 5/2) / 12 = 5/2 - 1/6 = 7/3, and the mean is 7/6.
-    Nothing but the shape counts: a common factor of the rates falls out of the difference.
-    """
-    linear = np.exp([0, 1.5, 3])  # the mean of ln R is 1.5
-    delta = bd_rate(linear, [0, 1, 2], np.exp([0, 1, 3]), [0, 1, 2])
-    assert_allclose(delta, (100 * math.expm1(7 / 6 - 1.5), 0, 2), rtol=1e-12)
-
-
-@pytest.mark.parametrize("anchor, test", [(ZOO, STUDY), (STUDY, ZOO)])
-def test_agreement_with_the_bjontegaard_package(anchor, test):
-    options = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
-    expected = bjontegaard.bd_rate(*anchor, *test, **options)
-    assert_allclose(bd_rate(*anchor, *test).value, expected, rtol=1e-9)
-    expected = bjontegaard.bd_psnr(*anchor, *test, **options)
-    assert_allclose(bd_psnr(*anchor, *test).value, expected, rtol=1e-9)
-
-
 def test_the_range_is_the_common_one_and_order_does_not_matter():
     delta = bd_rate(*ZOO, *STUDY)
     assert (delta.low, delta.high) == (STUDY[1][0], STUDY[1][-1])
@@ -145,16 +121,10 @@ def test_the_range_is_the_common_one_and_order_does_not_matter():
         ([0.5, 1], [30, math.inf], "finite"),
         ([0.5, 1], [33, 30], "does not rise"),
         ([0.5, 0.5], [30, 33], "does not rise"),
+        ([3, 4], [40, 41], "the anchor has (26.909 to 38.931 dB|0.123 to 1.901 bpp)"),
     ],
 )
-def test_a_curve_that_is_none_is_refused_in_words(rates, qualities, message):
+def test_what_gives_no_difference_is_refused_in_words(rates, qualities, message):
     for function in (bd_rate, bd_psnr):
-        with pytest.raises(ValueError, match=f"test curve.*{message}|{message}"):
+        with pytest.raises(ValueError, match=message):
             function(*ZOO, rates, qualities)
-
-
-def test_curves_that_do_not_overlap_are_refused():
-    with pytest.raises(ValueError, match=r"qualities .* do not overlap.*26.909 to 38.931 dB"):
-        bd_rate(*ZOO, [3, 4], [40, 41])
-    with pytest.raises(ValueError, match=r"rates .* do not overlap.*3.000 to 4.000 bpp"):
-        bd_psnr(*ZOO, [3, 4], [30, 31])
