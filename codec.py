@@ -8,10 +8,9 @@
     python codec.py compress photos more/photo.jpg -o compressed
     python codec.py decompress compressed -o decoded
 
-A file holds the pixels alone: 8 bits per sample, turned upright, in sRGB, to which a profile's
-colours are converted; no date, place or other EXIF data. It names the tables it needs, and with
-them the checkpoint that decodes it: one of the study's, which lie in ckpts/ beside this program,
-unless a flag says otherwise.
+A file holds the pixels alone: 8 bits per sample, upright, converted to sRGB; no EXIF data. It names
+the checkpoint that decodes it: one of the study's, in ckpts/ beside this program, unless a flag
+says otherwise.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ import argparse
 import importlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -48,12 +47,12 @@ AIMS = ("lmbda", "bpp", "bytes", "psnr")
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="codec.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     command = commands.add_parser("compress", help="images to compressed files", usage=USAGE)
     add = command.add_argument
@@ -61,15 +60,14 @@ def parser() -> argparse.ArgumentParser:
         help="IN: PNG, JPEG, WebP, TIFF, ..., and OUT: the compressed file, by custom *.lic; - is "
         "a pipe; with -o any images and folders of them")  # fmt: skip
     add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
-    add("--lmbda", type=float,
-        help="trade-off, of those trained or any between and around them (default: the largest "
-        "trained, best quality)")  # fmt: skip
+    add(
+        "--lmbda",
+        type=float,
+        help="trade-off, trained or between and around (default: the largest)",
+    )
     add("--epoch_num", type=int, metavar="E", help="epoch of the checkpoint (default: the newest)")
-    add("--effort", type=int, default=0, metavar="N",
-        help="steps of a search for a smaller file of the same kind (default: %(default)s)",
-        )  # fmt: skip
-    add("--bpp", type=float, metavar="X",
-        help="at most so many bits per pixel, and nearly as many")  # fmt: skip
+    add("--effort", type=int, default=0, metavar="N", help="steps of a search for a smaller file")
+    add("--bpp", type=float, metavar="X", help="at most so many bits per pixel, and nearly as many")
     add("--bytes", type=int, metavar="N", help="the same in bytes of the file")
     add("--psnr", type=float, metavar="X", help="the smallest file of at least so many dB")
     add("--background", type=colour, metavar="COLOUR",
@@ -82,15 +80,13 @@ def parser() -> argparse.ArgumentParser:
     add("files", type=Path, nargs="+", metavar="FILE",
         help=f"IN: the compressed file, and OUT: the image, {', '.join(WRITABLE)}; - is a pipe; "
         "with -o any compressed files and folders of *.lic")  # fmt: skip
-    add("--suffix", choices=WRITABLE, default=".png",
-        help="of images in DIR and in a pipe (default: %(default)s)")  # fmt: skip
+    add("--suffix", choices=WRITABLE, default=".png", help="of images in DIR and in a pipe")
     _shared(command)
 
     command = commands.add_parser("info", help="what a compressed file says about itself")
-    add = command.add_argument
-    add("input", type=Path, metavar="FILE", help="the compressed file")
-    add("--json", action="store_true", help="for programs")
-    return made
+    command.add_argument("input", type=Path, metavar="FILE", help="the compressed file")
+    command.add_argument("--json", action="store_true", help="for programs")
+    return result
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
@@ -103,14 +99,10 @@ def _shared(command: argparse.ArgumentParser) -> None:
     add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="where to look for checkpoints (default: %(default)s)")  # fmt: skip
     add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
-        help="refuse images of more pixels with padding, a guard against hostile files "
-        "(default: %(default)s)",
-        )  # fmt: skip
+        help="refuse images of more pixels with padding (default: %(default)s)")  # fmt: skip
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
     add("--precision", choices=PRECISIONS, default="fp32",
-        help="of the transforms: bf16 takes half the time where the device computes in it; files "
-        "of one can be read in the other (default: %(default)s)",
-        )  # fmt: skip
+        help="of the transforms: bf16 takes half the time where the device has it")  # fmt: skip
     add("--import_module", action="append", default=[], metavar="MODULE",
         help="import first: one that registers your own model")  # fmt: skip
 
@@ -122,6 +114,7 @@ def compress(flags: argparse.Namespace) -> int:
     _aim(flags, 1)  # before any file
     name, trained, unwatched = _trained(flags)
     load = lru_cache(4)(lambda lmbda: _watched(unwatched(lmbda), flags))
+    watch = _shown_steps()
     lmbda = max(trained) if flags.lmbda is None else flags.lmbda
     if lmbda not in trained:
         rates.at_lambda(trained, lmbda)
@@ -131,18 +124,18 @@ def compress(flags: argparse.Namespace) -> int:
         count = pixels.shape[0] * pixels.shape[1]
         aim, x = _aim(flags, count), to_tensor(pixels).to(choose_device(flags.device))
         try:
-            with _steps_shown() as watch:
-                if aim is None:
-                    model, data = rates.compress(load, trained, x, lmbda, flags.effort, watch=watch)
-                else:
-                    model, data = rates.fit(load, trained, x, aim, flags.effort, watch=watch)
+            if aim is None:
+                model, data = rates.compress(load, trained, x, lmbda, flags.effort, watch=watch)
+            else:
+                model, data = rates.fit(load, trained, x, aim, flags.effort, watch=watch)
         except ValueError as error:
             raise UsageError(f"{source} cannot be compressed: {error}") from error
         batch.write(target, data)
         if source.is_file() and len(data) > source.stat().st_size:
             note(f"{target} is larger than {source}, which has {source.stat().st_size} bytes.")
         size = f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel"
-        return f"{size}, {name}, {_point_of(read_header(data))}{_origin(model)}"
+        place = model.metadata["file"]
+        return f"{size}, {name}, {_point_of(read_header(data))}; checkpoint {place}"
 
     return _run(flags, pairs, work)
 
@@ -168,15 +161,9 @@ def decompress(flags: argparse.Namespace) -> int:
         pixels = to_uint8(model.decompress([data], max_pixels=flags.max_pixels))
         name = Path(f"-{flags.suffix}") if target == batch.PIPE else target
         batch.write(target, encoded(name, pixels))
-        return f"{header.width}x{header.height} pixels{_origin(model)}"
+        return f"{header.width}x{header.height} pixels; checkpoint {model.metadata['file']}"
 
     return _run(flags, pairs, work)
-
-
-def _origin(model: Codec) -> str:
-    shown = model.metadata["provenance"].get("demonstration")
-    demonstration = ", trained by a demonstration only" if shown else ""
-    return f"{demonstration}; checkpoint {model.metadata['file']}"
 
 
 def info(flags: argparse.Namespace) -> int:
@@ -185,8 +172,7 @@ def info(flags: argparse.Namespace) -> int:
     known = models.MODELS.get(header.model)
     names = known.streams if known and len(known.streams) == len(header.lengths) else None
     names = names or tuple(f"stream {k}" for k in range(1, len(header.lengths) + 1))
-    streams = dict(zip(names, header.lengths, strict=True))
-    said = {
+    fields = {
         "file": str(flags.input),
         "model": header.model,
         "lmbda": header.lmbda,
@@ -197,27 +183,17 @@ def info(flags: argparse.Namespace) -> int:
         "height": header.height,
         "bytes": size,
         "header_bytes": size - sum(header.lengths),
-        "stream_bytes": streams,
+        "stream_bytes": dict(zip(names, header.lengths, strict=True)),
         "bpp": 8 * size / (header.width * header.height),
     }
-    print(json.dumps(said, indent=2) if flags.json else _described(said))
+    if flags.json:
+        print(json.dumps(fields, indent=2))
+        return 0
+    fields["stream_bytes"] = ", ".join(f"{k} {v}" for k, v in fields["stream_bytes"].items())
+    for name, value in fields.items():
+        text = f"{value:.6g}" if isinstance(value, float) else printable(value)
+        print(f"{name:<14}{text}")
     return 0
-
-
-def _described(said: dict) -> str:
-    bits_per_byte = 8 / (said["width"] * said["height"])
-    lines = [
-        ("model", said["model"]),
-        ("lambda", f"{said['lmbda']:g} ({said['metric']})"),
-        ("gain", f"{said['gain']:g}"),
-        ("tables", said["digest"]),
-        ("image", f"{said['width']}x{said['height']} pixels"),
-        ("file", f"{said['bytes']} bytes, {said['bpp']:.4f} bpp"),
-        ("  header", f"{said['header_bytes']} bytes with checksum"),
-    ]
-    for name, count in said["stream_bytes"].items():
-        lines.append((f"  {name}", f"{count} bytes, {count * bits_per_byte:.4f} bpp"))
-    return "\n".join(f"{name:<12}{text}" for name, text in lines)
 
 
 # Files and checkpoints ----------------------------------------------------------------------
@@ -246,8 +222,8 @@ def _run(
     """Work on the pairs, and say what was written; not into a pipe that the file goes into."""
     if flags.outdir is None:
         [(source, target)] = pairs
-        said = f"{target}: {work(source, target)}"
-        print(printable(said), file=sys.stdout if target.is_file() else sys.stderr)
+        line = printable(f"{target}: {work(source, target)}")
+        print(line, file=sys.stdout if target.is_file() else sys.stderr)
         return 0
     todo = [pair for pair in pairs if flags.overwrite or not pair[1].exists()]
     failed = batch.each(flags.command, todo, work)
@@ -255,8 +231,8 @@ def _run(
     print(printable(f"{flags.outdir}: {count}, {len(failed)} failed."))
     if flags.csv:
         turn = 1 if flags.command == "compress" else -1  # a picture first
-        there = [pair[::turn] for pair in pairs if pair[0] not in failed]
-        failed |= batch.write_sizes(flags.csv, there)
+        written = [pair[::turn] for pair in pairs if pair[0] not in failed]
+        failed |= batch.write_sizes(flags.csv, written)
     for line in failed.values():
         print(f"codec.py: {printable(line)}", file=sys.stderr)
     return 1 if failed else 0
@@ -314,20 +290,19 @@ def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
     return model.use(flags.precision)
 
 
-@contextmanager
-def _steps_shown() -> Iterator[search.Watch]:
+def _shown_steps() -> search.Watch:
     """What shows the steps of searches: how far each is, and what it has reached."""
-    with ExitStack() as bars:
-        bar: Progress | None = None
+    bar: Progress | None = None
 
-        def watch(step: search.Step) -> None:
-            nonlocal bar
-            if bar is None or step.done == 1:
-                bars.close()
-                bar = bars.enter_context(Progress("search", step.total, "step"))
-            bar.step(f"loss {step.loss:.4f}, {step.bpp:.4f} bpp, {step.psnr:.2f} dB")
+    def watch(step: search.Step) -> None:
+        nonlocal bar
+        if bar is None or step.done == 1:
+            bar = Progress("search", step.total, "step")
+        bar.step(f"loss {step.loss:.4f}, {step.bpp:.4f} bpp, {step.psnr:.2f} dB")
+        if step.done == step.total:
+            bar.close()
 
-        yield watch
+    return watch
 
 
 COMMANDS = {"compress": compress, "decompress": decompress, "info": info}

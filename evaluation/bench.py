@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import Timeout
 
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph
@@ -64,7 +65,7 @@ def measure_points(
         try:
             with locked(place, wait=False), Progress(label, len(photographs), "image") as progress:
                 new = evaluate(point, photographs, place, progress.step)
-        except BlockingIOError:
+        except Timeout:
             raise UsageError(
                 f"Another process is testing into {place}: choose another --outdir."
             ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from models.cli import Progress, sentence
 from models.coding.container import scan_file
 from models.datasets import list_images
 from models.errors import UsageError
-from models.files import csv_text, printable, write_bytes, write_text
+from models.files import atomic_write, printable, write_bytes
 
 Pair = tuple[Path, Path]  # what is read, and what is written
 PIPE = Path("-")
@@ -19,8 +20,7 @@ SIZES = ("picture", "picture_bytes", "file", "bytes", "width", "height", "bpp")
 
 
 def single(files: Sequence[Path], overwrite: bool) -> Pair:
-    """IN and OUT of a command, of which one may be `PIPE`. UsageError for others than two files,
-    and for an OUT that must not be written."""
+    """IN and OUT of a command, either may be `PIPE`. UsageError unless OUT may be written."""
     if len(files) != 2 or files[0].is_dir():
         raise UsageError("Name one file to read and one to write, or a folder to write to: -o DIR.")
     source, target = files
@@ -45,29 +45,29 @@ def _check_itself(source: Path, target: Path) -> None:
 def pairs(inputs: Sequence[Path], folder: Path, suffix: str, wanted: Sequence[str]) -> list[Pair]:
     """Of every file named, and of those inside the folders named that end in one of `wanted`.
 
-    photos/a.jpg becomes folder/a.lic; photos/b/c.jpg, by the name of the folder photos,
-    folder/b/c.lic. Two that would become one keep their suffixes: a.jpg.lic and a.png.lic.
-    UsageError if they are one even so, if one is its own source, and for a `folder` that is called
-    as such a file; ImageError for a folder without any.
+    Of the folder photos, photos/b/a.jpg becomes folder/b/a.lic, or a.jpg.lic where there is a.png
+    too. UsageError for two that would become one, for a file that is its own source, and for a
+    `folder` that is called as a file; ImageError for a folder without files to read.
     """
     if folder.suffix.lower() in (suffix, *wanted):
         raise UsageError(f"-o {folder} is to be a folder; for one file: IN OUT.")
     files: list[Pair] = []
     for path in inputs:
-        inside = list_images(path, recursive=True, suffixes=wanted) if path.is_dir() else [path]
-        root = path if path.is_dir() else path.parent
-        files += [(file, file.relative_to(root)) for file in inside]
-    count = Counter(place.with_suffix(suffix) for _, place in files)
+        if path.is_dir():
+            images = list_images(path, recursive=True, suffixes=wanted)
+            files += [(image, folder / image.relative_to(path)) for image in images]
+        else:
+            files.append((path, folder / path.name))
+    count = Counter(target.with_suffix(suffix) for _, target in files)
     sources: dict[Path, Path] = {}
     for source, place in files:
-        unique = count[place.with_suffix(suffix)] == 1
-        name = place.with_suffix(suffix) if unique else place.with_name(place.name + suffix)
-        _check_itself(source, folder / name)
-        other = sources.setdefault(folder / name, source)
+        target = place.with_suffix(suffix)
+        if count[target] > 1:
+            target = place.with_name(place.name + suffix)
+        _check_itself(source, target)
+        other = sources.setdefault(target, source)
         if other != source:
-            raise UsageError(
-                f"{other} and {source} would both become {folder / name}: use two folders."
-            )
+            raise UsageError(f"{other} and {source} would both become {target}: use two folders.")
     return [(source, target) for target, source in sources.items()]
 
 
@@ -95,17 +95,17 @@ def each(label: str, todo: Sequence[Pair], work: Callable[[Path, Path], object])
     return failed
 
 
-def write_sizes(path: Path, there: Sequence[Pair]) -> dict[Path, str]:
+def write_sizes(path: Path, written: Sequence[Pair]) -> dict[Path, str]:
     """Write a CSV of `SIZES` on pictures and their compressed files; a sentence on each failure."""
-    rows: list[dict[str, str]] = []
+    rows: list[Sequence] = [SIZES]
 
     def add(picture: Path, file: Path) -> None:
         header, size = scan_file(file)
         width, height = header.width, header.height
-        bpp = f"{8 * size / (width * height):.6f}"
-        row = (picture, picture.stat().st_size, file, size, width, height, bpp)
-        rows.append(dict(zip(SIZES, map(printable, row), strict=True)))
+        sizes = picture.stat().st_size, printable(file), size, width, height
+        rows.append((printable(picture), *sizes, f"{8 * size / (width * height):.6f}"))
 
-    failed = each("sizes", there, add)
-    write_text(path, csv_text(rows, SIZES))
+    failed = each("sizes", written, add)
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
     return failed

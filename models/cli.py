@@ -8,6 +8,7 @@ import io
 import math
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -24,49 +25,36 @@ from models.files import printable
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a --device flag; 'auto' is the first GPU, or the CPU where there is none.
+    """The device of a --device flag; "auto" is the first GPU, or the CPU where there is none.
 
-    UsageError for a name that torch does not know and for a GPU that is not there.
+    UsageError for another name and for a GPU that is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"Unknown device {name!r}; choose auto, cpu, cuda or cuda:1.") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"Unknown device {name!r}; choose auto, cpu, cuda or cuda:1.")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"There is no device {name} on this machine; choose --device cpu.")
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"The device {name} is not supported: choose auto, cpu, cuda or cuda:1.")
     return device
 
 
 def number(
-    kind: type[int] | type[float],
-    least: float = -math.inf,
-    most: float = math.inf,
-    *,
-    above: float | None = None,
+    kind: type[int] | type[float], least: float, most: float = math.inf
 ) -> Callable[[str], int | float]:
-    """An argparse type: a finite number from `least` to `most`, or greater than `above`.
+    """An argparse type: a finite number from `least` to `most`.
 
     number(int, 1, 8) takes "3" and refuses "0", "2.5" and "nan" with what it wants.
     """
-    wanted = "a whole number" if kind is int else "a number"
-    if above is not None:
-        wanted += f" above {above:g}"
-    elif math.isfinite(least):
-        wanted += f" from {least} to {most}" if math.isfinite(most) else f" of at least {least}"
+    bounds = f"from {least} to {most}" if math.isfinite(most) else f"of at least {least}"
+    wanted = f"a {'whole ' * (kind is int)}number {bounds}"
 
     def read(text: str) -> int | float:
-        try:
+        with suppress(ValueError, OverflowError):
             value = kind(text)
-            good = math.isfinite(value) and least <= value <= most
-        except (ValueError, OverflowError):
-            good = False
-        if not good or (above is not None and value <= above):
-            raise argparse.ArgumentTypeError(f"needs {wanted}, not {text[:40]!r}")
-        return value
+            if math.isfinite(value) and least <= value <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"needs {wanted}, not {text[:40]!r}")
 
     return read
 
@@ -153,34 +141,29 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str, seconds: float = 15.0):
         self.label, self.total, self.unit, self.seconds = label, total, unit, seconds
-        self.done = 0
-        self.first = self.said = 0.0
-        self.bar = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=total, desc=label, unit=unit, leave=False)
+        self.done, self.start = 0, time.monotonic()
+        self.last_line = self.start
+        off = not sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc=label, unit=unit, leave=False, disable=off)
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self.bar.close()
 
     def step(self, note: str = "") -> None:
         """One more is done; `note` says how it stands."""
         self.done += 1
-        if self.bar is not None:
-            self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update()
-            return
+        self.bar.set_postfix_str(note, refresh=False)
+        self.bar.update()
         now = time.monotonic()
-        if self.done == 1:  # the first step holds the loading of models: time the others
-            self.first = self.said = now
-            return
-        if now - self.said < self.seconds or self.done >= self.total:
-            return
-        self.said = now
-        left = (now - self.first) / (self.done - 1) * (self.total - self.done)
-        count = f"{self.done} of {self.total} {self.unit}s"
-        line = f"{self.label}: {count}, about {left:.0f} s left"
-        print(f"{line}; {note}" if note else line, file=sys.stderr, flush=True)
+        if self.bar.disable and self.done < self.total and now - self.last_line >= self.seconds:
+            self.last_line = now
+            state = (self.done, self.total, now - self.start)
+            words = {"prefix": self.label, "unit": self.unit, "postfix": note}
+            print(tqdm.format_meter(*state, ncols=0, **words), file=sys.stderr, flush=True)

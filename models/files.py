@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import errno
-import io
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 LOCK = ".lock"
 
@@ -21,12 +18,9 @@ LOCK = ".lock"
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it over `path` if the block succeeds.
 
-    The temporary file is flushed to the disk before the rename, so that a crash at any
-    moment leaves either the old file or the new one. On an exception nothing remains; a process
-    that is killed may leave a hidden .tmp file. A file that is replaced keeps its mode; of a link
-    the target is replaced. A device or a pipe is not replaced: `path` itself is yielded.
-
-    Errors: `OSError` of the file system (a full disk, a missing permission).
+    The temporary file is flushed to the disk before the rename, so that a crash leaves the old
+    file or the new one, and at most a hidden .tmp file. A replaced file keeps its mode; of a link
+    the target is replaced. A device or a pipe is not replaced: `path` itself is yielded. OSError.
     """
     path, mode = Path(path), None
     with suppress(FileNotFoundError):
@@ -60,39 +54,20 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def csv_text(rows: Iterable[Mapping], columns: Iterable[str]) -> str:
-    """Rows as the text of a CSV file with Unix line ends."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def printable(name: object) -> str:
     """A stranger's text, such as a file's name, fit to be printed and stored: `a\\x1b[0m.png`.
 
-    Bytes that are not UTF-8, line ends, escape sequences of a terminal and all else that is not
-    printable become backslash escapes. What has been made printable stays as it is.
+    Line ends, escape sequences and bytes that are not UTF-8 become backslash escapes; printable
+    text stays as it is.
     """
     text = str(name)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-@contextmanager
-def locked(folder: str | Path, wait: bool = True) -> Iterator[None]:
-    """Hold a folder's lock, both made if needed; it ends with the process at the latest.
+def locked(folder: str | Path, wait: bool = True) -> FileLock:
+    """A folder's lock for a `with` block; it ends with the process at the latest.
 
-    Errors: `BlockingIOError` if another holds it and `wait` is False.
+    The folder is created if needed. `filelock.Timeout` if another holds it and `wait` is False.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BlockingIOError(errno.EAGAIN, "Another process uses the folder", folder) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(folder) / LOCK, timeout=-1 if wait else 0)

@@ -14,14 +14,13 @@ Implementation differences: temperature and rate fall over however many steps th
 On a crop of a training photograph (Hyperprior, lambda 0.013, 50 steps) the loss falls from 1.026
 to 0.909; with the atanh probabilities of SGA to 0.943, with straight-through steps to 0.955.
 
-What is approximated is only what descends; the real file and its decoded 8-bit image decide.
+What descends is approximate; the real file and its decoded 8-bit image decide.
 
-* Rounding, by `Relaxed`, and entropy parameters, by float networks in place of the integer ones.
-* Joint: a first pass, with y rounded around zero, gives the means to round around, a second one
-  those of the rate. Checkerboard: two passes, as in coding.
-* Means get no gradient by way of where y is rounded, only by way of the rate (`Quantised.hat`):
-  with it, Joint's loss was 3.6 % higher after 50 steps.
-* A latent moves the means of those after it: Joint and Checkerboard descend at half the rate. Over
+* Rounding is relaxed (`Relaxed`), and the networks for entropy parameters are the float ones.
+* Joint and Checkerboard take two passes, the first for the means to round y around. Means have a
+  gradient by the rate alone (`Quantised.hat`): also by rounding, Joint's loss was 3.6 % higher
+  after 50 steps.
+* A latent moves the means of those after it, so that these two descend at half the rate. Over
   eight crops of training photographs, 50 steps take Joint's loss at lambda 0.0067 down by 5.1 %;
   at the whole rate it rose by 0.6 %.
 * Images of more than `WINDOW` pixels a side: one window after another, see `search`.
@@ -99,13 +98,11 @@ def compress(
     seed: int = 0,
     watch: Watch = lambda _: None,
 ) -> bytes:
-    """One image (1, 3, H, W) to a file, as `Codec.compress`, after `effort` steps of search.
+    """One image (1, 3, H, W) to a file: the better of `Codec.compress` and `effort` search steps.
 
-    The better of the plain and the searched file, at the model's lambda times gain**2, for which
-    the gain stands. On a CPU, the same seed,
-    machine and number of threads give the same file. `watch` is called after each step.
-    UsageError for an effort below 1 and for a model that was not trained for the MSE; ValueError
-    as `Codec.compress`.
+    A gain stands for the model's lambda times gain**2. On a CPU, the same seed, machine and number
+    of threads give the same file. UsageError for an effort below 1 and for a model that was not
+    trained for the MSE; ValueError as `Codec.compress`.
     """
     if effort < 1:
         raise UsageError(f"A search takes 1 step or more, not {effort}.")
@@ -125,10 +122,7 @@ def lambda_of(model: Codec) -> float:
     """The lambda that the model was trained for. UsageError if there is none for the MSE."""
     point = model.point
     if point is None or point.metric != "mse" or not point.lmbda > 0:
-        raise UsageError(
-            "A search needs a model that was trained for the mean square error with a lambda above "
-            "0: leave --effort at 0."
-        )
+        raise UsageError("A search needs a model trained for the mean square error: drop --effort.")
     return point.lmbda
 
 
@@ -149,19 +143,19 @@ def code(model: Codec, x: Tensor, latents: dict[str, Tensor], gain: float = 1.0)
     pixels = math.prod(padded(height, width, model.downsampling))
     x_hat = model.decompress([data], max_pixels=pixels)
     squares = 0.0
-    for a, b in zip(x_hat.split(MARGIN, 2), x.split(MARGIN, 2), strict=True):  # in little memory
-        levels = torch.from_numpy(to_uint8(a)).to(x.device).permute(2, 0, 1)
-        squares += (levels - 255 * b).double().square().sum().item()
+    # Strip by strip: float64 of a large image is too much memory.
+    for rows, expected in zip(x_hat.split(MARGIN, 2), x.split(MARGIN, 2), strict=True):
+        levels = torch.from_numpy(to_uint8(rows)).to(x.device).permute(2, 0, 1)
+        squares += (levels - 255 * expected).double().square().sum().item()
     return Coded(data, height * width, squares / x.numel())
 
 
 class Relaxed:
     """Rounding v to its floor or ceiling at random, relaxed: a `Mode` of `Quantised`.
 
-    floor(v) + sigmoid((logit(f) / T + l) / T), f the fraction of v and T the temperature: a binary
-    concrete variable, which for T to 0 is 1 where f > 1/2. The probability of the ceiling is
-    f**(1/T) / (f**(1/T) + (1 - f)**(1/T)), at T = 1 f itself. l is logistic noise, one draw for
-    each shape: all roundings of a latent in one step agree.
+    floor(v) + sigmoid((logit(f) / T + l) / T), f the fraction of v and T the temperature, is near
+    the ceiling with probability f**(1/T) / (f**(1/T) + (1 - f)**(1/T)). l is logistic noise, one
+    draw for each shape: all roundings of a latent in one step agree.
     """
 
     FARTHEST = 1e-4  # fractions are kept that far from 0 and 1, where logits are infinite
@@ -181,28 +175,6 @@ class Relaxed:
         return floor + torch.sigmoid((logit + self.noise[v.shape]) / self.temperature)
 
 
-class Adam:
-    """`torch.optim.Adam`, whose first use takes seconds to import: tensors change in place.
-
-    D. Kingma, J. Ba: "Adam: A Method for Stochastic Optimization", 2015 (arXiv 1412.6980).
-    """
-
-    def __init__(self, tensors: list[Tensor], eps: float = 1e-8):
-        self.tensors, self.eps, self.steps = tensors, eps, 0
-        self.moments = [(torch.zeros_like(v), torch.zeros_like(v)) for v in tensors]
-
-    @torch.no_grad()
-    def step(self, gradients: list[Tensor], rate: float) -> None:
-        """One step at this rate, by a gradient of each tensor, like it."""
-        self.steps += 1
-        size = rate / (1 - 0.9**self.steps)
-        root = (1 - 0.999**self.steps) ** 0.5
-        for v, g, (mean, square) in zip(self.tensors, gradients, self.moments, strict=True):
-            mean.lerp_(g, 1 - 0.9)
-            square.mul_(0.999).addcmul_(g, g, value=1 - 0.999)
-            v.addcdiv_(mean, (square.sqrt() / root).add_(self.eps), value=-size)
-
-
 @torch_defaults()
 def search(
     model: Codec,
@@ -216,11 +188,10 @@ def search(
 ) -> dict[str, Tensor]:
     """Latents (1, C, h, w) of an image x (1, 3, H, W) after descent from those given, which stay.
 
-    gain: of the file that they are for; the lambda of a gain is the model's times gain**2.
-
-    Windows of `WINDOW` pixels a side follow each other in raster order, all steps each, and bound
-    the memory. A window is seen with `MARGIN` pixels around, whose latents are held: within lies
-    all that its latents change of the image. Pixels of padding count in the rate only.
+    lmbda: that of the gain, the model's times gain**2. Windows of `WINDOW` pixels a side follow
+    each other in raster order, all steps each, which bounds the memory. A window is seen with
+    `MARGIN` pixels around, as far as its latents reach, whose own latents are fixed. Pixels of
+    padding count in the rate only.
     """
     generator = torch.Generator(x.device).manual_seed(seed)
     height, width = x.shape[2:]
@@ -286,7 +257,7 @@ def _descent(
     rate = min(LARGEST_RATE, 0.7 / math.sqrt(steps))
     if hasattr(model, "context_prediction"):
         rate *= WITH_CONTEXT
-    adam = Adam(list(latents.values()), DAMPING)
+    adam = torch.optim.Adam(latents.values(), eps=DAMPING)
     g_s = with_pixel_deconv(model.g_s)  # a tenth of a step less
     for step in range(steps):
         rounding = Relaxed(HOT * (COLD / HOT) ** (step / steps), generator)
@@ -299,7 +270,9 @@ def _descent(
         bits = [-likelihood.log2().sum() for likelihood in likelihoods.values()]
         bpp = torch.stack(bits).sum() / (height * width)
         loss = lmbda * 255**2 * mse + bpp
-        gradients = torch.autograd.grad(loss * (height * width), adam.tensors)
-        masked = [g * free[name] for name, g in zip(latents, gradients, strict=True)]
-        adam.step(masked, rate * (1 + math.cos(math.pi * step / steps)) / 2)
+        gradients = torch.autograd.grad(loss * (height * width), list(latents.values()))
+        for (name, v), gradient in zip(latents.items(), gradients, strict=True):
+            v.grad = gradient * free[name]
+        adam.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
+        adam.step()
         yield loss.item(), bpp.item(), -10 * math.log10(max(mse.item(), 1e-10))

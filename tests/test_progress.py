@@ -51,7 +51,7 @@ def test_training_draws_a_bar_on_a_terminal(tmp_path, capsys, monkeypatch):
     [
         (number(int, 1, 8), ["1", "8"], ["0", "9", "2.5", "nan", "", "1" * 5000]),
         (number(int, 0), ["0", "7"], ["-1", "1" * 5000]),
-        (number(float, above=0), ["1e-9", "3"], ["0", "-1", "nan", "inf", "x"]),
+        (number(float, 1e-9), ["1e-9", "3"], ["0", "-1", "nan", "inf", "x"]),
         (number(float, 0, 1), ["0", "1"], ["-0.1", "1.1", "nan", "-inf"]),
     ],
 )

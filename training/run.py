@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 
 from models import checkpoint
 from models.base import Codec
@@ -37,7 +38,7 @@ class Run:
         self._closing = ExitStack()
         try:
             self._closing.enter_context(locked(folder, wait=False))
-        except BlockingIOError:
+        except Timeout:
             raise TrainingError(
                 f"Another process is training in {folder}; choose another --exp_version."
             ) from None

@@ -42,7 +42,7 @@ PATHS = ("dataset", "test_dataset", "init_ckpt", "init_transforms")  # told by t
 
 # Types of flags.
 COUNT, ANY, SIDE, WIDTH = (number(int, *b) for b in ((1, 10**9), (0, 10**9), (1, 65536), (1, 4096)))
-POSITIVE = number(float, above=0)
+POSITIVE = number(float, 1e-12)
 SWITCH: dict[str, Any] = {"default": False, "action": "store_true"}
 
 

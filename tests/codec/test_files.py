@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from filelock import Timeout
 
 from models import files
 from models.files import locked, write_bytes
@@ -119,7 +120,7 @@ with locked({str(tmp_path)!r}):
     command = [sys.executable, "-c", script]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()
-    with pytest.raises(BlockingIOError, match="Another process"), locked(tmp_path, wait=False):
+    with pytest.raises(Timeout), locked(tmp_path, wait=False):
         pass
     process.send_signal(signal.SIGKILL)
     process.communicate()

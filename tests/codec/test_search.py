@@ -14,7 +14,7 @@ from models.coding.container import read_header
 from models.errors import UsageError
 from models.images import to_uint8
 from models.presets import OperatingPoint
-from models.search import Adam, Relaxed
+from models.search import Relaxed
 from tests.helpers import NAMES, M, N, image, make
 
 each_model = pytest.mark.parametrize("name", NAMES)
@@ -92,20 +92,6 @@ def test_a_search_is_repeatable_and_leaves_the_model_and_latents_alone(name):
     assert not any(v.requires_grad for v in first.values())
     assert [p.requires_grad for p in model.parameters()] == trained
     assert all(p.grad is None for p in model.parameters()) and not model.training
-
-
-def test_steps_are_those_of_torchs_adam():
-    tensors = [torch.randn(2, 3), torch.randn(5)]
-    expected = [v.clone().requires_grad_(True) for v in tensors]
-    ours, theirs = Adam(tensors, eps=2.0), torch.optim.Adam(expected, eps=2.0)
-    for step in range(30):
-        gradients = [torch.randn(v.shape) * 10 ** (step % 3) for v in tensors]
-        theirs.param_groups[0]["lr"] = rate = 0.1 / (1 + step)
-        for v, gradient in zip(expected, gradients, strict=True):
-            v.grad = gradient.clone()
-        theirs.step()
-        ours.step(gradients, rate)
-    torch.testing.assert_close(tensors, [v.detach() for v in expected], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["Factorized", "CheckerboardAutogressive"])
