@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
-from models import files, tiff
+from models import files
 from models.errors import ImageError
 from models.presets import MAX_PIXELS
 
@@ -28,7 +28,7 @@ READABLE = (
     "PNG", "JPEG", "MPO", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000",
 )  # fmt: skip
 
-# Suffix -> Pillow's format and options. All lossless but JPEG.
+# Suffix -> Pillow's format and options. All lossless but JPEG, which keeps the chroma's size.
 WRITABLE: dict[str, tuple[str, dict]] = {
     ".png": ("PNG", {}),
     ".bmp": ("BMP", {}),
@@ -45,7 +45,8 @@ PROFILED = {  # mode of an image and space of its profile -> the mode that the p
     ("L", "GRAY"): "L", ("L", "RGB"): "RGB", ("RGB", "RGB"): "RGB", ("CMYK", "CMYK"): "CMYK",
 }  # fmt: skip
 NEARLY = 2  # levels from sRGB within which a profile is a way of writing sRGB
-EXIF_ORIENTATION = 0x0112
+BITS, PHOTOMETRIC, ORIENTATION, PLANES, KINDS = 258, 262, 274, 284, 339  # tags of TIFF and EXIF
+WHITE_IS_ZERO, SEPARATE, UNSIGNED = 0, 2, 1  # values of PHOTOMETRIC, PLANES and KINDS
 UPRIGHT = {  # EXIF 2.3: what has to be done to the stored rows to see them upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -74,27 +75,22 @@ def read_image(
     embedded previews (MPO) the main image is taken. `notice` takes a sentence on colours that were
     converted, and on a profile or EXIF data that make no sense and are left aside.
 
-    Errors: `ImageError` for a missing file, a file that is no image, a damaged or truncated
-    one, more than `max_pixels` pixels (told from the header, before anything is decoded),
-    transparent pixels without a background, animations and multi-page files, CMYK without a
-    profile, CIE Lab, and samples with a sign, of 32 bits or floating point.
+    ImageError for what cannot be read, more than `max_pixels` pixels (before anything is decoded),
+    transparent pixels without a background, animations, several pages, CMYK without a profile, CIE
+    Lab, samples with a sign, of 32 bits or floating point, and planes of 16 bits.
     """
     with _opened(path, max_pixels) as image:
-        pixels: Image.Image = image
         profile = image.info.get("icc_profile")
-        if isinstance(image, TiffImageFile) and tiff.has_wide_planes(image):
-            pixels = tiff.planes(image, path)
-        pixels.load()
+        image.load()
         orientation = _orientation(image, notice, path)
-        rgb = _rgb(_eight_bits(pixels, path), profile, path, background, notice)
+        rgb = _rgb(_eight_bits(image, path), profile, path, background, notice)
         return np.array(rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb)
 
 
 def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width in pixels as `read_image` returns them, from the header alone.
 
-    Errors: `ImageError` for whatever can be told from a header. Damage further on, and
-    transparent pixels, show only when the image is read.
+    ImageError for whatever a header tells; the rest shows when the image is read.
     """
     with _opened(path, max_pixels) as image:
         size = (image.height, image.width)
@@ -108,7 +104,7 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
 def _orientation(image: Image.Image, notice: Notice = lambda _: None, path: object = "") -> int:
     """How the camera was held, 1 to 8, as far as it has not been made good by Pillow."""
     try:
-        return image.getexif().get(EXIF_ORIENTATION, 1)
+        return image.getexif().get(ORIENTATION, 1)
     except Exception:  # a small file format of its own, damaged: whatever its parser raises
         notice(f"{path}: its EXIF data are damaged, so that it was not turned.")
         return 1
@@ -122,40 +118,24 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
             # Of sizes below the limit that is checked here, and of odd metadata.
             warnings.filterwarnings("ignore", module="PIL")
             Image.init()  # otherwise only some of the formats are known; nothing the second time
-            file: IO[bytes] = (
-                opened if opened.seekable() else io.BytesIO(opened.read())
-            )  # a pipe is not
-            if not file.read(1):
-                raise ImageError(f"{path} is empty.")
-            file.seek(0)
-            try:
-                image = Image.open(file, formats=[f for f in READABLE if f in Image.OPEN])
-            except Image.UnidentifiedImageError:
-                raise tiff.refusal(file, path) or ImageError(
-                    f"{path} is not an image of a supported format ({', '.join(READABLE)})."
-                ) from None
+            pipe = not opened.seekable()
+            file: IO[bytes] = io.BytesIO(opened.read()) if pipe else opened
+            image = Image.open(file, formats=[f for f in READABLE if f in Image.OPEN])
             with image:
                 _check_header(image, path, max_pixels)
                 yield image
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist.") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path} is a folder; name an image file.") from None
-    except PermissionError:
-        raise ImageError(f"{path} may not be read; check its permissions.") from None
-    except Image.DecompressionBombError:
+    except Image.UnidentifiedImageError:
         raise ImageError(
-            f"{path} has more pixels than Pillow opens, {2 * (Image.MAX_IMAGE_PIXELS or 0):,}; "
-            "scale it down."
+            f"{path} is not an image of a supported format: {', '.join(READABLE)}, with up to 8 or "
+            "16 unsigned bits per sample."
         ) from None
-    except MemoryError:
-        raise ImageError(f"{path} needs more memory than there is; scale it down.") from None
-    # Pillow's decoders raise whatever a damaged file makes them raise: OSError, SyntaxError,
-    # ValueError, IndexError, struct.error, zlib.error and others.
+    # Decoders raise whatever a damaged file makes them raise: SyntaxError, IndexError, and others.
     except Exception as error:
-        raise ImageError(f"{path} is damaged or truncated ({_phrase(error)}).") from error
+        known = isinstance(error, OSError) and error.strerror
+        words = known or f"it is damaged, truncated or too large ({_phrase(error)})"
+        raise ImageError(f"{path} cannot be read: {words}.") from error
 
 
 def _phrase(error: Exception) -> str:
@@ -169,20 +149,30 @@ def _check_header(image: Image.Image, path: str | Path, max_pixels: int) -> None
     if pixels > max_pixels:
         raise ImageError(
             f"{path} has {image.width}x{image.height} = {pixels:,} pixels, more than the limit of "
-            f"{max_pixels:,}; raise max_pixels or scale the image down."
+            f"{max_pixels:,}: raise max_pixels or scale it down."
         )
     # The further images of an MPO file are previews, or the other eye of a stereo camera.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError(f"{path} holds several images or an animation; extract one frame first.")
     if image.mode in COLOUR_SPACES and not (image.mode == "CMYK" and "icc_profile" in image.info):
+        space = COLOUR_SPACES[image.mode]
         raise ImageError(
-            f"{path} is in {COLOUR_SPACES[image.mode]} colours without a profile that could make "
-            "them RGB; convert it to RGB first."
+            f"{path} is in {space} colours without a profile; convert it to RGB first."
         )
-    if isinstance(image, TiffImageFile):
-        tiff.check(image, path)
-    if image.mode == "F":
-        raise ImageError(f"{path} has floating-point samples; scale it to 8 or 16 bits first.")
+    if image.mode == "F" or (isinstance(image, TiffImageFile) and _misread(image)):
+        raise ImageError(
+            f"{path} has samples of an unusual kind; convert it to 8 or 16 unsigned bits, "
+            "interleaved."
+        )
+
+
+def _misread(image: TiffImageFile) -> bool:
+    """Whether Pillow would make another picture of a TIFF: of samples with a sign (TIFF revision
+    6.0, section 19), of more than 16 bits, or of 16 in a plane for each colour."""
+    tags = image.tag_v2
+    bits = max(tags.get(BITS, (1,)))
+    planes = bits == 16 and not image.mode.startswith("I") and tags.get(PLANES) == SEPARATE
+    return planes or bits > 16 or any(kind != UNSIGNED for kind in tags.get(KINDS, ()))
 
 
 def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
@@ -194,10 +184,11 @@ def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
         return image.convert("LA")
     if not image.mode.startswith("I"):
         return image
-    if isinstance(image, TiffImageFile):
-        return Image.fromarray(tiff.grey(image))
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     levels = np.asarray(image)
-    grey = Image.fromarray((levels >> 8).astype(np.uint8))
+    upper = (levels >> (max(tags.get(BITS, (16,))) - 8)).astype(np.uint8)
+    # Pillow gives grey of 12 and 16 bits as it is stored.
+    grey = Image.fromarray(255 - upper if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else upper)
     if key is not None:
         grey.putalpha(Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)))
     return grey
@@ -222,10 +213,7 @@ def _rgb(
     if alpha is None or alpha.getextrema() == (255, 255):
         return image
     if background is None:
-        raise ImageError(
-            f"{path} has transparent pixels; put it on a background of your choice first "
-            "(codec.py: --background white)."
-        )
+        raise ImageError(f"{path} has transparent pixels; name a background: --background white.")
     return Image.composite(image, Image.new("RGB", image.size, background), alpha)
 
 
@@ -253,27 +241,18 @@ def _from_profile(
 
 
 def write_image(path: str | Path, pixels: np.ndarray) -> None:
-    """Write a uint8 array (H, W, 3) in the format of the suffix, atomically: see `encoded`.
-
-    Errors: those of `encoded`; `OSError` of the file system.
-    """
+    """Write a uint8 array (H, W, 3) in the format of the suffix, atomically: see `encoded`."""
     files.write_bytes(path, encoded(path, pixels))
 
 
 def encoded(path: str | Path, pixels: np.ndarray) -> bytes:
     """The image file of a uint8 array (H, W, 3) in the format of the path's suffix.
 
-    Lossless for .png, .bmp, .ppm, .tif, .tiff and .webp; .jpg and .jpeg are of quality 95
-    without chroma subsampling.
-
-    Errors: `ImageError` for another suffix, another kind of array or a size that the format
-    cannot hold.
+    ImageError for another suffix, another array, and a size that the format cannot hold.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
-        raise ImageError(
-            f"{path} does not end in one of the formats that can be written: {', '.join(WRITABLE)}."
-        )
+        raise ImageError(f"{path} ends in none of the formats written: {', '.join(WRITABLE)}.")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ImageError(
             f"An image to write is a uint8 array (H, W, 3), not {pixels.dtype} {pixels.shape}."

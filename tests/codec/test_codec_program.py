@@ -114,7 +114,7 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
     other = str(checkpoint.find("Factorized", ckpts)[1])
     as_hyperprior = ["--checkpoint", other, "--model_name", "Hyperprior"]
     for words, arguments in (
-        ("does not exist", ["compress", "nowhere.png", new]),
+        ("No such file", ["compress", "nowhere.png", new]),
         ("No such file", ["decompress", "nowhere.lic", out]),
         ("No such file", ["info", "nowhere.lic"]),
         ("not an image", ["compress", file, new]),

@@ -52,7 +52,7 @@ def test_jpeg_is_written_close_to_the_pixels(tmp_path):
 
 
 def test_write_refuses_in_words(tmp_path):
-    with pytest.raises(ImageError, match="does not end in one of the formats"):
+    with pytest.raises(ImageError, match="ends in none of the formats"):
         write_image(tmp_path / "a.xyz", photograph())
     with pytest.raises(ImageError, match="uint8 array"):
         write_image(tmp_path / "a.png", photograph().astype(np.float32))
@@ -218,10 +218,10 @@ def test_what_is_no_image_is_refused(tmp_path):
     for name, words in {
         "text.png": "is not an image of a supported format",
         "figure.png": "is not an image of a supported format",
-        "empty.png": r"empty\.png is empty\.",
-        "float.pfm": "floating-point samples",
-        "nowhere.png": "does not exist",
-        "": "is a folder",
+        "empty.png": "is not an image of a supported format",
+        "float.pfm": "samples of an unusual kind",
+        "nowhere.png": "cannot be read: No such file",
+        "": "cannot be read: Is a directory",
     }.items():
         with pytest.raises(ImageError, match=words):
             read_image(tmp_path / name)
@@ -233,7 +233,7 @@ def test_a_truncated_file_is_refused_at_any_length(tmp_path, suffix):
     data = (tmp_path / f"a{suffix}").read_bytes()
     for share in (0.05, 0.3, 0.6, 0.9):
         (tmp_path / f"cut{suffix}").write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(ImageError, match="damaged or truncated|not an image"):
+        with pytest.raises(ImageError, match="damaged, truncated|not an image"):
             read_image(tmp_path / f"cut{suffix}")
 
 
@@ -263,12 +263,12 @@ def test_the_number_of_pixels_is_checked_before_anything_is_decoded(tmp_path):
     path.write_bytes(data)
     with pytest.raises(ImageError, match=r"8000x8000 = 64,000,000 pixels, more than .* 1,000,000"):
         read_image(path, max_pixels=10**6)
-    with pytest.raises(ImageError, match="damaged or truncated"):
+    with pytest.raises(ImageError, match="damaged, truncated"):
         read_image(path)
     data[16:24] = struct.pack(">II", 2**16, 2**16)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     path.write_bytes(data)
-    with pytest.raises(ImageError, match="more pixels than Pillow opens, 178,956,970"):
+    with pytest.raises(ImageError, match="too large .*178956970"):
         read_image(path)
 
 

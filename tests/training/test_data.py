@@ -147,7 +147,8 @@ def test_an_image_that_is_damaged_or_shrank_since_it_was_found_is_replaced(tmp_p
     assert batch.shape == (40, 3, 16, 16)
     assert sorted(crops.arrays.unreadable) == ["2.png 0", "3.png 0"]
     assert sorted(r.message.partition(": ")[2] for r in caplog.records) == [
-        f"{tmp_path / '2.png'} is damaged or truncated (image file is truncated).",
+        f"{tmp_path / '2.png'} cannot be read: it is damaged, truncated or too large "
+        "(image file is truncated).",
         "3.png has become smaller than the crop.",
     ]
     # What replaces it is a function of seed and number too.
