@@ -52,8 +52,8 @@ PRIORS = {
 }
 BASE = "scale"  # what the others are compared with
 RECIPE = (
-    "--fixed g_a g_s --optimizer muon --lr 8e-3 --scheduler cosine --warmup 20 --ema 0.99 "
-    "--ste_fraction 0.1 --batch_size 16 --latent_views 2 --val_time 1 --check_time 1000 "
+    "--fixed g_a g_s --optimizer muon --lr 2e-3 --rest_lr 1e-2 --scheduler cosine --warmup 20 "
+    "--ema 0.99 --ste_fraction 0.1 --batch_size 16 --latent_views 2 --val_time 1 --check_time 1000 "
     "--threads 1 --num_workers 0 --gpu_id cpu --no_tensorboard --save_minutes 5 --resume"
 )
 STEPS_PER_EPOCH = 100
