@@ -18,7 +18,7 @@ PAGES = ("README.md", "docs/custom_model.md", "docs/datasets.md")
 # Last on a command line, they win: what the pages tell takes minutes or hours.
 SHORTER = {
     "train.py": "--epoch 1 --steps_per_epoch 1 --batch_size 1 --patch_size 64 --N 8 --M 12",
-    "test.py": "--dataset_path data/kodak",
+    "test.py": "--dataset_path data/kodak --lmbda 0.0067",
 }
 # They need a GPU, a network, weights of CompressAI, or are what runs this test.
 LEFT_OUT = ("--gpu_id", "torchrun", "compressai:", "pth.tar", "pytest", "tests.conformance")
