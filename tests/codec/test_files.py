@@ -1,31 +1,17 @@
 """Files are old or new, whoever is killed when; what is no file is written into, not replaced."""
 
 import os
-import signal
 import stat
-import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from filelock import Timeout
 
 from models import files
-from models.files import locked, write_bytes
-from tests.programs import ROOT, files_in
+from models.files import write_bytes
+from tests.programs import files_in
 
 # What is no file ------------------------------------------------------------------------------
-
-
-def test_a_pipe_is_written_into(tmp_path):
-    pipe, read = tmp_path / "pipe", []
-    os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
-    reader.start()
-    write_bytes(pipe, b"new")
-    reader.join()
-    assert read == [b"new"] and stat.S_ISFIFO(pipe.stat().st_mode)
-    assert os.listdir(tmp_path) == ["pipe"]
 
 
 def test_a_device_is_written_into(tmp_path):
@@ -107,23 +93,8 @@ def test_ctrl_c_at_any_moment_leaves_the_old_file_or_the_new(tmp_path, monkeypat
     assert seen == {b"old", b"new"} and moment > 20
 
 
-# A folder's lock ------------------------------------------------------------------------------
-
-
-def test_a_lock_ends_with_its_process(tmp_path):
-    script = f"""
-from models.files import locked
-with locked({str(tmp_path)!r}):
-    print(flush=True)
-    input()
-"""
-    command = [sys.executable, "-c", script]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    process.stdout.readline()
-    with pytest.raises(Timeout), locked(tmp_path, wait=False):
-        pass
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    for wait in (True, False):
-        with locked(tmp_path, wait):
-            pass
+def test_of_several_writers_the_last_one_wins_whole(tmp_path):
+    contents = [bytes([k]) * 100_000 for k in range(6)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(lambda data: write_bytes(tmp_path / "file", data), contents * 5))
+    assert (tmp_path / "file").read_bytes() in contents and files_in(tmp_path) == ["file"]

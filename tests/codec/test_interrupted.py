@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,17 +17,16 @@ import pytest
 import codec
 from evaluation import bench
 from evaluation.photographs import open_photographs
-from evaluation.points import trained_point
 from evaluation.results import Results
 from models import checkpoint
 from models.coding.container import unpack
 from models.files import LOCK, atomic_write, locked
-from models.images import read_image
 from tests.helpers import make
 from tests.programs import (
     LAMBDAS,
     ROOT,
     SIZES,
+    SecondCodec,
     files_in,
     load_test_program,
     one_line,
@@ -47,81 +45,21 @@ def words(ckpts, photographs, folder) -> list[str]:
     return [text for flag, value in places.items() for text in (f"--{flag}", str(value))]
 
 
-# Forks start in no time, and are killed with their decoders: some while files are written.
-KILLS = """
-import multiprocessing, os, random, signal, sys, time
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from evaluation import bench
-from tests.programs import load_test_program
-driver = load_test_program()
-bench.multiprocessing = multiprocessing.get_context("fork")
-bench.multiprocessing.get_context = lambda kind: bench.multiprocessing
-out, rng = Path(sys.argv[1]) / "out", random.Random(0)
-for k in range(int(sys.argv[2])):
-    before = {p: p.stat().st_ino for p in out.rglob("*.*")}
-    parent, child = os.getpid(), os.fork()
-    if child == 0:
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        while os.getppid() == parent and driver.main(sys.argv[3:]) == 0:
-            pass
-        os._exit(3)
-    while {p: p.stat().st_ino for p in out.rglob("*.lic")}.items() <= before.items():
-        if os.waitpid(child, os.WNOHANG)[0]:
-            sys.exit("the test ended by itself")
-        time.sleep(0.01)
-    time.sleep(rng.uniform(0.0, 0.3))
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    print("killed", flush=True)
-    if sys.stdin.readline() != "go on\\n":
-        break
-"""
-
-
-def test_a_test_killed_at_any_moment_leaves_whole_files(ckpts, photographs, tmp_path):
-    """And what a killed run leaves is no hindrance to the next."""
+def test_a_killed_test_leaves_whole_files_no_decoder_and_no_hindrance(
+    ckpts, photographs, tmp_path, monkeypatch
+):
     arguments = words(ckpts, photographs, tmp_path)
-    expected = {}
-    for path in checkpoint.find("Factorized", ckpts):
-        point = trained_point(path)
-        for image in SIZES:
-            place = f"lmbda_{point.lmbda:g}/{Path(image).stem}.lic"
-            expected[place] = point.load().encode(read_image(photographs / image))
-    command = [sys.executable, "-c", KILLS, str(tmp_path), "4", *arguments]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
-    for _ in range(4):
-        assert process.stdout.readline() == "killed\n", process.communicate()
-        for path in compressed(tmp_path):
-            assert path.read_bytes() == expected[f"{path.parent.name}/{path.name}"]
-        for path in (tmp_path / "out").rglob("lmbda_*/[!.]*.png"):
-            assert read_image(path).shape[:2] == SIZES[path.name]
-        for path in (tmp_path / "res").rglob("[!.]*.csv"):
-            images = len(SIZES) if path.parent.name == "per_image" else 1
-            assert len(read_csv(path)) in (images, images * len(LAMBDAS))
-        process.stdin.write("go on\n")
-        process.stdin.flush()
-    process.communicate()
-
-
-def compressed(folder):
-    found = [p for p in (folder / "out").rglob("*.lic") if not p.name.startswith(".")]
-    for path in found:
-        unpack(path.read_bytes())
-    return found
-
-
-def test_the_decoder_does_not_outlive_a_killed_test(ckpts, photographs, tmp_path):
-    command = [sys.executable, "test.py", *words(ckpts, photographs, tmp_path)]
+    command = [sys.executable, "test.py", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert "Factorized on" in process.stdout.readline()
     assert "lambda" in process.stdout.readline()
     process.kill()
     process.communicate(timeout=120)  # returns when no process holds the pipe any more
-    compressed(tmp_path)
+    monkeypatch.setattr(driver, "draw", lambda *_: None)
+    monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
+    files = [unpack(path.read_bytes()) for path in (tmp_path / "out").rglob("[!.]*.lic")]
+    assert len(files) <= len(SIZES) and driver.main(arguments) == 0
+    assert len([*(tmp_path / "out").rglob("[!.]*.lic")]) == len(SIZES) * len(LAMBDAS)
 
 
 class StuckPoint:
@@ -191,29 +129,6 @@ def test_results_of_runs_at_the_same_time_are_all_kept(tmp_path):
         list(pool.map(lambda v: Results(tmp_path, "Model").merge([result_row(v)]), lambdas))
     assert [r["lmbda"] for r in Results(tmp_path, "Model").rows()] == lambdas
     assert len(read_csv(tmp_path / "Model.csv")) == len(lambdas)
-
-
-def test_of_two_codecs_writing_one_file_the_last_one_wins_whole(ckpts, photographs, tmp_path):
-    """Nothing is refused and nothing is mixed: the file is that of either run."""
-    common = ["--ckpt_dir", str(ckpts), "--model_name", "Factorized", "--overwrite"]
-
-    def compress(image, out):
-        assert codec.main(["compress", str(photographs / image), str(out), *common]) == 0
-
-    alone = set()
-    for image in SIZES:
-        compress(image, tmp_path / "alone")
-        alone.add((tmp_path / "alone").read_bytes())
-    out = tmp_path / "out.lic"
-    with ThreadPoolExecutor(6) as pool:
-        runs = [pool.submit(compress, image, out) for image in [*SIZES] * 3]
-        while not all(run.done() for run in runs):
-            assert not out.exists() or out.read_bytes() in alone
-            time.sleep(0.01)
-    for run in runs:
-        run.result()
-    assert len(alone) == 2 and out.read_bytes() in alone
-    assert files_in(tmp_path) == ["alone", "out.lic"]
 
 
 @contextmanager
