@@ -76,18 +76,6 @@ def test_bits_equal_the_entropy_of_the_tables(gaussians, coding):
     assert np.array_equal(back.numpy().ravel(), symbols)
 
 
-@pytest.mark.parametrize("frequency", [1, 2, 3, 5, 1000, 65537, TOTAL // 3])
-def test_a_run_of_one_symbol_costs_its_integer_frequency(frequency):
-    rest = TOTAL - frequency
-    row = np.array([rest - rest // 2, frequency, rest // 2])
-    coding = CodingTables(tables_of(row))
-    count = 20_000
-    (stream,) = write(coding, (np.ones(count), np.zeros(count, dtype=int)))
-    information = -np.log2(frequency / TOTAL) * count
-    # One unit more or less of a small frequency is a thousand times this.
-    assert abs(8 * len(stream) - information) <= 64 + 1e-6 * information
-
-
 def test_the_librarys_model_is_our_table_edge_by_edge(gaussians):
     """A fresh decoder's point lies in entry i from its left edge on, and not one below.
 
@@ -110,17 +98,6 @@ def test_the_librarys_model_is_our_table_edge_by_edge(gaussians):
                 words = np.array([point >> 32, point & 0xFFFFFFFF], dtype=np.uint32)
                 decoder = Reader(coding, [words.astype("<u4").tobytes()]).decoders[0]
                 assert decoder.decode(coding.models[0], 1)[0] == slot
-
-
-@pytest.mark.parametrize(
-    "value", [0, 1, -1, 2000, 2**15, -(2**16), 2**31, -(2**31) - 1, 2**40, -(2**40), 2**53]
-)
-@pytest.mark.parametrize("table", [0, 30, 63])
-def test_symbols_of_any_size_come_back_exactly(coding, value, table):
-    symbols = np.array([3, value, -2, value, value, 0])
-    indexes = np.full(6, table)
-    streams = write(coding, (symbols, indexes))
-    assert read(coding, streams, indexes)[0].numpy().ravel().tolist() == symbols.tolist()
 
 
 def test_edges_of_the_support_are_not_escaped(gaussians, coding):
@@ -153,49 +130,39 @@ def test_calls_and_batches_of_any_size(coding):
     indexes = uniform([2], *shape, low=0, high=64).long()
     symbols = torch.round(uniform([3], *shape) * 30).double()
     calls = [(symbols[:, a:b], indexes[:, a:b]) for a, b in ((0, 1), (1, 1), (1, 30), (30, 40))]
-    writer = Writer(coding, 3)
-    for part, index in calls:
-        assert torch.equal(writer.code(part, index), part)
-    streams = writer.finish()
+
+    def streams_of(images):
+        writer = Writer(coding, len(range(3)[images]))
+        for part, index in calls:
+            assert torch.equal(writer.code(part[images], index[images]), part[images])
+        return writer.finish()
+
+    streams = streams_of(slice(3))
     reader = Reader(coding, streams)
     back = [reader.code(None, index) for _, index in calls]
     reader.finish()
     assert torch.equal(torch.cat(back, 1), symbols)
     for k in range(3):  # every image has the stream that it has alone
-        alone = Writer(coding, 1)
-        for part, index in calls:
-            alone.code(part[k : k + 1], index[k : k + 1])
-        assert alone.finish() == streams[k : k + 1]
+        assert streams_of(slice(k, k + 1)) == streams[k : k + 1]
 
 
 @st.composite
 def table_and_symbols(draw):
-    rows = draw(
-        st.lists(
-            st.lists(st.integers(0, 10**9), min_size=2, max_size=40).filter(any),
-            min_size=1,
-            max_size=5,
-        )
-    )
+    row = st.lists(st.integers(0, 10**9), min_size=2, max_size=40).filter(any)
+    rows = draw(st.lists(row, min_size=1, max_size=5))
     first = [draw(st.integers(-1000, 1000)) for _ in rows]
     tables = tables_of(*(to_frequencies(np.array(row, dtype=float)) for row in rows), first=first)
-    one = st.tuples(
-        st.one_of(st.integers(-1100, 1100), st.integers(-(2**53), 2**53)),
-        st.integers(0, len(rows) - 1),
-    )
-    return tables, draw(st.lists(st.lists(one, max_size=20), max_size=4))
+    extremes = st.sampled_from([2**15, -(2**16), 2**31, -(2**31) - 1, 2**53, -(2**53)])
+    value = st.integers(-1100, 1100) | st.integers(-(2**53), 2**53) | extremes
+    one = st.tuples(value, st.integers(0, len(rows) - 1))
+    return tables, draw(st.lists(st.lists(one, max_size=20), min_size=1, max_size=4))
 
 
 @given(table_and_symbols())
 def test_round_trip_of_any_tables_and_symbols(drawn):
     tables, calls = drawn
     coding = CodingTables(tables)
-    arrays = [
-        (np.array([s for s, _ in c], dtype=np.int64), np.array([t for _, t in c], dtype=np.int64))
-        for c in calls
-    ]
-    if not arrays:
-        return
+    arrays = [np.array(call, dtype=np.int64).reshape(-1, 2).T for call in calls]
     streams = write(coding, *arrays)
     back = read(coding, streams, *(indexes for _, indexes in arrays))
     for part, (symbols, _) in zip(back, arrays, strict=True):
