@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 import models
 from models.base import Codec
+from models.coding.gain import Gain
+from models.coding.range_coder import Writer
+from models.presets import OperatingPoint
 
 NAMES = tuple(models.MODELS)
 N, M = 8, 12
@@ -72,8 +75,10 @@ def _last(network: nn.Sequential) -> nn.Conv2d:
 
 
 def make(name: str, seed: int = 0, N: int = N, M: int = M, **options) -> Codec:
-    """A tiny random model in eval mode, not frozen, the caller's own."""
-    return fill(models.build(name, N, M), seed, **options)
+    """A tiny random model in eval mode, not frozen, the caller's own, of lambda 0.013."""
+    model = fill(models.build(name, N, M), seed, **options)
+    model.point = OperatingPoint(name, 0.013, "low", N, M)
+    return model
 
 
 @cache
@@ -99,6 +104,15 @@ def latents_of(model: Codec, height: int, width: int, seed: int = 0, batch: int 
         rare = uniform([seed, 5, k], *shape, low=0, high=1) > 0.99
         made[name] = torch.where(rare, values * 1000, values).float()
     return made
+
+
+def encode_y_hat(model: Codec, latents: dict, gain: float = 1.0) -> tuple[list, Tensor]:
+    """Streams, and the y_hat that the encoder itself arrives at."""
+    batch = latents["y"].shape[0]
+    writers = {name: Writer(tables, batch, g) for name, tables, g in model._parts(Gain(gain))}
+    with torch.no_grad():
+        y_hat = model.code(writers, latents, {k: v.shape for k, v in latents.items()})
+    return [writers[k].finish() for k in model.streams], y_hat
 
 
 def grid(y_hat: Tensor) -> np.ndarray:
