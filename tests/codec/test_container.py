@@ -12,7 +12,6 @@ from models.coding import container
 from models.coding.container import (
     MAX_SIDE,
     Header,
-    check_pixels,
     pack,
     read_file,
     read_header,
@@ -61,12 +60,6 @@ def test_a_gain_is_a_field_before_the_size_in_a_version_of_its_own(gain, field):
     assert unpack(gained(4096)) == unpack(plain)
 
 
-def test_what_is_packed_comes_back():
-    header, streams = unpack(pack(HEADER, STREAMS))
-    assert streams == STREAMS
-    assert header == replace(HEADER, lengths=(16, 0, 200))
-
-
 @given(
     model=st.sampled_from(["Factorized", "CheckerboardAutogressive", "Mine", "A_b9"]),
     lmbda=st.sampled_from([0.0, 0.0067, 0.0483, 220.0]),
@@ -87,14 +80,6 @@ def test_any_header_and_streams_come_back(
     assert read_header(data[: len(data) - sum(lengths) - 4]) == header
 
 
-@given(st.binary(max_size=60))
-def test_arbitrary_bytes_are_refused(data):
-    with pytest.raises(StreamError):
-        unpack(data)
-    with pytest.raises(StreamError):
-        unpack(sealed(b"LIC\x01" + data + b"x" * 2000))
-
-
 BODY = pack(HEADER, STREAMS)[:-4]
 
 
@@ -109,23 +94,18 @@ LIES = {
     "empty": (b"", "not a file compressed"),
     "newer version": (sealed(BODY[:3] + b"\x03" + BODY[4:]), "format version is 3"),
     "no gain": (gained(0), "gain is 0;"),
-    "small gain": (gained(255), "gain is 0.0622559;"),
     "large gain": (gained(65537), "gain is 16.0002;"),
     "huge gain": (gained(2**35 - 1), "gain is 8.38861e.06; one is 0.0625 to 16"),
     "unknown model": (sealed(BODY[:4] + b"\x63" + BODY[5:]), "unknown model"),
     "nameless model": (sealed(BODY[:4] + b"\x80" + BODY[5:]), "not a name"),
-    "model name of bytes": (sealed(BODY[:4] + b"\x82\xff\x00" + BODY[5:]), "not a name"),
     "unknown metric": (sealed(BODY[:5] + b"\x07" + BODY[6:]), "unknown metric"),
     "lambda not a number": (sealed(BODY[:6] + struct.pack("<f", NAN) + BODY[10:]), "lambda"),
     "negative lambda": (sealed(BODY[:6] + struct.pack("<f", -1.0) + BODY[10:]), "lambda"),
-    "infinite lambda": (sealed(BODY[:6] + struct.pack("<f", INFINITY) + BODY[10:]), "lambda"),
     "no rows": (sealed(BODY[:18] + b"\x00" + BODY[20:]), "without pixels"),
     "endless number": (sealed(BODY[:18] + b"\xff" * 9 + BODY[20:]), "too long"),
     "long side": (sealed(BODY[:18] + b"\x81\x80\x40" + BODY[20:]), "a side has at most"),
     "many streams": (sealed(BODY[:22] + b"\x11" + BODY[23:]), "17 streams"),
     "more bytes than pixels": (sealed(BODY[:23] + b"\xff" * 4 + b"\x7f" + BODY[24:]), "no image"),
-    "cut": (BODY[:-50], "cut short"),
-    "cut in the header": (BODY[:15], "cut short"),
     "longer": (BODY + bytes(5), "longer than it says"),
     "checksum": (BODY + bytes(4), "checksum"),
     "bit": (sealed(BODY)[:60] + b"\x01" + sealed(BODY)[61:], "checksum"),
@@ -133,14 +113,10 @@ LIES = {
 
 
 @pytest.mark.parametrize("data,message", LIES.values(), ids=LIES.keys())
-def test_every_lie_is_answered_in_words(data, message):
+def test_every_lie_is_answered_in_words_also_when_scanned(data, message, tmp_path, monkeypatch):
     with pytest.raises(StreamError, match=message) as caught:
         unpack(data)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("data,message", LIES.values(), ids=LIES.keys())
-def test_a_scanned_file_is_answered_in_the_same_words(data, message, tmp_path, monkeypatch):
     monkeypatch.setattr(container, "BLOCK", 32)
     path = tmp_path / "file"
     path.write_bytes(data)
@@ -151,14 +127,14 @@ def test_a_scanned_file_is_answered_in_the_same_words(data, message, tmp_path, m
 
 
 def test_of_a_file_no_more_is_read_than_it_claims(tmp_path):
-    """Sparse files of gigabytes, one that claims them and one that does not."""
+    """Sparse files of 256 MB, one that claims them and one that does not."""
     path = tmp_path / "file"
     honest = pack(HEADER, STREAMS)
     path.write_bytes(honest)
     assert read_file(path, 512 * 768) == (honest, replace(HEADER, lengths=(16, 0, 200)))
     before = peak_memory()
     with path.open("r+b") as file:
-        file.truncate(3 << 29)
+        file.truncate(1 << 28)
     data, _ = read_file(path, 512 * 768)
     assert len(data) == max(len(honest), 512) + 1
     with pytest.raises(StreamError, match=f"longer than it says: it should have {len(honest)}"):
@@ -166,10 +142,10 @@ def test_of_a_file_no_more_is_read_than_it_claims(tmp_path):
     with pytest.raises(StreamError, match="longer than it says"):
         scan_file(path)
     large = replace(HEADER, height=8192, width=8192)
-    claim = pack(large, [b""])[:-5] + bytes([0x80, 0x80, 0x80, 0x80, 6])  # 3 << 29 bytes
+    claim = pack(large, [b""])[:-5] + bytes([0x80, 0x80, 0x80, 0x80, 1])  # 1 << 28 bytes
     path.write_bytes(claim)
     with path.open("r+b") as file:
-        file.truncate(len(claim) + (3 << 29) + 4)
+        file.truncate(len(claim) + (1 << 28) + 4)
     with pytest.raises(StreamError, match="max_pixels"):
         read_file(path, 512 * 768)
     with pytest.raises(StreamError, match="checksum"):
@@ -182,6 +158,8 @@ def test_no_file_is_packed_that_cannot_be_unpacked():
     unpack(pack(tiny, [bytes(64 * 64 * 64)]))
     with pytest.raises(ValueError, match="64 bytes for each padded pixel"):
         pack(tiny, [bytes(64 * 64 * 64), b"x"])
+    with pytest.raises(ValueError, match="side"):
+        pack(replace(HEADER, width=MAX_SIDE + 1), STREAMS)
 
 
 def test_every_prefix_is_refused():
@@ -189,19 +167,3 @@ def test_every_prefix_is_refused():
     for length in range(len(data)):
         with pytest.raises(StreamError):
             unpack(data[:length])
-
-
-def test_pixels_are_limited_before_anything_is_spent():
-    check_pixels(HEADER, 512 * 768)
-    with pytest.raises(StreamError, match=r"512 x 768 pixels.*max_pixels"):
-        check_pixels(HEADER, 512 * 768 - 1)
-    thin = replace(HEADER, height=1, width=65)
-    check_pixels(thin, 64 * 128, multiple=64)
-    with pytest.raises(StreamError, match="1 x 65 pixels, padded to 64 x 128, more"):
-        check_pixels(thin, 64 * 128 - 1, multiple=64)
-    assert len(pack(replace(HEADER, height=65535, width=65535), [])) < 60
-
-
-def test_images_too_long_for_the_format_are_not_packed():
-    with pytest.raises(ValueError, match="side"):
-        pack(replace(HEADER, width=MAX_SIDE + 1), STREAMS)
