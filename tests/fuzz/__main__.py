@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
+from evaluation import tables
 from models import checkpoint
-from models.files import csv_text, write_text
-from tests.fuzz.cases import Report, Tally, fuzz
+from tests.fuzz.cases import Report, fuzz
 from tests.helpers import NAMES
 
 
@@ -18,12 +18,6 @@ def show(report: Report, cases: int) -> None:
     if report.cases % 200 == 0 or report.cases == cases:
         line = f"{report.cases}/{cases} cases: {report.images} images, {len(report.failures)} fail"
         print(f"\r{line}, memory +{report.growth >> 20} MiB", end="", file=sys.stderr, flush=True)
-
-
-def table(report: Report) -> str:
-    """The tallies as CSV, one row per model."""
-    rows = [{**asdict(t), "seconds": f"{t.seconds:.1f}"} for t in report.tallies.values()]
-    return csv_text(rows, [field.name for field in fields(Tally)])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{report.images:8}  decoded to an image of the declared size")
     print(*report.failures, sep="\n", file=sys.stderr, end="\n" * bool(report.failures))
     if flags.out:
-        write_text(flags.out, table(report))
+        rows = [{**asdict(t), "seconds": round(t.seconds, 1)} for t in report.tallies.values()]
+        tables.write(flags.out, rows)
     return int(bool(report.failures))
 
 
