@@ -14,18 +14,17 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback
 
 import importlib
+import os
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from dataclasses import fields
-from functools import partial
 from typing import Any
 
 from models.cli import guarded
 from training import train
 from training.settings import Settings, resolve
-from training.team import Team, launch
+from training.team import devices, join, launch
 
 GO_ON = "--resume goes on from the last saved state"  # what an interruption leaves
-
 
 FIRST = {  # flag of each group
     "model_name": "what to train",
@@ -53,11 +52,6 @@ def parser() -> ArgumentParser:
     return flags
 
 
-def work(settings: Settings, team: Team) -> int:
-    """Train in this process, one of those that train together."""
-    return guarded("train.py", lambda: train(settings, team), GO_ON)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure, 2 for usage, 130 for Ctrl-C."""
     flags = parser().parse_args(arguments)
@@ -66,7 +60,13 @@ def main(arguments: list[str] | None = None) -> int:
         if flags.import_module:
             importlib.import_module(flags.import_module)
         settings = resolve(flags)
-        return launch(partial(work, settings), settings.gpu_id)
+        processes = len(devices(settings.gpu_id))
+        if processes > 1 and "WORLD_SIZE" not in os.environ:
+            words = sys.argv[1:] if arguments is None else arguments
+            return launch([__file__, *words], processes)
+        return join(
+            lambda team: guarded("train.py", lambda: train(settings, team), GO_ON), settings.gpu_id
+        )
 
     return guarded("train.py", run, GO_ON)
 

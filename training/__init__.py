@@ -7,17 +7,16 @@ from contextlib import ExitStack, closing
 
 import torch
 
+from models.errors import TrainingError
 from training.crops import Pixels, RandomCrops
 from training.feed import Data, Prefetch, open_data
 from training.inheritance import ancestors, new_model
 from training.latents import Latents
 from training.log import Log
-from training.loop import FINISHED, NOT_FINITE, NOT_SAVED, SIGNALLED, TIME_IS_UP, Trainer
+from training.loop import FINISHED, NOT_FINITE, SIGNALLED, TIME_IS_UP, Trainer
 from training.run import Run
 from training.settings import STUDY_STEPS, Settings
 from training.team import Signals, Team
-
-EXIT = {FINISHED: 0, TIME_IS_UP: 0, SIGNALLED: 130, NOT_FINITE: 1, NOT_SAVED: 1}
 
 
 def train(settings: Settings, team: Team, latents: Latents | None = None) -> int:
@@ -64,7 +63,7 @@ def train(settings: Settings, team: Team, latents: Latents | None = None) -> int
             del state  # as large as the model and the optimiser
         reason = trainer.train()
         team.together(lambda: _finish(run, trainer, reason) if run else None)
-    return signals.exit_code if reason == SIGNALLED and signals.exit_code else EXIT[reason]
+    return (signals.exit_code or 130) if reason == SIGNALLED else 0
 
 
 def _origin(run: Run, settings: Settings, data: Data) -> dict:
@@ -123,13 +122,17 @@ def _finish(run: Run, trainer: Trainer, reason: str) -> None:
         seconds = trainer.session_seconds
         images = steps * settings.batch_size * trainer.team.size
         run.log.say(f"{steps} steps in {seconds:.0f} s: {images / seconds:.1f} images/s.")
+    if reason == NOT_FINITE:
+        raise TrainingError(
+            f"{settings.max_skips} steps in a row up to step {step - 1} had a loss or gradient "
+            "that is not finite. The weights are those before; lower --lr, or use --warmup and "
+            "--clip."
+        )
+    if run.saved != step:
+        raise TrainingError(f"Stopped after step {step}. {run.what_is_saved()}.")
     to_go_on = f"after step {step} of {settings.total}; to go on, {run.resume_command()}."
     run.log.say({
         FINISHED: f"Finished after step {step}. To test it: {run.test_command()}",
         TIME_IS_UP: f"The time is up {to_go_on}",
         SIGNALLED: f"Stopped {to_go_on}",
-        NOT_FINITE: f"Stopped: {settings.max_skips} steps in a row up to step {step - 1} had a "
-        "loss or gradient that is not finite. The weights are those before; lower --lr, or use "
-        "--warmup and --clip.",
-        NOT_SAVED: f"Stopped after step {step}, which is not saved. {run.kept()}.",
     }[reason])  # fmt: skip

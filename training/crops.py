@@ -9,7 +9,6 @@ sees what an uninterrupted one would have seen, and K processes share a batch wi
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Protocol
 
@@ -17,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.cli import note
 from models.errors import ImageError
 from training.data import ImageSet, too_small
 
 MEMORY = 2 * 2**30  # bytes of decoded images to hold: 716 megapixels
 MAX_DRAWS = 100  # unreadable images in a row before a crop is given up
-
-log = logging.getLogger(__name__)
 
 
 class Arrays(Protocol):
@@ -45,20 +43,15 @@ class Pixels:
 
     The first that are read stay in memory, up to `memory` bytes; the others are decoded each time
     (drawn at random, no image is nearer to its next use than another). An image that turns out to
-    be unreadable is logged once. ImageError if there is none, or one is smaller than a crop.
+    be unreadable is noted once.
     """
 
     views, scale, grid, mirrors = 1, 255, 1, True
 
     def __init__(self, images: ImageSet, crop: int, memory: int = MEMORY):
-        if not images.sources:
-            raise ImageError(f"{images.title}: no images to take crops of.")
-        for source in images.sources:
-            if min(source.height, source.width) < crop:
-                raise ImageError(too_small(source, crop).reason)
         self.images, self.crop = images, crop
         self.unreadable: dict[str, str] = {}  # name and frame -> sentence
-        self.kept: dict[tuple[int, int], np.ndarray] = {}
+        self.decoded: dict[tuple[int, int], np.ndarray] = {}
         self.room, self.lock = memory, threading.Lock()
 
     def array(self, index: int, number: int) -> np.ndarray:
@@ -67,7 +60,7 @@ class Pixels:
         key = f"{source.name} {number}"
         if key in self.unreadable:
             raise ImageError(self.unreadable[key])
-        pixels = self.kept.get((index, number))
+        pixels = self.decoded.get((index, number))
         if pixels is None:
             try:
                 pixels = source.read(number)
@@ -75,11 +68,11 @@ class Pixels:
                     raise ImageError(f"{source.name} has become smaller than the crop.")
             except ImageError as error:
                 self.unreadable[key] = str(error)
-                log.warning("Skipped (%d so far): %s", len(self.unreadable), error)
+                note(f"Skipped ({len(self.unreadable)} so far): {error}")
                 raise
             with self.lock:
-                if pixels.nbytes <= self.room and (index, number) not in self.kept:
-                    self.kept[index, number] = pixels
+                if pixels.nbytes <= self.room and (index, number) not in self.decoded:
+                    self.decoded[index, number] = pixels
                     self.room -= pixels.nbytes
         return pixels
 
@@ -137,16 +130,16 @@ class RandomCrops:
 
 def centre_crops(images: ImageSet, crop: int) -> dict[str, Tensor]:
     """The centre of each image that can be read, by name, float32 (3, crop, crop) in [0, 1]; of a
-    clip, its middle frame. The others are logged."""
+    clip, its middle frame. The others are noted."""
     centres = {}
     for source in images.sources:
         try:
             pixels = source.read(source.frames // 2)
             y, x = ((side - crop) // 2 for side in pixels.shape[:2])
             if min(y, x) < 0:
-                raise ImageError(too_small(source, crop).reason)
+                raise ImageError(too_small(source, crop))
         except ImageError as error:
-            log.warning("Skipped: %s", error)
+            note(f"Skipped: {error}")
             continue
         view = pixels[y : y + crop, x : x + crop]
         centres[source.name] = torch.from_numpy(view.transpose(2, 0, 1).copy()).float().div_(255)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from models.datasets import list_images, natural_order, sample_photographs
 from models.errors import ImageError
+from models.files import printable
 from models.images import image_size, read_image
 
-EXAMPLES = 3  # skipped files that a report names, of each kind
+EXAMPLES = 5  # skipped files that a report names
 
 
 @dataclass(frozen=True)
@@ -41,20 +40,13 @@ class Source:
         return read_image(self.folder / self.files[frame])
 
 
-class Skipped(NamedTuple):
-    """A file that was found and is not used: for a kind of reason, and in a sentence."""
-
-    kind: str
-    reason: str
-
-
 @dataclass(frozen=True)
 class ImageSet:
     """The images of a data set in a fixed order, and what was left out of it."""
 
     title: str  # where they are, and in what layout
     sources: tuple[Source, ...]
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[str, ...] = ()  # a sentence for each file
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -63,29 +55,23 @@ class ImageSet:
         return replace(self, sources=tuple(s for s in self.sources if s.name not in names))
 
     @property
-    def pixels(self) -> int:
-        """Pixels of all images together; of a clip, those of one frame."""
-        return sum(s.height * s.width for s in self.sources)
-
-    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over names and sizes, for a run's provenance."""
         text = "\n".join(f"{s.name} {s.height} {s.width} {s.frames}" for s in self.sources)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def report(self) -> str:
-        """What was found and what was skipped and why, in one line or a few."""
+        """What there is, in a line, and the first of what was skipped, and why."""
         frames = sum(s.frames for s in self.sources)
         clips = f" as clips of {frames:,} frames" if frames > len(self) else ""
         number = "1 image" if len(self) == 1 else f"{len(self):,} images"
-        lines = [f"{self.title}: {number}{clips}, {self.pixels / 1e6:,.1f} megapixels"]
-        counts = Counter(s.kind for s in self.skipped)
-        if counts:
-            parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
-            lines[0] += f"; skipped {len(self.skipped):,}: {parts}"
-        for kind, count in counts.items():
-            lines += [f"  {s.reason}" for s in self.skipped if s.kind == kind][:EXAMPLES]
-            lines += [f"  ... and {count - EXAMPLES:,} more {kind}"] if count > EXAMPLES else []
+        pixels = sum(s.height * s.width for s in self.sources)
+        lines = [f"{self.title}: {number}{clips}, {pixels / 1e6:,.1f} megapixels"]
+        if self.skipped:
+            lines[0] += f"; skipped {len(self.skipped):,}:"
+            lines += [f"  {printable(reason)}" for reason in self.skipped[:EXAMPLES]]
+        if len(self.skipped) > EXAMPLES:
+            lines.append(f"  ... and {len(self.skipped) - EXAMPLES:,} more")
         return "\n".join(lines)
 
 
@@ -100,7 +86,7 @@ def open_dataset(root: str | Path | None, split: str = "train", min_side: int = 
     Only headers are read. Files that are no usable image, and images with a side shorter than
     `min_side` pixels, are skipped and listed in the result. ImageError if nothing is left.
     """
-    skipped: list[Skipped] = []
+    skipped: list[str] = []
     if root is None:
         title = "built-in sample photographs"
         sources = [Source(n, len(p), len(p[0]), pixels=p) for n, p in sample_photographs()]
@@ -120,11 +106,10 @@ def open_dataset(root: str | Path | None, split: str = "train", min_side: int = 
     return result
 
 
-def too_small(source: Source, side: int) -> Skipped:
+def too_small(source: Source, side: int) -> str:
     """What is said of an image that holds no square of `side` pixels."""
     size = f"{source.width}x{source.height}"
-    reason = f"{source.name} is {size}, smaller than the crop of {side}x{side}."
-    return Skipped(f"smaller than {side}x{side}", reason)
+    return f"{source.name} is {size}, smaller than the crop of {side}x{side}."
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -140,7 +125,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _readable(
-    entries: Iterable[tuple[str, Path, tuple[str, ...]]], skipped: list[Skipped]
+    entries: Iterable[tuple[str, Path, tuple[str, ...]]], skipped: list[str]
 ) -> list[Source]:
     """Images by name, folder and files, with the size of the first; the others go to `skipped`."""
     sources = []
@@ -148,11 +133,11 @@ def _readable(
         try:
             sources.append(Source(name, *image_size(folder / files[0]), folder, files))
         except ImageError as error:
-            skipped.append(Skipped("unreadable", str(error)))
+            skipped.append(str(error))
     return sources
 
 
-def _vimeo(root: Path, split: str, skipped: list[Skipped]) -> list[Source]:
+def _vimeo(root: Path, split: str, skipped: list[str]) -> list[Source]:
     """The clips of a list file ('00001/0266' in each line); all frames have the first's size.
 
     Xue et al. 2019, "Video Enhancement with Task-Oriented Flow": septuplets or triplets.
@@ -169,8 +154,7 @@ def _vimeo(root: Path, split: str, skipped: list[Skipped]) -> list[Source]:
         if frames:
             clips.append((name, folder, tuple(frames)))
         else:
-            reason = f"{folder} is in {present[0].name} but holds no frames (im1.png, ...)."
-            skipped.append(Skipped("missing", reason))
+            skipped.append(f"{folder} is in {present[0].name} but holds no frames (im1.png, ...).")
     return _readable(clips, skipped)
 
 
@@ -178,12 +162,8 @@ def held_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet]:
     """Split off n images for validation: (the rest, the n), each in its former order.
 
     Those with the smallest SHA-256 of their names are taken, so the choice is stable when the
-    folder moves, and changes little when images are added. ImageError unless 0 <= n < their number.
+    folder moves, and changes little when images are added.
     """
-    if not 0 <= n < len(images):
-        raise ImageError(
-            f"{images.title} has {len(images):,} images; {n:,} cannot be held out of them."
-        )
 
     def digest(source: Source) -> bytes:
         return hashlib.sha256(source.name.encode("utf-8", "surrogateescape")).digest()

@@ -60,7 +60,10 @@ def open_data(settings: Settings) -> Data:
         "data_fingerprint": images.fingerprint,
         "validation": _name(test) if test else f"{len(validation)} images held out",
     }  # fmt: skip
-    report = f"Training on {images.report()}\nValidation on {validation.title}: {len(centres)}"
+    report = (
+        f"Training on {images.report()}\nValidation on {validation.title}: {len(centres)}. "
+        "Pixels are sRGB, converted where a file has another profile."
+    )
     return Data(images, list(centres.values()), report, provenance)
 
 
@@ -85,7 +88,7 @@ class Prefetch:
         self.crops, self.team = crops, team
         self.batch_size = settings.batch_size * team.size
         self.last, self.workers = settings.total, settings.num_workers
-        self.pool = ThreadPoolExecutor(self.workers) if self.workers else None
+        self.pool = ThreadPoolExecutor(max(1, self.workers))
         self.pending: dict[int, Future] = {}
 
     def make(self, step: int) -> Tensor:
@@ -94,16 +97,12 @@ class Prefetch:
         return rows.pin_memory() if self.team.device.type == "cuda" else rows
 
     def __call__(self, step: int) -> Tensor:
-        if self.pool is None:
-            rows = self.make(step)
-        else:
-            for later in range(step, min(step + 2 * self.workers + 1, self.last)):
-                if later not in self.pending:
-                    self.pending[later] = self.pool.submit(self.make, later)
-            rows = self.pending.pop(step).result()
+        for later in range(step, min(step + 2 * self.workers + 1, self.last)):
+            if later not in self.pending:
+                self.pending[later] = self.pool.submit(self.make, later)
+        rows = self.pending.pop(step).result()
         return self.crops.as_input(rows.to(self.team.device, non_blocking=True))
 
     def close(self) -> None:
         """Drop what is not begun."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False, cancel_futures=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from models import checkpoint, convert
 from models.base import Codec
 from models.checkpoint import TABLES
 from models.errors import CheckpointError, TrainingError
+from models.files import printable
 from training.settings import TRANSFORMS, Settings
 
 RUN = (
@@ -65,26 +67,27 @@ def take_weights(
     fitting = {k: v for k, v in usable.items() if k in own and own[k].shape == v.shape}
     wider = {k: v for k, v in widened(model, usable).items() if k not in fitting}
     taken = {**fitting, **wider}
-    sizes: dict[str, Counter] = {"own": Counter(), "taken": Counter()}  # weights of each part
-    for key, group in (("own", own), ("taken", taken)):
-        for name, value in group.items():
-            sizes[key][name.partition(".")[0]] += value.numel()
-    if all(2 * sizes["taken"][part] < size for part, size in sizes["own"].items()):
+    missing: Counter = Counter()  # of each part, weights that are not taken less those that are
+    for name, value in own.items():
+        missing[name.partition(".")[0]] += value.numel() * (-1 if name in taken else 1)
+    if min(missing.values()) > 0:
         raise CheckpointError(
             f"{path} has {len(taken)} of {len(own)} tensors of {type(model).__name__} with "
             f"N={model.N}, M={model.M}, and half of no part of it: give another file, or its --N "
             f"and --M."
         )
     model.load_state_dict({**model.state_dict(), **taken})
-    words = [f"Took {len(fitting)} of {len(own)} tensors from {path}."]
-    words += [f"Multiplied the latents by {factor:.4g}."] * (factor != 1)
+    words = f"Took {len(fitting)} of {len(own)} tensors from {path}."
+    if factor != 1:
+        words += f" Multiplied the latents by {factor:.4g}."
     for reason, names in (
-        ("Widened", sorted(wider)),
-        ("Not taken from it", sorted(tensors.keys() - taken.keys())),
-        ("Left as they were", sorted(own.keys() - taken.keys())),
+        ("Widened", wider.keys()),
+        ("Not taken from it", tensors.keys() - taken.keys()),
+        ("Left as they were", own.keys() - taken.keys()),
     ):
-        words += [f"{reason}: {', '.join(names)}."] * bool(names)
-    return " ".join(words)
+        if names:
+            words += f" {reason}: {printable(', '.join(sorted(names)))}."
+    return words
 
 
 def latent_factor(path: str | Path, lmbda: float, metric: str) -> float:
@@ -93,13 +96,11 @@ def latent_factor(path: str | Path, lmbda: float, metric: str) -> float:
     The square root of the quotient: at high rate the best step size of a quantiser has a
     square in proportion to 1 / lambda, and our step is always 1.
     """
-    try:
+    with suppress(CheckpointError):
         metadata = checkpoint.read_metadata(path)
-    except CheckpointError:
-        return 1.0
-    if metadata["metric"] != metric or metadata["lmbda"] <= 0:
-        return 1.0
-    return math.sqrt(lmbda / metadata["lmbda"])
+        if metadata["metric"] == metric and metadata["lmbda"] > 0:
+            return math.sqrt(lmbda / metadata["lmbda"])
+    return 1.0
 
 
 def has_side_information(tensors: dict[str, Tensor]) -> bool:

@@ -6,8 +6,8 @@ The distortion is then a constant, so the loss is the rate, and a step meets nei
 from __future__ import annotations
 
 import math
+import os
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,12 +63,12 @@ class Latents:
             for s in images.sources
         )
         needed = 2 * codec.M * pixels // STRIDE**2 * self.views * copies
-        free = _free_memory()
-        if needed > free:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > memory:
             raise TrainingError(
                 f"With both transforms fixed the latents of the training images are kept, "
-                f"{needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB of memory are free: use "
-                f"fewer images or --latent_views, or leave g_s out of --fixed."
+                f"{needed / 1e9:.1f} GB, but the memory has {memory / 1e9:.1f}: use fewer images "
+                f"or --latent_views, or leave g_s out of --fixed."
             )
         self.kept: dict[tuple[int, int], np.ndarray] = {}
         decoded = Pixels(images, settings.patch_size, memory=0)
@@ -89,11 +89,9 @@ class Latents:
 
     def report(self) -> str:
         """What is kept, in one line."""
-        views = f", each in {self.views} views" if self.views > 1 else ""
         return (
-            f"Kept the latents of {len(self.kept) // self.views:,} images{views}, "
-            f"{self.bytes / 1e6:,.0f} MB in fp16: the transforms are fixed, and training does "
-            f"without them."
+            f"Kept the latents of {len(self.kept) // self.views:,} images in {self.views} views, "
+            f"{self.bytes / 1e6:,.0f} MB: the transforms are fixed, and training does without them."
         )
 
     def array(self, index: int, number: int) -> np.ndarray:
@@ -129,12 +127,3 @@ def _analysed(codec: Codec, pixels: np.ndarray, half: bool) -> Tensor:
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
         y = codec.analysis(x.to(device, memory_format=torch.channels_last))["y"]
     return y[0].permute(1, 2, 0).to("cpu", torch.float16).contiguous()
-
-
-def _free_memory() -> float:
-    """Bytes that can be had without swapping; infinity where that is not told (not Linux)."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(li.split()[1]) for li in lines if li.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return float("inf")

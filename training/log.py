@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
@@ -58,14 +59,14 @@ class Log:
         self.board = SummaryWriter(str(folder), purge_step=start + 1)
         self.say(f"To watch it: tensorboard --logdir {shlex.quote(str(folder))}")
 
-    def say(self, text: str) -> None:
-        """One line for the reader and for train.log."""
+    def say(self, text: str, *, beside_bar: bool = True) -> None:
+        """One line for train.log and the reader, who may do without where there is a bar."""
         if self.folder is None:
             return
-        if self.bar is not None:
-            self.bar.write(text)
-        else:
+        if self.bar is None:
             print(text, flush=True)
+        elif beside_bar:
+            self.bar.write(text)
         self._write(self.text, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
     def advance(self, step: int, text: str) -> None:
@@ -82,11 +83,17 @@ class Log:
         for name in ("lr", *TRAINING, *VALIDATION):
             if self.board is not None and row.get(name) is not None:
                 group = "validation" if name in VALIDATION else "training"
-                self.board.add_scalar(f"{group}/{name[-4:].strip('_')}", row[name], row["step"])
-        line = describe(row) + f"  left {self._left(row['step'])}"
-        if self.bar is None:
-            print(line, flush=True)
-        self._write(self.text, f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+                self.board.add_scalar(
+                    f"{group}/{name.removeprefix('val_')}", row[name], row["step"]
+                )
+        parts = [f"epoch {row['epoch']}", f"step {row['step']}"]
+        if row.get("loss") is not None:
+            parts.append(figures(row["loss"], row["bpp"], row.get("psnr", math.nan)))
+        if row.get("val_loss") is not None:
+            parts.append(f"held out: {figures(*(row[name] for name in VALIDATION))}")
+        pace = (time.monotonic() - self.began) / max(1, row["step"] - self.start)
+        left = timedelta(seconds=round(pace * (self.total - row["step"])))
+        self.say("  ".join([*parts, f"lr {row['lr']:.2e}  left {left}"]), beside_bar=False)
 
     def close(self) -> None:
         """Close all files; nothing more can be told."""
@@ -94,29 +101,12 @@ class Log:
             if file is not None:
                 file.close()
 
-    def _left(self, step: int) -> str:
-        done = step - self.start
-        if done <= 0:
-            return "?"
-        seconds = (time.monotonic() - self.began) / done * (self.total - step)
-        return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"
-
     def _write(self, file, text: str) -> None:
         try:
             file.write(text)
             file.flush()
         except OSError as error:  # a full disk must not stop the training
             print(f"Cannot write to {self.folder}: {error.strerror}.", file=sys.stderr)
-
-
-def describe(row: dict) -> str:
-    """A row of the curve in words and units."""
-    parts = [f"epoch {row['epoch']}", f"step {row['step']}"]
-    if row.get("loss") is not None:
-        parts.append(figures(row["loss"], row["bpp"], row.get("psnr", math.nan)))
-    if row.get("val_loss") is not None:
-        parts.append(f"held out: {figures(*(row[name] for name in VALIDATION))}")
-    return "  ".join([*parts, f"lr {row['lr']:.2e}"])
 
 
 def figures(loss: float, bpp: float, psnr: float) -> str:

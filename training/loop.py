@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from models.base import Codec
-from models.errors import TrainingError
 from training.latents import STRIDE, RateModel
 from training.log import VALIDATION, Log, figures, psnr_of
 from training.loss import RateDistortion, rate_alone
@@ -26,10 +25,8 @@ from training.schedules import Schedule
 from training.settings import Settings
 from training.team import Team
 
-FINISHED, TIME_IS_UP, SIGNALLED = "finished", "time is up", "signalled"
-NOT_FINITE, NOT_SAVED = "not finite", "not saved"
-COUNTS = ("step", "seconds", "skipped", "window")  # of a state
-PARTS = ("model", "averaged", "optimizer", "schedule")
+FINISHED, TIME_IS_UP, SIGNALLED, NOT_FINITE = "finished", "time is up", "signalled", "not finite"
+PARTS = ("model", "averaged", "optimizer", "schedule")  # of a state, beside the numbers
 
 
 class Trainer:
@@ -63,19 +60,19 @@ class Trainer:
             trained.compile()
         self.forward = team.wrap(trained)
         self.step = 0  # steps done, skipped ones included
-        self.seconds = 0.0  # spent training, over all sessions of the run
+        self.earlier = 0.0  # seconds of the sessions before this one
         self.skipped = 0  # skipped steps in a row
-        self.window = [0.0, 0.0, 0.0, 0.0]  # sums of loss, bpp, mse and the number of steps
+        self.window = [0.0] * 4  # sums since the last row of the curve: loss, bpp, mse, steps
 
     def state_dict(self) -> dict:
         """All that the following steps depend on."""
-        state = {name: getattr(self, name) for name in COUNTS}
+        state = {name: getattr(self, name) for name in ("step", "seconds", "skipped", "window")}
         state |= {name: getattr(self, name).state_dict() for name in PARTS}
         return state if self.settings.ema else state | {"averaged": None}
 
     def load_state_dict(self, state: dict) -> None:
-        for name in COUNTS:
-            setattr(self, name, state[name])
+        self.step, self.earlier = state["step"], state["seconds"]
+        self.skipped, self.window = state["skipped"], state["window"]
         for name in PARTS:
             if state[name] is not None:
                 getattr(self, name).load_state_dict(state[name])
@@ -83,10 +80,10 @@ class Trainer:
     def train(self) -> str:
         """Run until the end, the time limit, a signal, or too many non-finite steps in a row.
 
-        Returns which of these it was; the state is saved in every case, or NOT_SAVED returned.
+        Returns which of these it was. The state is saved in every case, if there is room for it.
         """
         settings = self.settings
-        self.began = self.clock = self.saved = time.monotonic()
+        self.began = self.saved = time.monotonic()
         self.first_step = self.step
         self.log.begin(self.step, settings.total)
         while self.step < settings.total:
@@ -100,7 +97,8 @@ class Trainer:
             if self.step == settings.total:
                 break
             if reason:
-                return reason if self.save_state() else NOT_SAVED
+                self.save_state()
+                return reason
             if time.monotonic() - self.saved > settings.save_minutes * 60:
                 self.save_state()
         return FINISHED
@@ -109,50 +107,38 @@ class Trainer:
     def session_seconds(self) -> float:
         return time.monotonic() - self.began
 
-    def save_state(self) -> bool:
-        """Keep the state; False if that failed, which is then said."""
-        self.lap()
+    @property
+    def seconds(self) -> float:
+        """Of all sessions of the run."""
+        return self.earlier + self.session_seconds
+
+    def save_state(self) -> None:
         self.saved = time.monotonic()
-        return self.run is None or self.run.save(self.state_dict())
+        if self.run is not None:
+            self.run.save(self.state_dict())
 
     def checkpoint(self, epoch: int) -> None:
         """Keep the weights of an epoch."""
-        self.lap()
         if self.run is not None:
-            hours = round(self.seconds / 3600, 6)  # a trial takes a fraction of a second
-            progress = {"steps": self.step, "images_seen": self.images_seen, "hours": hours,
-                        "hardware": self.team.hardware}  # fmt: skip
+            progress = {
+                "steps": self.step, "images_seen": self.images_seen,
+                "hours": round(self.seconds / 3600, 6),  # a trial takes a fraction of a second
+                "hardware": self.team.hardware,
+            }  # fmt: skip
             self.run.checkpoint(self.averaged, epoch, progress)
-
-    def lap(self) -> None:
-        """Add the seconds since the last call."""
-        before, self.clock = self.clock, time.monotonic()
-        self.seconds += self.clock - before
 
     def one_step(self) -> str | None:
         """One optimiser step; returns why to stop after it, the same in all processes."""
-        settings = self.settings
-        try:
-            x = self.batches(self.step)
-        except Exception as error:
-            self.save_state()
-            raise TrainingError(f"No crops for step {self.step}: {error}") from error
-        x = x.to(self.team.device).contiguous(memory_format=torch.channels_last)
+        seed = self.settings.seed
         self.schedule.set(self.step)
-        torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
         try:
-            loss, bpp, mse, norm, signalled, late = self.gradients(x)
-        except TrainingError:  # no weight has changed yet
-            self.save_state()
+            x = self.batches(self.step).to(self.team.device)
+            torch.manual_seed(noise_seed(seed, self.step, self.team.rank))
+            with self.team.waiting():
+                loss, bpp, mse, norm, signalled, late = self.gradients(x)
+        except Exception:
+            self.save_state()  # no weight has changed yet
             raise
-        except RuntimeError as error:
-            if self.team.size == 1 and not isinstance(error, torch.OutOfMemoryError):
-                raise
-            self.save_state()
-            raise TrainingError(
-                f"Step {self.step} failed, perhaps because a process died or the memory is full: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
         if math.isfinite(loss) and math.isfinite(norm):
             self.optimizer.step()
             self.average()
@@ -173,6 +159,7 @@ class Trainer:
         """Forward and backward; means over the processes of loss, bpp, mse, norm of the
         gradient, and whether a stop was asked for by a signal or by the time limit."""
         settings, device = self.settings, self.team.device
+        x = x.contiguous(memory_format=torch.channels_last)
         mode = self.quantization()
         if self.step == settings.ste_start:
             self.model.solve_quantiles()
@@ -233,29 +220,27 @@ class Trainer:
         for batch in torch.stack(self.held_out).split(self.settings.test_batch_size):
             x = batch.to(self.team.device, memory_format=torch.channels_last)
             output = model(x, quantization="round")
-            for i in range(len(x)):
-                one = {k: v[i : i + 1] for k, v in output["likelihoods"].items()}
-                x_hat = output["x_hat"][i : i + 1].clamp(0, 1)
-                terms = self.loss({"x_hat": x_hat, "likelihoods": one}, x[i : i + 1])
-                psnr = psnr_of(terms.mse.item())
-                sums += torch.tensor([terms.loss.item(), terms.bpp.item(), psnr])
+            x_hat = output["x_hat"].clamp(0, 1)
+            terms = self.loss({**output, "x_hat": x_hat}, x)
+            mses = (x_hat - x).square().flatten(1).mean(1).tolist()
+            psnr = sum(map(psnr_of, mses)) / len(x)
+            sums += len(x) * torch.tensor([terms.loss.item(), terms.bpp.item(), psnr])
         self.model.train()
         return dict(zip(VALIDATION, (sums / len(self.held_out)).tolist(), strict=True))
 
     def report(self, validation: dict | None = None) -> None:
         """A row of the curve: means since the last row, and the validation if there is one."""
-        self.lap()
-        loss, bpp, mse, count = self.window
-        self.window = [0.0, 0.0, 0.0, 0.0]
+        loss, bpp, mse, steps = self.window
+        self.window = [0.0] * 4
         row = {
             "step": self.step, "epoch": (self.step - 1) // self.settings.steps_per_epoch,
             "images": self.images_seen, "seconds": self.seconds,
             "lr": self.optimizer.param_groups[0]["lr"], **(validation or {}),
         }  # fmt: skip
-        if count:
-            row |= {"loss": loss / count, "bpp": bpp / count}
+        if steps:
+            row |= {"loss": loss / steps, "bpp": bpp / steps}
             if not self.settings.keeps_latents:
-                row["psnr"] = psnr_of(mse / count)
+                row["psnr"] = psnr_of(mse / steps)
         self.log.record(row)
 
     @property

@@ -26,7 +26,11 @@ class RateDistortion:
 
     def __init__(self, lmbda: float, metric: str = "mse"):
         self.lmbda = lmbda
-        self.ms_ssim = import_ms_ssim() if metric == "ms-ssim" else None
+        self.ms_ssim = None
+        if metric == "ms-ssim":
+            from pytorch_msssim import ms_ssim  # not needed for mse
+
+            self.ms_ssim = ms_ssim
 
     def __call__(self, output: dict, x: Tensor) -> Terms:
         """output: what a codec's `forward` returns for x (B, 3, H, W) in [0, 1]."""
@@ -51,15 +55,3 @@ def rate_alone(output: dict, pixels: int) -> Terms:
     with torch.autocast(output["likelihoods"]["y"].device.type, enabled=False):
         bpp = rate(output, pixels)
     return Terms(bpp, bpp.detach(), torch.full_like(bpp, torch.nan))
-
-
-def import_ms_ssim():
-    """pytorch_msssim's differentiable MS-SSIM; ImportError in words where it is missing."""
-    try:
-        from pytorch_msssim import ms_ssim
-    except ImportError:
-        raise ImportError(
-            "Training for MS-SSIM needs pytorch_msssim: install it with "
-            "'pip install pytorch-msssim', or train with --metric mse."
-        ) from None
-    return ms_ssim

@@ -58,32 +58,16 @@ def _newton_schulz(grams: Tensor, steps: int) -> Tensor:
     return product
 
 
-def as_matrix(weight: Tensor, out_dim: int) -> Tensor:
-    """A convolution weight as (outputs, inputs * k * k).
-
-    `out_dim` is 0 for Conv2d, whose weight is (outputs, inputs, k, k), and 1 for
-    ConvTranspose2d, whose weight is (inputs, outputs, k, k).
-    """
-    return weight.movedim(out_dim, 0).flatten(1)
-
-
-def from_matrix(matrix: Tensor, shape: torch.Size, out_dim: int) -> Tensor:
-    """The inverse of `as_matrix` for a weight of `shape`."""
-    outputs, inputs = shape[out_dim], shape[1 - out_dim]
-    return matrix.view(outputs, inputs, *shape[2:]).movedim(0, out_dim)
-
-
 class Muon(torch.optim.Adam):
     """Nesterov momentum, orthogonalised, times 0.2 sqrt(larger dimension) of the matrix.
 
     The factor gives an update the root mean square of a typical Adam step, whatever the shape
-    (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2). Groups that have `out_dim`
-    (see `as_matrix`) are Muon's, the others are left to Adam.
+    (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2). A weight is a matrix
+    (outputs, inputs * k * k). Groups that have `out_dim`, the dimension of their outputs (0 for
+    Conv2d, 1 for ConvTranspose2d), are Muon's, the others are left to Adam.
     """
 
-    def __init__(self, groups, lr: float = DEFAULT_LR["muon"], momentum: float = 0.95):
-        super().__init__(groups, lr=lr)
-        self.momentum = momentum
+    momentum = 0.95
 
     @torch.no_grad()
     def step(self):
@@ -102,9 +86,10 @@ class Muon(torch.optim.Adam):
         momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, grads, 1 - self.momentum)
         ahead = torch._foreach_lerp(grads, momenta, self.momentum)
-        updates = orthogonalize([as_matrix(x, out_dim) for x in ahead])
+        ahead = [x.movedim(out_dim, 0) for x in ahead]
+        updates = orthogonalize([x.flatten(1) for x in ahead])
         torch._foreach_mul_(updates, [0.2 * max(u.shape) ** 0.5 for u in updates])
-        moves = [from_matrix(u, p.shape, out_dim) for u, p in zip(updates, parameters, strict=True)]
+        moves = [u.view(x.shape).movedim(0, out_dim) for u, x in zip(updates, ahead, strict=True)]
         torch._foreach_add_(parameters, moves, alpha=-lr)
         for p in parameters:
             p.grad = None  # so that Adam passes it by
@@ -115,27 +100,25 @@ def parameter_groups(model: nn.Module) -> tuple[list, list, list]:
 
     In the rest the square matrices of GDN come before all else.
     """
-    weights: dict[type, set] = {
-        kind: {module.weight for module in model.modules() if isinstance(module, kind)}
-        for kind in (nn.Conv2d, nn.ConvTranspose2d)
+    kinds = {
+        module.weight: type(module)
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
     }
     trained = [p for p in model.parameters() if p.requires_grad]
-    plain, transposed = ([p for p in trained if p in kind] for kind in weights.values())
-    rest = [p for p in trained if not any(p in kind for kind in weights.values())]
+    transposed = [p for p in trained if issubclass(kinds.get(p, object), nn.ConvTranspose2d)]
+    plain = [p for p in trained if issubclass(kinds.get(p, object), nn.Conv2d)]
+    rest = [p for p in trained if p not in kinds]
     return plain, transposed, sorted(rest, key=lambda p: p.dim() != 2)
 
 
 def build_optimizer(
-    name: str, model: nn.Module, lr: float | None = None, rest_lr: float | None = None
+    name: str, model: nn.Module, lr: float, rest_lr: float | None = None
 ) -> torch.optim.Optimizer:
-    """The optimiser `name` for all trainable parameters of a model.
+    """The optimiser `name`, "adam" or "muon", for all trainable parameters of a model.
 
-    lr: peak rate, `DEFAULT_LR` where None. rest_lr: rate of Adam on what Muon leaves out, twice
-    `lr` where None. ValueError for an unknown name.
+    lr: peak rate. rest_lr: rate of Adam on what Muon leaves out, twice `lr` where None.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"Unknown optimizer {name!r}; choose one of: {', '.join(OPTIMIZERS)}.")
-    lr = DEFAULT_LR[name] if lr is None else lr
     plain, transposed, rest = parameter_groups(model)
     if name == "adam":
         return torch.optim.Adam(plain + transposed + rest, lr=lr)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import itertools
 import shlex
 import subprocess
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ from filelock import Timeout
 from models import checkpoint
 from models.base import Codec
 from models.errors import CheckpointError, TrainingError
-from models.files import atomic_write, locked, write_bytes, write_text
+from models.files import atomic_write, locked, write_bytes
 from training.log import Log
 from training.settings import Settings
 
-STATE, SETTINGS = "state.pt", "settings.json"
+STATE = "state.pt"
 DIGEST = 32  # bytes: a state ends with the SHA-256 of what comes before
 
 
 class Run:
-    """runs/<Model>/<exp_version>/: state.pt, settings.json, train.log, curve.csv, tensorboard/.
+    """runs/<Model>/<exp_version>/: state.pt, train.log, curve.csv, tensorboard/.
 
     The folder is locked until `close`, or until the process ends, however it does; a second
     process that asks for it gets a TrainingError.
@@ -55,23 +55,24 @@ class Run:
 
     @classmethod
     def open(cls, settings: Settings) -> Run:
-        """The folder of a new run, or of the one to resume.
-
-        Without a version: a new number, or the newest run of these settings that has a state.
-        TrainingError when a new run would write into the folder of an old one.
+        """The folder of a new run, or of the one to resume; without a version a new number, or
+        the run that was saved last. TrainingError when a new run would write into an old one's.
         """
         root = Path(settings.runs) / settings.model_name
-        version, resume = settings.exp_version, settings.resume
-        if version is None:
-            folder = _newest(root, settings) if resume else _numbered(root)
-        else:
-            folder = root / version
-            if not resume and (folder / STATE).exists():
+        if settings.exp_version is not None:
+            folder = root / settings.exp_version
+            if not settings.resume and (folder / STATE).exists():
                 raise TrainingError(
                     f"{folder} holds another run: add --resume to go on with it, choose another "
                     f"--exp_version, or leave the flag out to get a number."
                 )
-        return cls(folder, settings)
+            return cls(folder, settings)
+        if not settings.resume:
+            return cls(_numbered(root), settings)
+        states = sorted(root.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
+        if not states:
+            raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
+        return cls(states[-1].parent, settings)
 
     def begin(self, origin: dict) -> dict | None:
         """The state to go on from, on the CPU, if there is one; else the beginning of a run.
@@ -97,33 +98,30 @@ class Run:
             further = state["last_checkpoint"] or "FILE"
             raise TrainingError(
                 f"{self.folder} was trained with other settings: {'; '.join(different)}. Repeat "
-                f"the flags of that run, or train its weights further in a new one: "
-                f"--init_ckpt {further} and another --exp_version."
+                f"the flags of that run, name another by --exp_version, or train its weights "
+                f"further in a new one, with --init_ckpt {further}."
             )
         self.origin, self.last_checkpoint = state["origin"], state["last_checkpoint"]
         self.saved = state["step"]
         return state
 
-    def save(self, state: dict) -> bool:
-        """Write the state of a step, all or nothing; False if that failed, which is said."""
-        config = self.settings.config()
-        run = {"config": config, "origin": self.origin, "last_checkpoint": self.last_checkpoint}
+    def save(self, state: dict) -> None:
+        """Write the state of a step, all or nothing. If that fails, it is said: `saved` tells."""
+        config, last = self.settings.config(), self.last_checkpoint
+        run = {"config": config, "origin": self.origin, "last_checkpoint": last}
         try:
-            write_text(self.folder / SETTINGS, json.dumps(config, indent=2) + "\n")
             with atomic_write(self.folder / STATE) as temporary:
                 torch.save({**state, **run}, temporary)
                 with temporary.open("rb+") as file:
                     file.write(hashlib.file_digest(file, "sha256").digest())
+            self.saved = state["step"]
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
             self.log.say(
                 f"The state of step {state['step']} could not be saved ({_first_line(error)}): "
-                f"make room on the disk of {self.folder}. {self.kept()}."
+                f"make room on the disk of {self.folder}. {self.what_is_saved()}."
             )
-            return False
-        self.saved = state["step"]
-        return True
 
-    def kept(self) -> str:
+    def what_is_saved(self) -> str:
         """What --resume would find."""
         if self.saved is None:
             return "No state is saved: the run would begin again"
@@ -150,27 +148,26 @@ class Run:
     def checkpoint(self, model: Codec, epoch: int, progress: dict) -> None:
         """Write an epoch's checkpoint and remove this run's previous intermediate one.
 
-        `progress`: what the provenance tells of the training so far. TrainingError if the last
-        one cannot be written.
+        `progress`: the training so far, for the provenance. TrainingError if the last one of the
+        run cannot be written; the others are done without.
         """
-        path, last = self.checkpoint_path(epoch), epoch == self.settings.epoch - 1
+        path = self.checkpoint_path(epoch)
         code = {"code_revision": code_revision(), "torch": torch.__version__}
         provenance = {**self.origin, **progress, **code}
         try:
             checkpoint.save(path, model, config=self.settings.config(), provenance=provenance)
         except (OSError, CheckpointError) as error:
-            if last:
+            if epoch == self.settings.epoch - 1:
                 raise TrainingError(
                     f"The checkpoint {path} could not be written ({_first_line(error)}). "
-                    f"{self.kept()}; put it right and repeat the command with --resume."
+                    f"{self.what_is_saved()}; put it right and repeat the command with --resume."
                 ) from error
             self.log.say(f"No checkpoint of epoch {epoch}: {_first_line(error)}")
             return
         self.log.say(f"Wrote {path}")
-        previous = Path(self.last_checkpoint or path)
-        if previous.name != path.name and self.owns(previous):
-            previous.unlink(missing_ok=True)
-        self.last_checkpoint = str(path)
+        previous, self.last_checkpoint = self.last_checkpoint, str(path)
+        if previous and Path(previous).name != path.name and self.owns(Path(previous)):
+            Path(previous).unlink(missing_ok=True)
 
     def record(self) -> None:
         """Copy the curve to the study's."""
@@ -187,9 +184,9 @@ class Run:
 
     def test_command(self) -> str:
         """What a user does with the final checkpoint."""
-        settings = self.settings
-        words = ["python", "test.py", "--model_name", settings.model_name, "--checkpoint"]
-        words.append(str(self.checkpoint_path(settings.epoch - 1)))
+        settings, path = self.settings, self.checkpoint_path(self.settings.epoch - 1)
+        words = f"python test.py --model_name {settings.model_name}".split()
+        words += ["--checkpoint", str(path)]
         if settings.metric != "mse":
             words += ["--metric", settings.metric]
         if settings.import_module:
@@ -197,49 +194,21 @@ class Run:
         return shlex.join(words)
 
 
-def _newest(root: Path, settings: Settings) -> Path:
-    """The newest run with a state and these settings."""
-    states = sorted(root.glob(f"*/{STATE}"), key=lambda path: -path.stat().st_mtime)
-    if not states:
-        raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
-    reasons = []
-    for state in states:
-        try:
-            before = json.loads((state.parent / SETTINGS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            before = {}
-        reasons.append(settings.differences(before))
-        if not reasons[-1]:
-            return state.parent
-    raise TrainingError(
-        f"No run in {root} has these settings; in the newest, {states[0].parent.name}, "
-        f"{'; '.join(reasons[0])}. Repeat the flags of a run, or start a new one without --resume, "
-        f"from its weights with --init_ckpt."
-    )
-
-
 def _numbered(root: Path) -> Path:
     """A new folder run_0, run_1, ..."""
-    number = 0
-    while True:  # mkdir decides between two processes that start together
-        try:
+    for number in itertools.count():  # mkdir decides between two processes that start together
+        with suppress(FileExistsError):
             (root / f"run_{number}").mkdir(parents=True)
-            return root / f"run_{number}"
-        except FileExistsError:
-            number += 1
+            break
+    return root / f"run_{number}"
 
 
 def code_revision() -> str | None:
     """The commit of the code, with "+" for uncommitted changes; None outside a repository."""
-
-    def git(*words: str) -> str:
-        folder = Path(__file__).parent
-        return subprocess.check_output(
-            ("git", *words), cwd=folder, stderr=subprocess.DEVNULL, text=True, timeout=30
-        ).strip()
-
+    command = ("git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+")
+    options: dict = {"stderr": subprocess.DEVNULL, "text": True, "timeout": 30}
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+        return subprocess.check_output(command, cwd=Path(__file__).parent, **options).strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -27,8 +27,6 @@ class Schedule:
         optimizer: torch.optim.Optimizer, kind: str, *, total: int, steps_per_epoch: int,
         warmup: int = 0, milestones: Sequence[int] = (), patience: int = 10,
     ):  # fmt: skip
-        if kind not in SCHEDULERS:
-            raise ValueError(f"Unknown scheduler {kind!r}; choose one of: {', '.join(SCHEDULERS)}.")
         self.optimizer, self.kind = optimizer, kind
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.total, self.steps_per_epoch, self.warmup = total, steps_per_epoch, warmup

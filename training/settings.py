@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from argparse import Namespace
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -10,17 +11,7 @@ from typing import Any
 import models
 from models.cli import module_name, number
 from models.errors import TrainingError
-from models.presets import (
-    CATALOGUE,
-    CHANNELS,
-    LAMBDAS,
-    METRICS,
-    OperatingPoint,
-    operating_point,
-    points,
-    zoo_point,
-)
-from training.loss import import_ms_ssim
+from models.presets import CATALOGUE, CHANNELS, LAMBDAS, METRICS, OperatingPoint, zoo_point
 from training.optimizers import DEFAULT_LR, OPTIMIZERS
 from training.schedules import SCHEDULERS
 
@@ -67,7 +58,7 @@ class Settings:
     """
 
     # fmt: off
-    model_name: str = flag("one of the models, or an alias of it", default="Factorized", binds=True)
+    model_name: str = flag("one of the models, or an alias of it", default="Hyperprior", binds=True)
     code_rate: str = flag("its first lambda, N and M", choices=("low", "high"))
     lmbda: float = flag(
         "trade-off; the study's: 0.0067 0.013 0.025 0.0483", number(float, 1e-9, 1e5), binds=True)
@@ -171,8 +162,8 @@ class Settings:
     @property
     def point(self) -> OperatingPoint:
         """The operating point that is trained."""
-        what = self.model_name, self.lmbda, self.code_rate
-        return OperatingPoint(*what, self.N, self.M, self.metric)
+        rate = self.code_rate
+        return OperatingPoint(self.model_name, self.lmbda, rate, self.N, self.M, self.metric)
 
     def completed(self, images: int, processes: int) -> Settings:
         """With what depends on the number of training images and of processes."""
@@ -182,14 +173,12 @@ class Settings:
 
     def config(self) -> dict[str, Any]:
         """What goes into checkpoints and states: no folder of the machine but its last name."""
-        described = {k: v for k, v in asdict(self).items() if k not in UNTOLD}
-        for name in PATHS:
-            if described[name] is not None:
-                described[name] = Path(described[name]).resolve().name
-        return described
+        values = {k: v for k, v in asdict(self).items() if k not in UNTOLD}
+        paths = {k: Path(values[k]).resolve().name for k in PATHS if values[k] is not None}
+        return values | paths
 
     def differences(self, before: dict) -> list[str]:
-        """The binding flags that differ from those of a saved state's `config`, in words."""
+        """Each binding flag that is not as in a saved state's `config`: "--N was 8, is now 12"."""
         now = self.config()
         return [
             f"--{f.name} was {before.get(f.name)}, is now {now[f.name]}"
@@ -199,14 +188,14 @@ class Settings:
 
 
 def resolve(flags: Namespace) -> Settings:
-    """The flags with every default filled in; TrainingError for what cannot be."""
+    """The flags with every default filled in; TrainingError for flags that exclude each other."""
     try:
         name = models.canonical_name(flags.model_name)
         point = _point(flags, name)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    given = vars(flags) | {"model_name": name, "lmbda": point.lmbda, "N": point.N, "M": point.M}
-    given["code_rate"] = point.code_rate
+    chosen = {k: getattr(point, k) for k in ("lmbda", "code_rate", "N", "M")}
+    given = {**vars(flags), **chosen, "model_name": name}
     demonstration = flags.dataset is None
     by_model = {} if demonstration else BY_MODEL.get(name, {})
     for f in fields(Settings):
@@ -222,6 +211,7 @@ def resolve(flags: Namespace) -> Settings:
 
 
 def _point(flags: Namespace, name: str) -> OperatingPoint:
+    """CompressAI's point of --quality, or that of a lambda (default: the first of the rate)."""
     lmbda, rate, metric = flags.lmbda, flags.code_rate, flags.metric
     if flags.quality is not None:
         if lmbda is not None or rate is not None:
@@ -230,26 +220,16 @@ def _point(flags: Namespace, name: str) -> OperatingPoint:
     elif metric == "ms-ssim" and lmbda is None:
         raise TrainingError("MS-SSIM has lambdas of its own: give --quality 1..8 or --lmbda.")
     else:
-        point = _mse_point(name, lmbda, rate, metric)
-    return replace(point, N=flags.N or point.N, M=flags.M or point.M, metric=metric)
-
-
-def _mse_point(name: str, lmbda: float | None, rate: str | None, metric: str) -> OperatingPoint:
-    """The point of a lambda (default: the first of the rate) with the channels of its rate."""
-    if lmbda is None:
-        lmbda = LAMBDAS[rate or "low"][0]
-    if rate is None:
-        try:
-            return operating_point(name, lmbda)
-        except ValueError:  # a lambda or model that is not in the study
-            rate = "high" if metric == "mse" and lmbda > LAMBDAS["low"][-1] else "low"
-    channels = CHANNELS.get(name, CHANNELS["Factorized"])[rate]
-    others = {p.lmbda for p in points(name)} - {p.lmbda for p in points(name, rate)}
-    if metric == "mse" and lmbda in others:
-        raise TrainingError(
-            f"lambda {lmbda:g} does not belong to code rate {rate!r}: drop one flag."
-        )
-    return OperatingPoint(name, lmbda, rate, *channels, metric)
+        lmbda = LAMBDAS[rate or "low"][0] if lmbda is None else lmbda
+        usual = "high" if metric == "mse" and lmbda > LAMBDAS["low"][-1] else "low"
+        if rate not in (None, usual) and metric == "mse" and lmbda in LAMBDAS[usual]:
+            raise TrainingError(
+                f"lambda {lmbda:g} does not belong to code rate {rate!r}: drop one flag."
+            )
+        rate = rate or usual
+        channels = CHANNELS.get(name, CHANNELS["Factorized"])[rate]  # your own model has none
+        point = OperatingPoint(name, lmbda, rate, *channels, metric)
+    return replace(point, N=flags.N or point.N, M=flags.M or point.M)
 
 
 def _check(settings: Settings) -> None:
@@ -259,7 +239,7 @@ def _check(settings: Settings) -> None:
         raise TrainingError(f"--exp_version is a folder's name, not {version!r}.")
     ms_ssim, side = settings.metric == "ms-ssim", settings.patch_size
     if ms_ssim:
-        import_ms_ssim()  # a missing package is told before the work
+        importlib.import_module("pytorch_msssim")  # a missing package is told before the work
     step = models.MODELS[settings.model_name].downsampling
     for wrong, message in (
         (side % step,

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from models.cli import processor
 from models.errors import CodecError, TrainingError
 
-GRACE_SECONDS = 60  # for the others to stop when one process has failed
 STOPPING = b"train.py: stopping after this step.\n"
 TIMEOUT = timedelta(hours=1)  # the others wait while the first one validates
 
@@ -51,10 +49,21 @@ class Team:
             return f"{self.size} x {torch.cuda.get_device_name(self.device)}"
         return f"{self.size} x {processor()}, {torch.get_num_threads()} threads"
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Where this process waits for the others: TrainingError if one of them has died."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size == 1 or isinstance(error, torch.OutOfMemoryError):
+                raise
+            line = str(error).splitlines()[0]
+            raise TrainingError(f"Another process does not answer: {line}") from error
+
     def mean(self, values: Tensor) -> list[float]:
         """The mean over the processes of a vector (n,); the same list on all of them."""
         if self.size > 1:
-            with _others_answer():
+            with self.waiting():
                 dist.all_reduce(values)
         return (values / self.size).tolist()
 
@@ -62,7 +71,7 @@ class Team:
         """The first process's object, on all of them."""
         box = [value]
         if self.size > 1:
-            with _others_answer():
+            with self.waiting():
                 dist.broadcast_object_list(box, src=0)
         return box[0]
 
@@ -78,11 +87,10 @@ class Team:
             problem = error
         failed = [problem is not None] * self.size
         if self.size > 1:
-            with _others_answer():
+            with self.waiting():
                 dist.all_gather_object(failed, problem is not None)
-            # A second time, so that nobody has left while another still reads the first answer.
-            with suppress(RuntimeError):
-                dist.all_gather_object(list(failed), True)
+            with suppress(RuntimeError):  # nobody leaves while another still reads the answer
+                dist.barrier()
         if problem is not None and failed.index(True) == self.rank:
             raise problem
         if any(failed):
@@ -99,36 +107,25 @@ class Team:
         )
 
 
-@contextmanager
-def _others_answer() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        line = str(error).splitlines()[0]
-        raise TrainingError(f"Another process does not answer: {line}") from error
-
-
 class Signals:
-    """Ctrl-C and SIGTERM ask for a stop after the present step, which the first process of a team
-    says at once; a second Ctrl-C interrupts.
+    """Ctrl-C and SIGTERM ask for a stop after the present step, which is said at once; a second
+    Ctrl-C interrupts.
 
-    In one of several processes it does not, since the process that started them (which has no
-    team, and says nothing) then ends them, and the handlers stay until the process leaves.
+    Not one of several processes: Ctrl-C in a terminal reaches it twice, from there and from the
+    process that started it, perhaps while it leaves.
     """
 
-    def __init__(self, team: Team | None = None):
-        self.speaks = team is not None and team.is_first
-        self.member = team is not None and team.size > 1
-        self.exit_code = 0
+    def __init__(self, team: Team):
+        self.team, self.exit_code = team, 0
 
     def received(self) -> bool:
         """Whether one has come."""
         return self.exit_code != 0
 
     def _note(self, number: int, frame) -> None:
-        if self.exit_code and number == signal.SIGINT and not self.member:
+        if self.exit_code and number == signal.SIGINT and self.team.size == 1:
             raise KeyboardInterrupt
-        if self.speaks and not self.exit_code:
+        if self.team.is_first and not self.exit_code:
             # Below the bar, if there is one; print may not be interrupted by itself.
             os.write(2, b"\n" * sys.stderr.isatty() + STOPPING)
         self.exit_code = 128 + number
@@ -139,7 +136,7 @@ class Signals:
         return self
 
     def __exit__(self, *exception) -> None:
-        if not self.member:
+        if self.team.size == 1:
             for number, handler in self.before.items():
                 signal.signal(number, handler)
 
@@ -160,83 +157,53 @@ def devices(gpu_id: str) -> list[torch.device]:
     return [torch.device("cpu") if t == "cpu" else torch.device("cuda", int(t)) for t in tokens]
 
 
-def launch(work: Callable[[Team], int], gpu_id: str) -> int:
-    """Run `work` in as many processes as asked; returns the exit code.
+def launch(program: list[str], processes: int) -> int:
+    """The exit code of `python PROGRAM...` as several processes, started as torchrun does it.
 
-    Under torchrun (WORLD_SIZE is set) this process is one of them; several devices in
-    `gpu_id` start one process each; otherwise this process works alone. `work` must be
-    picklable (a function of a module, or a partial of one).
+    When one fails, or at a signal, all are asked to stop and killed 30 s later.
     """
-    if "WORLD_SIZE" in os.environ:
-        _member(work, _torchrun_team(gpu_id), "env://")
+    from torch.distributed.elastic.multiprocessing import SignalException  # imports take a second
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher import LaunchConfig, elastic_launch
+
+    here = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}
+    logging.disable(logging.ERROR)  # its tables of failures: the processes say what went wrong
+    try:
+        config = LaunchConfig(1, 1, processes, max_restarts=0, monitor_interval=0.2, **here)
+        elastic_launch(config, sys.executable)(*program)
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0
+
+
+def join(work: Callable[[Team], int], gpu_id: str) -> int:
+    """Work in this process, alone or as one of those that torchrun started; the exit code.
+
+    One of several ends at once, since Python's usual way out destroys the process group while its
+    threads still run, which aborts; and after a failure the others may not answer.
+    """
+    rank, size, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    if size > 1 and not gpu_id:
+        gpu_id = " ".join(map(str, range(torch.cuda.device_count())))
     chosen = devices(gpu_id)
-    if len(chosen) == 1:
-        _use(chosen[0])
-        return work(Team(device=chosen[0]))
-    # Torch's elastic_launch would take as many lines to make its warnings, its reports of failed
-    # processes and the SignalException of its handlers the one sentence that a user reads.
-    with tempfile.TemporaryDirectory() as folder:
-        # Ctrl-C in the terminal reaches all processes: while they start they ignore it.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            arguments = (work, chosen, f"file://{folder}/meeting")
-            context = mp.start_processes(_started, arguments, len(chosen), join=False)
-        finally:
-            signal.signal(signal.SIGINT, handler)
-        return _wait(context)
-
-
-def _wait(context: mp.ProcessContext) -> int:
-    """The exit code of the processes: that of the first to fail, which stops the others."""
-    asked = False
-    with Signals() as signals:
-        try:
-            while not context.join(0.2, GRACE_SECONDS):
-                if signals.received() and not asked:
-                    asked = True
-                    for process in context.processes:
-                        process.terminate()  # stops after the present step, see Signals
-            return 0
-        except mp.ProcessExitedException as error:
-            if not signals.received():
-                return error.exit_code if error.exit_code > 0 else 128 - error.exit_code
-            if error.exit_code == -signal.SIGTERM:  # it had not begun, and says nothing
-                raise KeyboardInterrupt from None
-        finally:
-            for process in context.processes:
-                process.kill()
-    return signals.exit_code
-
-
-def _torchrun_team(gpu_id: str) -> Team:
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local = int(os.environ.get("LOCAL_RANK", rank))
-    chosen = devices(gpu_id or " ".join(map(str, range(torch.cuda.device_count()))))
-    if chosen[0].type == "cuda" and local >= len(chosen):
-        raise TrainingError(f"torchrun starts more processes than the {len(chosen)} GPUs here.")
-    return Team(rank, size, chosen[local % len(chosen)])
-
-
-def _started(rank: int, work: Callable[[Team], int], chosen: list, meeting: str) -> None:
-    _member(work, Team(rank, len(chosen), chosen[rank]), meeting)
-
-
-def _member(work: Callable[[Team], int], team: Team, meeting: str) -> NoReturn:
-    """Work as one of several processes, and end this one.
-
-    It ends at once, since Python's usual way out destroys the process group while its threads
-    still run, which aborts; and after a failure the others may not answer to end it together.
-    """
+    team = Team(rank, size, chosen[local % len(chosen)])
+    if team.device.type == "cuda":
+        if local >= len(chosen):
+            raise TrainingError(f"torchrun starts more processes than the {len(chosen)} GPUs here.")
+        torch.cuda.set_device(team.device)
+    if size == 1:
+        return work(team)
     code = 1
     try:
-        _use(team.device)
-        if team.size > 1:
-            backend = "nccl" if team.device.type == "cuda" else "gloo"
-            dist.init_process_group(
-                backend, init_method=meeting, rank=team.rank, world_size=team.size, timeout=TIMEOUT
-            )
+        dist.init_process_group("nccl" if team.device.type == "cuda" else "gloo", timeout=TIMEOUT)
         code = work(team)
-        if team.size > 1 and code == 0:
+        if code == 0:
             dist.destroy_process_group()
     except Exception:  # a mistake in the code
         traceback.print_exc()
@@ -244,8 +211,3 @@ def _member(work: Callable[[Team], int], team: Team, meeting: str) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _use(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_device(device)

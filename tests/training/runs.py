@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
-from tests.programs import ROOT, read_csv
+import train
+from tests.programs import read_csv
+from training.settings import Settings, resolve
 
 STEPS = 8  # of the runs below: two epochs of four
+PAUSE = ("--time_limit", "1e-9")  # one step, and the state is saved
 
 
 def tiny(photographs: Path, folder: Path) -> list[str]:
@@ -21,6 +22,10 @@ def tiny(photographs: Path, folder: Path) -> list[str]:
         f"--num_workers 1 --threads 1 --gpu_id cpu --runs {folder}/runs --ckpts {folder}/ckpts"
     )
     return text.split()
+
+
+def settings(*words: str) -> Settings:
+    return resolve(train.parser().parse_args(list(words)))
 
 
 def state(folder: Path, version: str, model: str = "Factorized") -> dict:
@@ -36,10 +41,3 @@ def assert_same_weights(a: dict, b: dict) -> None:
 
 def rows(folder: Path, version: str, model: str = "Factorized") -> list[dict]:
     return read_csv(folder / "runs" / model / version / "curve.csv")
-
-
-def start_program(words: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "train.py", *words], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,12 +51,6 @@ def drawn(crops: RandomCrops, count: int) -> torch.Tensor:
     return (crops.batch(0, count) * 255).round().to(torch.uint8)
 
 
-def test_without_a_folder_the_built_in_photographs_are_taken():
-    images = open_dataset(None, min_side=256)
-    assert len(images) == 4 and min(min(s.height, s.width) for s in images.sources) >= 256
-    assert images.report() == "built-in sample photographs: 4 images, 0.9 megapixels"
-
-
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_flat_or_nested_folder(tmp_path, split):
     for name in ("b10.png", "b9.jpg", "shard_0/a.png", "shard_1/deep/a.bmp"):
@@ -65,7 +58,7 @@ def test_a_flat_or_nested_folder(tmp_path, split):
     (tmp_path / "manifest.csv").write_text("not an image")
     images = open_dataset(tmp_path, split)
     assert names(images) == ["b9.jpg", "b10.png", "shard_0/a.png", "shard_1/deep/a.bmp"]
-    assert images.skipped == () and images.pixels == 4 * 600
+    assert images.skipped == ()
     assert images.report() == f"{tmp_path}: 4 images, 0.0 megapixels"
 
 
@@ -90,22 +83,17 @@ def test_vimeo_90k(tmp_path, kind, frames):
     train, test = open_dataset(tmp_path, "train"), open_dataset(tmp_path, "test")
     assert names(train) == ["00001/0001", "00002/0001"] and names(test) == ["00001/0002"]
     assert train.sources[0].files == tuple(f"im{i}.png" for i in range(1, frames + 1))
-    assert [s.kind for s in train.skipped] == ["missing"]
     assert f"(Vimeo-90k, train): 2 images as clips of {2 * frames} frames" in train.report()
     assert "00009/0009 is in" in train.report()
+
+    # Every frame of the clips is drawn.
+    crops = crops_of(train, 16)
+    crops.batch(0, 40 * frames)
+    assert sorted(crops.arrays.decoded) == [(k, i) for k in range(2) for i in range(frames)]
 
     middle = train.sources[0].read(frames // 2)
     centre = centre_crops(train, 16)["00001/0001"].permute(1, 2, 0).numpy()
     assert np.array_equal((centre * 255).round(), middle[:, 6:22])
-
-
-def test_every_frame_of_a_clip_is_drawn(tmp_path):
-    for i in range(1, 8):
-        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"im{i}.png")
-    clip = Source("clip", 8, 8, tmp_path, tuple(f"im{i}.png" for i in range(1, 8)))
-    crops = drawn(crops_of(ImageSet("", (clip,)), 8), 700)
-    counts = np.bincount(crops[:, 0, 0, 0], minlength=8)
-    assert counts[0] == 0 and counts[1:].min() > 60  # 100 expected, standard deviation 9
 
 
 def test_what_is_skipped_is_counted_and_explained(tmp_path):
@@ -117,12 +105,10 @@ def test_what_is_skipped_is_counted_and_explained(tmp_path):
     images = open_dataset(tmp_path, min_side=16)
     assert names(images) == ["good.png"] and len(images.skipped) == 7
     report = images.report().splitlines()
-    assert report[0] == (
-        f"{tmp_path}: 1 image, 0.0 megapixels; skipped 7: 2 unreadable, 5 smaller than 16x16"
-    )
+    assert report[0] == f"{tmp_path}: 1 image, 0.0 megapixels; skipped 7:"
     assert sum("CMYK" in line for line in report) == 1
     assert "  small0.png is 30x10, smaller than the crop of 16x16." in report
-    assert report[-1] == "  ... and 2 more smaller than 16x16"
+    assert report[-1] == "  ... and 2 more"
 
 
 def test_no_usable_image_is_one_clear_error(tmp_path):
@@ -131,36 +117,31 @@ def test_no_usable_image_is_one_clear_error(tmp_path):
     with pytest.raises(ImageError, match="does not exist"):
         open_dataset(tmp_path / "nowhere")
     save(tmp_path / "a.png", 8, 8)
-    with pytest.raises(ImageError, match="no usable image.*skipped 1: 1 smaller than 16x16"):
+    with pytest.raises(ImageError, match="no usable image.*skipped 1:\n  a.png is 8x8"):
         open_dataset(tmp_path, min_side=16)
 
 
-def test_an_image_that_is_damaged_or_shrank_since_it_was_found_is_replaced(tmp_path, caplog):
+def test_an_image_that_is_damaged_or_shrank_since_it_was_found_is_replaced(tmp_path, capsys):
     for i in range(4):
         save(tmp_path / f"{i}.png")
     truncate(tmp_path / "2.png")
     images = open_dataset(tmp_path, min_side=16)
     save(tmp_path / "3.png", 8, 8)
     crops = crops_of(images, 16, seed=1)
-    with caplog.at_level(logging.WARNING):
-        batch = crops.batch(0, 40)
+    with ThreadPoolExecutor(4) as pool:
+        batch = torch.cat(list(pool.map(lambda step: crops.batch(step, 10), range(4))))
     assert batch.shape == (40, 3, 16, 16)
     assert sorted(crops.arrays.unreadable) == ["2.png 0", "3.png 0"]
-    assert sorted(r.message.partition(": ")[2] for r in caplog.records) == [
-        f"{tmp_path / '2.png'} cannot be read: it is damaged, truncated or too large "
-        "(image file is truncated).",
-        "3.png has become smaller than the crop.",
-    ]
+    notes = capsys.readouterr().err
+    assert f"{tmp_path / '2.png'} cannot be read: it is damaged" in notes
+    assert "3.png has become smaller than the crop." in notes
     # What replaces it is a function of seed and number too.
     assert torch.equal(crops_of(images, 16, seed=1).batch(0, 40), batch)
     assert list(centre_crops(images, 16)) == ["0.png", "1.png"]
-
-
-def test_only_damaged_images_end_in_an_error(tmp_path):
-    truncate(save(tmp_path / "a.png"))
-    crops = crops_of(open_dataset(tmp_path), 16)
-    with pytest.raises(ImageError, match=r"100 images in a row could not be .*a\.png"):
-        crops.batch(0, 1)
+    for i in range(2):
+        truncate(tmp_path / f"{i}.png")
+    with pytest.raises(ImageError, match=r"100 images in a row could not be read"):
+        crops_of(images, 16).batch(0, 1)
 
 
 def test_a_crop_is_a_piece_of_an_image_or_its_mirror_image_from_any_place():
@@ -204,17 +185,6 @@ def test_the_crops_stay_what_they_are_from_version_to_version():
     assert first == [[3, 3, 1], [68, 239, 1]] and far == [2, 109, 0]
 
 
-def test_threads_change_nothing(tmp_path):
-    for i in range(6):
-        save(tmp_path / f"{i}.png", 40, 40)
-    images = open_dataset(tmp_path)
-    expected = [crops_of(images, 16).batch(step, 4) for step in range(12)]
-    crops = crops_of(images, 16, memory=3 * 40 * 40 * 3)
-    with ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(lambda step: crops.batch(step, 4), range(12)))
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-
-
 def test_memory_is_kept_within_its_budget(tmp_path, monkeypatch):
     for i in range(6):
         save(tmp_path / f"{i}.png", 20, 20)
@@ -232,13 +202,6 @@ def test_memory_is_kept_within_its_budget(tmp_path, monkeypatch):
     assert small.arrays.room == 0 and 30 < len(reads) < 60
 
 
-def test_crops_larger_than_an_image_are_refused():
-    with pytest.raises(ImageError, match="image0 is 10x20, smaller than the crop of 16x16"):
-        crops_of(coordinates((20, 10)), 16)
-    with pytest.raises(ImageError, match="no images to take crops of"):
-        crops_of(ImageSet("nothing", ()), 16)
-
-
 def test_held_out_images_depend_on_their_names_alone():
     images = coordinates(*[(20, 20)] * 30)
     rest, out = held_out(images, 5)
@@ -249,8 +212,6 @@ def test_held_out_images_depend_on_their_names_alone():
     assert set(names(held_out(shuffled, 5)[1])) == set(names(out))
     assert set(names(held_out(images, 4)[1])) < set(names(out))
     assert names(held_out(images, 0)[1]) == []
-    with pytest.raises(ImageError, match="30 cannot be held out"):
-        held_out(images, 30)
 
 
 def test_the_fingerprint_tells_data_sets_apart():

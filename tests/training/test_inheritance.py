@@ -28,7 +28,7 @@ def x():
 
 
 @pytest.mark.parametrize(("N", "M"), [(8, 12), (16, 12), (8, 20), (16, 20)])
-@pytest.mark.parametrize("name", ["Factorized", "JointAutoregressive", "Checkerboard"])
+@pytest.mark.parametrize("name", ["Factorized", "Checkerboard"])
 def test_widened_transforms_compute_the_same(narrow, x, name, N, M):
     torch.manual_seed(2)
     wide = models.build(name, N, M)
@@ -53,11 +53,6 @@ def test_widened_hyperprior_predicts_the_same(narrow, x):
     assert torch.allclose(wide.h_s(more)[:, :12], narrow.h_s(z), atol=1e-6)
     _, likelihoods = wide.entropy_bottleneck(more, "round")
     assert torch.allclose(likelihoods[:, :8], narrow.entropy_bottleneck(z, "round")[1], atol=1e-6)
-
-
-def test_a_wider_parent_gives_nothing(narrow):
-    assert widened(models.build("Hyperprior", 6, 12), narrow.state_dict()) == {}
-    assert widened(models.build("Hyperprior", 16, 10), narrow.state_dict()) == {}
 
 
 def test_take_weights_says_what_was_widened(narrow, tmp_path, x):
@@ -134,6 +129,7 @@ def test_weights_of_another_width_are_refused(narrow, tmp_path):
     checkpoint.save(tmp_path / "p.safetensors", narrow, config={}, provenance={})
     model = models.build("Factorized", 6, 10)
     before = model.g_s[6].bias.clone()
+    assert widened(model, narrow.state_dict()) == {}
     with pytest.raises(CheckpointError, match="has 1 of .* tensors .* half of no part of it"):
         take_weights(model, tmp_path / "p.safetensors")
     assert torch.equal(model.g_s[6].bias, before)

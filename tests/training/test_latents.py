@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,20 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-import train
-from models import checkpoint, convert
+from models import checkpoint
 from models.base import Codec, pad
+from models.errors import TrainingError
 from models.images import to_tensor, to_uint8
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, M, N, image, make
-from tests.programs import read_csv
-from training import latents
+from tests.training import runs
+from tests.training.runs import PAUSE, rows, state
 from training.data import ImageSet, Source
 from training.inheritance import fix
 from training.latents import Latents, RateModel
 from training.loop import Trainer
 from training.loss import RateDistortion, rate_alone
-from training.settings import resolve
 
 each_model = pytest.mark.parametrize("name", NAMES)
 
@@ -36,8 +37,8 @@ def images(*shapes: tuple[int, int]) -> ImageSet:
 
 
 def settings(patch: int = 128, *extra: str):
-    words = ["--fixed", "g_a", "g_s", "--patch_size", str(patch), *extra]
-    return resolve(train.parser().parse_args(words))
+    words = ("--model_name", "Factorized", "--fixed", "g_a", "g_s", "--patch_size", str(patch))
+    return runs.settings(*words, *extra)
 
 
 def gradients(model: Codec, output: dict, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -103,7 +104,7 @@ def test_crops_are_those_of_the_whole_images_latents_on_the_grid_of_the_coarsest
     again = Latents(model, pictures, settings(64)).crops(settings(64))
     assert torch.equal(again.batch(3, 40), crops.batch(3, 40))
     assert torch.equal(again.batch(3, 40, rank=1, world_size=2), crops.batch(3, 40)[1::2])
-    assert f"2 images, {kept.bytes / 1e6:,.0f} MB" in kept.report()
+    assert f"2 images in 1 views, {kept.bytes / 1e6:,.0f} MB" in kept.report()
     assert kept.bytes == sum(y.nbytes for y in kept.kept.values())
 
 
@@ -111,7 +112,7 @@ def test_views_are_latents_of_the_image_mirrored_and_shifted():
     """Each view is that of one shift by hand; crops come from all of them."""
     model, pictures = make("Factorized"), images((96, 112))
     latents = Latents(model, pictures, settings(64, "--latent_views", "4"))
-    assert "1 images, each in 4 views" in latents.report()
+    assert "1 images in 4 views" in latents.report()
     pixels, shifts = pictures.sources[0].pixels, []
     for view in range(4):
         kept = torch.from_numpy(latents.kept[0, view]).permute(2, 0, 1).float()
@@ -137,49 +138,42 @@ def test_views_are_latents_of_the_image_mirrored_and_shifted():
     assert seen == {0, 1, 2, 3}
 
 
-def test_an_unreadable_image_is_left_out(caplog):
+def test_an_unreadable_image_is_left_out(capsys):
     pictures = images((64, 64))
     broken = replace(pictures.sources[0], name="b.png", pixels=None, files=("b.png",))
     both = replace(pictures, sources=(broken, *pictures.sources))
     kept = Latents(make("Factorized"), both, settings(64))
     assert kept.crops(settings(64)).batch(0, 6).shape == (6, M, 4, 4)
-    assert "b.png" in caplog.text and list(kept.kept) == [(1, 0)]
+    assert "b.png" in capsys.readouterr().err and list(kept.kept) == [(1, 0)]
 
 
-@pytest.fixture
-def run(run):
-    """Run train.py from a tiny trained model; returns the exit code."""
-
-    def start(name: str, *extra: str) -> int:
-        if not (parent := run.folder / f"{name}.safetensors").exists():
-            model = make(name)
-            model.point = OperatingPoint(name, 0.013, "low", N, M)
-            checkpoint.save(parent, model, config={}, provenance={})
-        words = f"--model_name {name} --init_ckpt {parent} --patch_size 64 --steps_per_epoch 2 \
-            --log_every 1 --ema 0 --ste_fraction 0 --exp_version a"
-        return run(*words.split(), *extra)
-
-    start.folder = run.folder
-    return start
-
-
-def weights(run, name: str, version: str = "a") -> dict[str, torch.Tensor]:
-    state = torch.load(run.folder / f"runs/{name}/{version}/state.pt", weights_only=True)
-    return state["model"]
-
-
-def changed(run, name: str) -> set[str]:
-    """The parts of the model, such as g_a, of which a weight is not the parent's."""
-    before = convert.load_tensors(run.folder / f"{name}.safetensors")
+def changed(before: Codec, after: dict[str, torch.Tensor]) -> set[str]:
+    """The parts of a model, such as g_a, of which a weight is another."""
     return {
         key.partition(".")[0]
-        for key, value in weights(run, name).items()
-        if not key.endswith("quantiles") and not torch.equal(value, before[key])
+        for key, value in before.state_dict().items()
+        if not key.endswith("quantiles") and not torch.equal(value, after[key])
     }
 
 
+@pytest.fixture
+def start(run):
+    """Runs train.py from a tiny trained model; returns that and the state."""
+
+    def start(name: str, *extra: str) -> tuple[Codec, dict]:
+        model, parent = make(name), run.folder / f"{name}.safetensors"
+        model.point = OperatingPoint(name, 0.013, "low", N, M)
+        checkpoint.save(parent, model, config={}, provenance={})
+        words = f"--model_name {name} --init_ckpt {parent} --patch_size 64 --steps_per_epoch 2 \
+            --log_every 1 --ema 0 --ste_fraction 0 --exp_version a --resume"
+        assert run(*words.split(), *extra) == 0
+        return checkpoint.load(parent), state(run.folder, "a", name)
+
+    return start
+
+
 @each_model
-def test_steps_on_kept_latents_do_without_the_transforms(run, name, monkeypatch, capsys):
+def test_steps_on_kept_latents_do_without_the_transforms(start, run, name, monkeypatch, capsys):
     take_step = Trainer.gradients
 
     def without_transforms(trainer, y):
@@ -191,36 +185,30 @@ def test_steps_on_kept_latents_do_without_the_transforms(run, name, monkeypatch,
             trainer.model.g_a, trainer.model.g_s = transforms
 
     monkeypatch.setattr(Trainer, "gradients", without_transforms)
-    assert run(name, "--fixed", "g_a", "g_s") == 0
+    before, after = start(name, "--fixed", "g_a", "g_s")
     assert "Kept the latents of 5 images" in capsys.readouterr().out
-    parts = changed(run, name)
+    parts = changed(before, after["model"])
     assert "entropy_bottleneck" in parts and not parts & {"g_a", "g_s"}
-    rows = read_csv(run.folder / f"runs/{name}/a/curve.csv")
-    assert len(rows) == 4 and not any(row["psnr"] for row in rows)
-    assert all(row["loss"] == row["bpp"] for row in rows)
+    curve = rows(run.folder, "a", name)
+    assert len(curve) == 4 and not any(row["psnr"] for row in curve)
+    assert all(row["loss"] == row["bpp"] for row in curve)
     # Validation is that of every other run: rate and distortion of the held-out images.
-    loss, bpp, psnr = (float(rows[-1][f"val_{key}"]) for key in ("loss", "bpp", "psnr"))
+    loss, bpp, psnr = (float(curve[-1][f"val_{key}"]) for key in ("loss", "bpp", "psnr"))
     assert loss == pytest.approx(bpp + 0.013 * 255**2 * 10 ** (-psnr / 10), rel=1e-4)
+    if name == "Hyperprior":  # and it resumes exactly
+        shutil.rmtree(run.folder / "runs")
+        for limit in (PAUSE, ()):
+            _, again = start(name, "--fixed", "g_a", "g_s", *limit)
+        assert all(torch.equal(v, again["model"][k]) for k, v in after["model"].items())
 
 
-def test_a_run_on_kept_latents_resumes_exactly(run):
-    words = ("Hyperprior", "--fixed", "g_a", "g_s")
-    assert run(*words) == 0
-    for _ in range(4):
-        assert run(*words, "--exp_version", "cut", "--time_limit", "1e-9", "--resume") == 0
-    whole, cut = weights(run, "Hyperprior"), weights(run, "Hyperprior", "cut")
-    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
+def test_latents_that_do_not_fit_the_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 10)  # pages, and bytes of each
+    with pytest.raises(TrainingError, match="memory has .* leave g_s out of --fixed"):
+        Latents(make("Factorized"), images((64, 64)), settings(64))
 
 
-def test_latents_that_do_not_fit_the_memory_are_refused(run, monkeypatch, capsys):
-    monkeypatch.setattr(latents, "_free_memory", lambda: 1000)
-    assert run("Factorized", "--fixed", "g_a", "g_s") == 1
-    error = capsys.readouterr().err
-    assert "memory" in error and "leave g_s out of --fixed" in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("name", ["Factorized", "CheckerboardAutogressive"])
-def test_the_last_stage_rounds_with_g_a_as_it_is(run, name, monkeypatch):
+def test_the_last_stage_rounds_with_g_a_as_it_is(start, monkeypatch):
     modes = set()
     estimate = Codec.estimate
 
@@ -229,7 +217,8 @@ def test_the_last_stage_rounds_with_g_a_as_it_is(run, name, monkeypatch):
         return estimate(model, latents, quantization, *gain)
 
     monkeypatch.setattr(Codec, "estimate", noted)
-    assert run(name, "--fixed", "g_a", "--quantization", "ste") == 0
+    name = "CheckerboardAutogressive"
+    before, after = start(name, "--fixed", "g_a", "--quantization", "ste")
     assert modes == {(True, "ste"), (False, "round")}
-    parts = changed(run, name)
+    parts = changed(before, after["model"])
     assert "g_a" not in parts and {"g_s", "entropy_bottleneck"} <= parts

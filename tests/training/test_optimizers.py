@@ -14,9 +14,7 @@ from training.optimizers import (
     OPTIMIZERS,
     QUINTIC,
     Muon,
-    as_matrix,
     build_optimizer,
-    from_matrix,
     orthogonalize,
     parameter_groups,
 )
@@ -63,22 +61,15 @@ def test_orthogonalize_takes_matrices_of_all_shapes_together():
         torch.testing.assert_close(result, orthogonalize([matrix])[0], rtol=0, atol=1e-5)
 
 
-def test_matrix_of_a_weight_has_one_row_per_output_channel():
-    plain, transposed = nn.Conv2d(3, 6, 5).weight, nn.ConvTranspose2d(3, 6, 5).weight
-    for weight, out_dim in ((plain, 0), (transposed, 1)):
-        matrix = as_matrix(weight, out_dim)
-        assert matrix.shape == (6, 75)
-        assert torch.equal(from_matrix(matrix, weight.shape, out_dim), weight)
-    assert torch.equal(as_matrix(transposed, 1)[2], transposed[:, 2].flatten())
-
-
-def test_first_muon_step_is_the_scaled_orthogonal_factor():
+@pytest.mark.parametrize(("layer", "out_dim", "size"), [(0, 0, 27), (2, 1, 54)])
+def test_first_muon_step_is_the_scaled_orthogonal_factor(layer, out_dim, size):
+    """Of the gradient as a matrix with a row for each output channel."""
     model = network()
     before = copy.deepcopy(model)
-    optimizer = build_optimizer("muon", model, lr=0.01)
-    descend(model, optimizer, 1)
-    moved = (before[2].weight - model[2].weight) / 0.01  # (inputs 6, outputs 4, 3, 3)
-    values = torch.linalg.svdvals(as_matrix(moved.detach(), 1) / (0.2 * math.sqrt(54)))
+    descend(model, build_optimizer("muon", model, lr=0.01), 1)
+    moved = (before[layer].weight - model[layer].weight).detach() / 0.01
+    matrix = moved.movedim(out_dim, 0).flatten(1)  # (6, 27) and (4, 54)
+    values = torch.linalg.svdvals(matrix / (0.2 * math.sqrt(size)))
     assert values.min() > 0.6 and values.max() < 1.25
 
 
@@ -89,16 +80,10 @@ def test_groups_that_are_not_muons_are_adams():
     assert a == descend(theirs, torch.optim.Adam(theirs.parameters(), lr=0.01), 15)
 
 
-def test_adam_is_the_one_of_torch():
-    assert type(build_optimizer("adam", network())) is torch.optim.Adam
-    with pytest.raises(ValueError, match="choose one of: adam, muon"):
-        build_optimizer("sgd", network())
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_that_trains_is_in_one_group(name):
     model = models.build("JointAutoregressiveHierarchicalPriors", 8, 12)
-    optimizer = build_optimizer(name, model)
+    optimizer = build_optimizer(name, model, lr=0.01)
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     plain, transposed, rest = parameter_groups(model)
@@ -111,9 +96,9 @@ def test_state_round_trip_is_exact(name, tmp_path):
     torch.manual_seed(0)
     model = network().to(memory_format=torch.channels_last)
     optimizer = build_optimizer(name, model, lr=0.01)
-    descend(model, optimizer, 12)
+    descend(model, optimizer, 5)
     torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "state.pt")
-    expected = descend(model, optimizer, 12, first=12)
+    expected = descend(model, optimizer, 5, first=5)
 
     torch.manual_seed(7)
     resumed = network().to(memory_format=torch.channels_last)
@@ -121,9 +106,7 @@ def test_state_round_trip_is_exact(name, tmp_path):
     weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
     resumed.load_state_dict(weights)
     optimizer.load_state_dict(state)
-    assert descend(resumed, optimizer, 12, first=12) == expected
-    for a, b in zip(model.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
+    assert descend(resumed, optimizer, 5, first=5) == expected
 
 
 def test_muon_leaves_masked_taps_alone():
@@ -179,8 +162,3 @@ def test_plateau_follows_torch():
     again = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
     again.load_state_dict(schedule.state_dict())
     assert again.factor(0) == schedule.factor(0) < 0.3
-
-
-def test_unknown_schedule_is_refused():
-    with pytest.raises(ValueError, match="plateau, multistep, cosine"):
-        rates("linear", 3)
