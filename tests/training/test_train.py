@@ -23,6 +23,7 @@ from tests.programs import SecondCodec, load_test_program, read_csv
 from tests.training.runs import PAUSE, STEPS, rows, settings, state
 from training import feed
 from training.log import Log
+from training.loop import Trainer
 from training.run import Run
 
 
@@ -141,17 +142,35 @@ def test_curve_is_recorded_and_tensorboard_keeps_every_point_of_a_resumed_run(
 ):
     monkeypatch.chdir(run.folder)
     words = [word for word in run.flags if word != "--no_tensorboard"]
-    words += ["--record", "--exp_version", "b", "--log_every", "1", "--resume"]
+    words += ["--record", "--exp_version", "b", "--log_every", "1", "--resume", "--warmup", "4"]
     for limit in (PAUSE, ()):
         assert train.main([*words, *limit]) == 0
     recorded = run.folder / "statistics/training/Factorized_lmbda_0.013.csv"
     assert recorded.read_text() == (run.folder / "runs/Factorized/b/curve.csv").read_text()
+    rates = [float(row["lr"]) for row in read_csv(recorded)[:4]]
+    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3])  # of muon, while it warms up
     board = run.folder / "runs/Factorized/b/tensorboard"
     assert f"tensorboard --logdir {board}" in capsys.readouterr().out
     events = EventAccumulator(str(board)).Reload()
     for name in ("training/loss", "training/lr"):
         assert [event.step for event in events.Scalars(name)] == list(range(1, STEPS + 1))
     assert [event.step for event in events.Scalars("validation/psnr")] == [4, 8]
+
+
+def test_gradients_are_clipped(run, monkeypatch):
+    norms = []
+    gradients = Trainer.gradients
+
+    def noted(trainer, x):
+        stats = gradients(trainer, x)
+        after = torch.stack([p.grad.norm() for p in trainer.parameters if p.grad is not None])
+        norms.append((stats[3], after.norm().item()))
+        return stats
+
+    monkeypatch.setattr(Trainer, "gradients", noted)
+    assert run("--clip", "0.01", *PAUSE) == 0
+    ((before, after),) = norms
+    assert before > 0.1 and after == pytest.approx(0.01, rel=1e-3)
 
 
 def test_missing_tensorboard_is_one_line(tmp_path, monkeypatch, capsys):
