@@ -172,15 +172,10 @@ def info(flags: argparse.Namespace) -> int:
     known = models.MODELS.get(header.model)
     names = known.streams if known and len(known.streams) == len(header.lengths) else None
     names = names or tuple(f"stream {k}" for k in range(1, len(header.lengths) + 1))
+    keys = ("model", "lmbda", "metric", "gain", "digest", "width", "height")
     fields = {
         "file": str(flags.input),
-        "model": header.model,
-        "lmbda": header.lmbda,
-        "metric": header.metric,
-        "gain": header.gain,
-        "digest": header.digest,
-        "width": header.width,
-        "height": header.height,
+        **{key: getattr(header, key) for key in keys},
         "bytes": size,
         "header_bytes": size - sum(header.lengths),
         "stream_bytes": dict(zip(names, header.lengths, strict=True)),

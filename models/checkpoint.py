@@ -42,10 +42,9 @@ WIDEST = max(width for rates in CHANNELS.values() for widths in rates.values() f
 def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> None:
     """Write a model as safetensors: weights in fp16, frozen tables, metadata as JSON.
 
-    Weights of convolutions and GDN become fp16; everything small stays fp32. The tables and
-    the digest belong to the weights as rounded, so what is read back codes as what was
-    written. The model itself keeps its weights. Errors: CheckpointError for weights that are not
-    finite in fp16, OSError of the file system.
+    Weights of convolutions and GDN become fp16, everything small stays fp32; tables and digest
+    belong to the weights as rounded. The model itself is not changed. CheckpointError for weights
+    that are not finite in fp16; OSError.
     """
     rounded = {name: _rounded(name, value) for name, value in model.state_dict().items()}
     twin = registry.build(type(model).__name__, model.N, model.M)
@@ -60,14 +59,16 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
         for name, value in tables.tensors().items():
             rounded[f"{TABLES}{latent}.{name}"] = value
     tensors = {name: value.contiguous() for name, value in rounded.items()}
+    model_name = type(model).__name__
+    point = model.point or OperatingPoint(model_name, 0.0, "", model.N, model.M)
     metadata = {
         "format": FORMAT,
-        "model": type(model).__name__,
+        "model": model_name,
         "N": model.N,
         "M": model.M,
-        "lmbda": model.point.lmbda if model.point else 0.0,
-        "metric": model.point.metric if model.point else "mse",
-        "code_rate": model.point.code_rate if model.point else "",
+        "lmbda": point.lmbda,
+        "metric": point.metric,
+        "code_rate": point.code_rate,
         "digest": twin.digest,
         "config": config,
         "provenance": provenance,
@@ -96,33 +97,26 @@ def read_metadata(path: str | Path) -> dict:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        fault = _fault(metadata)
+        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata[key], kind)]
+        if not wrong:
+            wrong += ["lmbda"] * (not 0 <= metadata["lmbda"] < LARGEST_LAMBDA)
+            wrong += ["metric"] * (metadata["metric"] not in METRICS)
     except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
             f"{path} is not a checkpoint of this program, or is cut short."
         ) from error
-    if fault:
-        raise CheckpointError(f"{path} is not a checkpoint of this program: {fault}.")
+    if wrong:
+        value = str(metadata[wrong[0]])[:50]
+        raise CheckpointError(f"{path} is no checkpoint of this program: {wrong[0]} is {value!r}.")
     epoch = re.match(r"epoch_(\d+)_", path.name)
     return {**metadata, "epoch": int(epoch[1]) if epoch else None, "file": str(path)}
-
-
-def _fault(metadata: dict) -> str:
-    """What the programs could not work with. KeyError for what is missing."""
-    for name, kind in METADATA.items():
-        if not isinstance(metadata[name], kind):
-            return f"its {name} is {str(metadata[name])[:50]!r}"
-    if not 0 <= metadata["lmbda"] < LARGEST_LAMBDA or metadata["metric"] not in METRICS:
-        return "its operating point is none that a file can name"
-    return ""
 
 
 @torch_defaults()
 def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     """The model of a checkpoint, frozen, in eval mode, with `.point` and `.metadata` set.
 
-    CheckpointError when the file is not a checkpoint, is damaged, or does not hold the
-    model it claims.
+    CheckpointError for another file, a damaged one, and one without the model that it claims.
     """
     metadata = read_metadata(path)
     check_study(Path(path))
@@ -130,7 +124,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
     try:
         model = with_weights(metadata["model"], metadata["N"], metadata["M"], tensors)
-        point = (metadata["lmbda"], metadata["code_rate"], model.N, model.M, metadata["metric"])
+        point = [metadata[key] for key in ("lmbda", "code_rate", "N", "M", "metric")]
         tables = {
             latent: Tables.from_tensors(
                 {name: stored[f"{TABLES}{latent}.{name}"] for name in Tables.__annotations__}
@@ -151,8 +145,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
 def with_weights(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
     """A model with these weights. RuntimeError, TypeError or ValueError if they do not fit it.
 
-    A small file can claim a model as large as it likes. One wider than any of the study is first
-    built without memory; not each, since torch takes seconds to learn to compute without data.
+    A small file can claim any size: a model wider than any of the study is first built without
+    memory; not every model, since torch takes seconds to import what that needs.
     """
     if max(N, M) > WIDEST:
         try:
@@ -161,7 +155,7 @@ def with_weights(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec
         except Exception:
             if name in CHANNELS:
                 raise
-            # One's own model may compute while it is built, which takes real tensors.
+            # A user's model may compute while it is built, which needs data.
     model = registry.build(name, N, M)
     model.load_state_dict(tensors)
     return model
@@ -170,10 +164,8 @@ def with_weights(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec
 def readable(path: str | Path) -> Path:
     """The path of a file that may be read; CheckpointError for any other."""
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
-    if not os.access(path, os.R_OK):
-        raise CheckpointError(f"{path} may not be read; check its permissions.")
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise CheckpointError(f"There is no checkpoint {path}, or it may not be read.")
     return path
 
 
@@ -198,19 +190,16 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def check_study(path: Path) -> None:
     """CheckpointError if it is one of the study's files, and not as it was published."""
-    path = path.resolve()
-    if not path.is_relative_to(STUDY) or not (STUDY / SUMS).is_file():
+    path, sums = path.resolve(), STUDY / SUMS
+    if not path.is_relative_to(STUDY) or not sums.is_file():
         return
-    published = re.search(
-        rf"^(\w+)  {re.escape(path.relative_to(STUDY).as_posix())}$",
-        (STUDY / SUMS).read_text(),
-        re.M,
-    )
+    published = dict(line.split("  ")[::-1] for line in sums.read_text().splitlines())
+    expected = published.get(path.relative_to(STUDY).as_posix())
     with path.open("rb") as file:
-        if published and hashlib.file_digest(file, "sha256").hexdigest() != published[1]:
+        if expected and hashlib.file_digest(file, "sha256").hexdigest() != expected:
             raise CheckpointError(
-                f"{path} is not the study's, by {SUMS} beside it: restore it by `git checkout` or "
-                "download it again, and keep models of your own in another folder."
+                f"{path} is not the study's, by {SUMS} beside it: restore it by `git checkout`, "
+                "and keep models of your own in another folder."
             )
 
 
@@ -222,34 +211,26 @@ def checked(path: str | Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     path = Path(path)
     for name, value in tensors.items():
-        _check_kind(path, name, value)
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise CheckpointError(f"{path} holds no table of weights.")
+        if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+            raise CheckpointError(f"{path} holds {name} sparse or without data: save it plain.")
+        integers = name.startswith(TABLES)
+        if not (value.dtype == torch.int32 if integers else value.is_floating_point()):
+            kind = "int32" if integers else "floating-point numbers"
+            raise CheckpointError(f"{path} holds {name} as {value.dtype}, not as {kind}.")
     check_room(path, sum(math.prod(v.shape) * v.element_size() for v in tensors.values()))
-    for name, value in tensors.items():
-        if value.is_floating_point():
-            tensors[name] = value.float()
-            if not torch.isfinite(tensors[name]).all():
-                raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
-    return tensors
-
-
-def _check_kind(path: Path, name: str, value: Tensor) -> None:
-    if not (isinstance(name, str) and isinstance(value, Tensor)):
-        raise CheckpointError(f"{path} holds no table of weights.")
-    if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
-        raise CheckpointError(f"{path} holds {name} sparse or without data: save plain tensors.")
-    integers = name.startswith(TABLES)
-    if not (value.dtype == torch.int32 if integers else value.is_floating_point()):
-        wanted = "int32" if integers else "floating-point numbers"
-        raise CheckpointError(f"{path} holds {name} as {value.dtype}, not as {wanted}.")
+    floats = {k: v.float() for k, v in tensors.items() if v.is_floating_point()}
+    for name, value in floats.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path} holds NaN or infinity in {name}; it cannot be used.")
+    return tensors | floats
 
 
 def check_room(path: Path, size: int) -> None:
     """Refuse what would take more memory than the file, which repeats or compresses numbers."""
     if size > path.stat().st_size:
-        raise CheckpointError(
-            f"{path} stands for {size} bytes of weights and has {path.stat().st_size}: save it "
-            "again, each tensor with numbers of its own."
-        )
+        raise CheckpointError(f"{path} is smaller than the {size} bytes of weights in it.")
 
 
 def path_for(model_name: str, epoch: int, lmbda: float, root: str | Path) -> Path:
@@ -263,7 +244,7 @@ def for_file(header: Header, root: str | Path) -> Path:
     try:
         folder = Path(root) / registry.canonical_name(header.model)
     except ValueError as error:
-        raise CheckpointError(f"{error} (--import_module brings in one's own.)") from None
+        raise CheckpointError(f"{error} (--import_module adds others.)") from None
     for path in sorted(folder.glob("*.safetensors")):
         try:
             if read_metadata(path).get("digest") == header.digest:
@@ -284,49 +265,36 @@ def find(
 ) -> list[Path]:
     """Checkpoints of a model, lowest lambda first; of each lambda the last epoch, or `epoch`.
 
-    root: the folder to look in; None is `STUDY`. One that a demonstration left (a run without
-    a data set) counts only where there is no other, or where its epoch or lambda is asked for.
-    CheckpointError that names the folder, what is there and what to do when there are none;
-    ValueError for an unknown model.
+    root: the folder to look in; None is `STUDY`. CheckpointError that says what there is where
+    there are none; ValueError for an unknown model.
     """
     folder = Path(root or STUDY) / registry.canonical_name(model_name)
-    there: list[tuple[float, int, Path]] = []
+    checkpoints: list[tuple[float, int, Path]] = []
     for path in folder.glob("epoch_*_lmbda_*.safetensors"):
         match = re.fullmatch(r"epoch_(\d+)_lmbda_(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", path.stem)
         if match:
-            there.append((float(match[2]), int(match[1]), path))
-    found = [
-        (value, number, path)
-        for value, number, path in there
+            checkpoints.append((float(match[2]), int(match[1]), path))
+    wanted = {
+        value: path
+        for value, number, path in sorted(checkpoints)
         if epoch in (None, number) and (lmbda is None or math.isclose(value, lmbda))
-    ]
-    if not found:
-        wanted = "" if epoch is None else f" of epoch {epoch}"
-        wanted += "" if lmbda is None else f" with lambda {digits(lmbda)}"
-        known = ", ".join(map(digits, sorted({value for value, _, _ in there})))
-        where = f" (there are lambda {known})"
-        if not known:
-            where = (
-                ": the study's are in ckpts/ of a clone of the project; name that folder by "
-                "--ckpt_dir, by `root` or in the environment as LIC_CKPTS"
-            )
-        raise CheckpointError(
-            f"{folder} holds no checkpoint{wanted}{where}; train one with "
-            f"`python train.py --model_name {folder.name}`."
+    }
+    if wanted:
+        return list(wanted.values())
+    asked = "" if epoch is None else f" of epoch {epoch}"
+    asked += "" if lmbda is None else f" with lambda {digits(lmbda)}"
+    known = ", ".join(digits(value) for value in sorted({value for value, _, _ in checkpoints}))
+    advice = f" (there are lambda {known})"
+    if not known:
+        advice = (
+            ": the study's are in ckpts/ of a clone; name it by --ckpt_dir, `root` or LIC_CKPTS"
         )
-    trained = [entry for entry in found if not _is_demonstration(entry[2])]
-    last = {value: path for value, _, path in sorted(trained or found)}
-    return list(last.values())
+    raise CheckpointError(
+        f"{folder} holds no checkpoint{asked}{advice}; train one with "
+        f"`python train.py --model_name {folder.name}`."
+    )
 
 
 def lambdas(paths: Sequence[Path]) -> list[float]:
     """Those that checkpoints were trained for, in their order. CheckpointError."""
     return [read_metadata(path)["lmbda"] for path in paths]
-
-
-def _is_demonstration(path: Path) -> bool:
-    """Whether a run without a data set left the file; what cannot be read is told when loaded."""
-    try:
-        return bool(read_metadata(path)["provenance"].get("demonstration"))
-    except CheckpointError:
-        return False

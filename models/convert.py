@@ -29,7 +29,7 @@ from models.errors import CheckpointError, UsageError
 from models.files import atomic_write
 from models.layers import GDN, MaskedConv2d
 from models.layers.defaults import torch_defaults
-from models.layers.gdn import BETA_MIN, PEDESTAL, REPARAM_OFFSET
+from models.layers.gdn import BETA_MIN, PEDESTAL
 from models.presets import METRICS, TWINS, ZOO_LAMBDAS, zoo_point
 from models.registry import canonical_name
 
@@ -65,11 +65,10 @@ def rename_keys(tensors: dict) -> dict[str, Tensor]:
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of any checkpoint, named as ours: weights in fp32, tables in int32.
+    """Tensors of our checkpoints and CompressAI's (.pth, .pth.tar, .safetensors), named as ours.
 
-    Reads our safetensors and CompressAI's files (.pth, .pth.tar, .safetensors) in all
-    their historical key layouts; pickled files with `weights_only=True`. CheckpointError as
-    `checkpoint.checked`, and for a file that is no checkpoint.
+    Weights in fp32, tables in int32. CheckpointError as `checkpoint.checked`, and for any other
+    file. Pickles run no code: `weights_only=True`.
     """
     path = checkpoint.readable(path)
     tensors = checkpoint.read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
@@ -105,7 +104,6 @@ def load_compressai(path: str | Path, model_name: str, quality: int, metric: str
     point = zoo_point(model_name, quality, metric)
     tensors = load_tensors(path)
     try:
-        # The files say N and M by their shapes; an unusual width is no reason to refuse.
         N, M = tensors["g_a.0.weight"].shape[0], tensors["g_a.6.weight"].shape[0]
         model = checkpoint.with_weights(model_name, N, M, tensors)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
@@ -125,7 +123,7 @@ def to_compressai(model: Codec) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, GDN):
             for parameter, minimum in (("beta", BETA_MIN), ("gamma", 0.0)):
-                bound = REPARAM_OFFSET if minimum == 0 else (minimum + PEDESTAL) ** 0.5
+                bound = (minimum + PEDESTAL) ** 0.5
                 state[f"{name}.{parameter}_reparam.pedestal"] = torch.tensor([PEDESTAL])
                 state[f"{name}.{parameter}_reparam.lower_bound.bound"] = torch.tensor([bound])
         elif isinstance(module, NonParametricDensity):
@@ -133,15 +131,14 @@ def to_compressai(model: Codec) -> dict[str, Tensor]:
             state[f"{name}.target"] = torch.tensor([-target, 0.0, target])
             state.update(_entropy_model(name))
         elif isinstance(module, MaskedConv2d):
-            mask = module.mask.expand_as(module.weight).clone()
-            state[f"{name}.mask"] = mask
+            state[f"{name}.mask"] = module.mask.expand_as(module.weight).clone()
     if "z" in model.streams:
         name = "gaussian_conditional"
         state.update(_entropy_model(name))
         state[f"{name}.scale_table"] = torch.tensor([])
         state[f"{name}.scale_bound"] = torch.tensor([SCALE_BOUND])
         state[f"{name}.lower_bound_scale.bound"] = torch.tensor([SCALE_BOUND])
-    return state
+    return {name: value.contiguous() for name, value in state.items()}
 
 
 def _entropy_model(name: str) -> dict[str, Tensor]:
@@ -150,39 +147,42 @@ def _entropy_model(name: str) -> dict[str, Tensor]:
 
 
 def export_checkpoint(source: Path, target: Path) -> str:
-    """A checkpoint of ours to CompressAI's state dictionary; returns its architecture's name.
+    """Write a checkpoint of ours as CompressAI's state dictionary; says how to run it there.
 
-    The weights are those of the checkpoint, rounded to fp16, in fp32. CheckpointError for a
-    file that is none; UsageError for a model that CompressAI has no twin of.
+    CheckpointError for a file that is none; UsageError for a model without a twin.
     """
     model = checkpoint.load(source)
     name = type(model).__name__
     if name not in TWINS:
-        raise UsageError(
-            f"CompressAI has no architecture for {name}; it has one for {', '.join(TWINS)}."
-        )
-    state = {key: value.contiguous() for key, value in to_compressai(model).items()}
+        raise UsageError(f"CompressAI has no architecture for {name}, only for {', '.join(TWINS)}.")
     with atomic_write(target) as temporary:
-        torch.save(state, temporary)
-    return TWINS[name].architecture
+        torch.save(to_compressai(model), temporary)
+    arch, metadata = TWINS[name].architecture, model.metadata
+    lambdas, metric = ZOO_LAMBDAS[metadata["metric"]], metadata["metric"]
+    nearest = min(range(len(lambdas)), key=lambda k: abs(lambdas[k] - metadata["lmbda"]))
+    bench = f"--model_name compressai:{arch} --metric {metric} --quality {nearest + 1}"
+    return f"""Wrote {target}. To run it in CompressAI on a folder of images:
+  python -m compressai.utils.eval_model checkpoint FOLDER -a {arch} -p {target}
+or, on this project's bench, with real files:
+  python test.py {bench} --checkpoint {target}"""
 
 
 def import_weights(source: Path, target: Path, model_name: str, quality: int, metric: str) -> str:
-    """CompressAI's file (.pth, .pth.tar, .safetensors) to a checkpoint of ours; its digest.
+    """Write CompressAI's weights as a checkpoint of ours, rounded to fp16; says what it wrote.
 
-    `quality` 1 to 8 and `metric` say the lambda; N and M follow from the weights, which are
-    rounded to fp16. CheckpointError for a file that does not fit the model.
+    Arguments and errors as `load_compressai`, but UsageError for a model or point that is none.
     """
     if target.suffix != ".safetensors":
         raise UsageError(f"{target} is to be a checkpoint: end its name in .safetensors.")
     try:
-        name = canonical_name(model_name)
-        zoo_point(name, quality, metric)
+        model = load_compressai(source, canonical_name(model_name), quality, metric)
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise UsageError(str(error)) from None
-    model = load_compressai(source, name, quality, metric)
     checkpoint.save(target, model, config={}, provenance={"imported_from": source.name})
-    return checkpoint.read_metadata(target)["digest"]
+    digest = checkpoint.read_metadata(target)["digest"]
+    return f"Wrote {target}, tables {digest}; test.py and codec.py take it by --checkpoint."
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -211,21 +211,10 @@ def run(flags: argparse.Namespace) -> int:
     if flags.target.exists() and flags.source.exists() and flags.target.samefile(flags.source):
         raise UsageError("The two files are the same.")
     if flags.command == "export":
-        arch = export_checkpoint(flags.source, flags.target)
-        point = checkpoint.read_metadata(flags.source)
-        lambdas = ZOO_LAMBDAS[point["metric"]]
-        nearest = min(lambdas, key=lambda lmbda: abs(lmbda - point["lmbda"]))
-        bench = f"python test.py --model_name compressai:{arch} --metric {point['metric']}"
-        print(f"Wrote {flags.target}. To run it in CompressAI on a folder of images:")
-        print(
-            f"  python -m compressai.utils.eval_model checkpoint FOLDER -a {arch} -p {flags.target}"
-        )
-        print("or, on this project's bench, with real files:")
-        print(f"  {bench} --quality {lambdas.index(nearest) + 1} --checkpoint {flags.target}")
-        return 0
-    words = (flags.model_name, flags.quality, flags.metric)
-    digest = import_weights(flags.source, flags.target, *words)
-    print(f"Wrote {flags.target}, tables {digest}; test.py and codec.py take it by --checkpoint.")
+        print(export_checkpoint(flags.source, flags.target))
+    else:
+        words = (flags.model_name, flags.quality, flags.metric)
+        print(import_weights(flags.source, flags.target, *words))
     return 0
 
 

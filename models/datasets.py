@@ -31,10 +31,8 @@ def list_images(
 ) -> list[Path]:
     """The image files of a folder by their suffixes, in natural order (kodim2 before kodim10).
 
-    Hidden files are left out. `recursive` descends into the folders inside, links included. Other
-    `suffixes` are those of other files, such as compressed ones.
-
-    Errors: `ImageError` if the folder does not exist or holds no image.
+    Hidden files are left out. `recursive` descends into the folders inside, links included.
+    ImageError if the folder does not exist or holds no image.
     """
     folder = Path(folder)
     if not folder.exists():
@@ -42,14 +40,10 @@ def list_images(
     if not folder.is_dir():
         raise ImageError(f"{folder} is not a folder; name the folder that holds the images.")
     files = _walk(folder) if recursive else folder.iterdir()
-    images = [p for p in files if p.suffix.lower() in suffixes and _is_visible(p)]
+    images = [p for p in files if p.suffix.lower() in suffixes and p.name[0] != "." and p.is_file()]
     if not images:
         raise ImageError(f"There is no image in {folder} (looked for {', '.join(suffixes)}).")
     return sorted(images, key=lambda p: natural_order(p.relative_to(folder).as_posix()))
-
-
-def _is_visible(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_file()
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -71,16 +65,10 @@ def natural_order(name: str) -> list[tuple[str, int]]:
 def sample_photographs() -> list[tuple[str, np.ndarray]]:
     """Name and pixels, uint8 (H, W, 3), of the photographs inside scikit-image's wheel.
 
-    No download. All are free of copyright (`SAMPLES`): a portrait, a cat, a cup of coffee, a
-    rocket launch, 0.14 to 0.27 megapixels each.
-
-    Errors: `ImageError` if scikit-image is not installed.
+    Of 0.14 to 0.27 megapixels each. ImageError if scikit-image is not installed.
     """
     try:
         from skimage import data  # an import of a second, which few callers need
     except ImportError:
-        raise ImageError(
-            "The built-in photographs need scikit-image (pip install scikit-image); or name a "
-            "folder of images."
-        ) from None
+        raise ImageError("Install scikit-image for its photographs, or name a folder.") from None
     return [(name, np.array(getattr(data, name)())) for name in SAMPLES]

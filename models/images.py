@@ -102,7 +102,7 @@ def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
 
 
 def _orientation(image: Image.Image, notice: Notice = lambda _: None, path: object = "") -> int:
-    """How the camera was held, 1 to 8, as far as it has not been made good by Pillow."""
+    """The EXIF orientation, 1 to 8; 1 for a TIFF, which Pillow turns itself."""
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # a small file format of its own, damaged: whatever its parser raises

@@ -7,9 +7,8 @@
     image.save("small.lic", bpp=0.4)                      # at most so many bits per pixel
     image.save("other.lic", model="Joint", lmbda=0.013)   # the default: Hyperprior, best quality
 
-Pixels are RGB of 8 bits. A file that is none of ours is Pillow's UnidentifiedImageError; one that
-is damaged, or needs another checkpoint, is a CodecError when it is decoded. The last four
-codecs stay in memory, on the CPU.
+Pixels are RGB of 8 bits. Another file is Pillow's UnidentifiedImageError; one that is damaged, or
+needs another checkpoint, a CodecError when it is decoded. Four codecs stay in memory.
 """
 
 from __future__ import annotations

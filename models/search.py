@@ -158,7 +158,7 @@ class Relaxed:
     draw for each shape: all roundings of a latent in one step agree.
     """
 
-    FARTHEST = 1e-4  # fractions are kept that far from 0 and 1, where logits are infinite
+    FARTHEST = 1e-4  # fractions stay that far from 0 and 1, where logits are infinite
 
     def __init__(self, temperature: float, generator: torch.Generator):
         self.temperature, self.generator = temperature, generator

@@ -163,24 +163,6 @@ def test_find(tmp_path):
         checkpoint.find("Factorized", tmp_path)
 
 
-def test_what_a_demonstration_left_does_not_stand_for_what_was_trained(tmp_path):
-    def save(epoch: int, lmbda: float, demonstration: bool) -> None:
-        path = checkpoint.path_for("Factorized", epoch, lmbda, tmp_path)
-        told = {"demonstration": demonstration}
-        checkpoint.save(path, make("Factorized"), config={}, provenance=told)
-
-    def names(**options):
-        return [p.stem for p in checkpoint.find("Factorized", tmp_path, **options)]
-
-    save(999, 0.013, True)
-    assert names() == ["epoch_999_lmbda_0.013"]  # there is nothing else
-    save(199, 0.013, False)
-    save(2, 0.0483, True)
-    assert names() == names(lmbda=0.013) == ["epoch_199_lmbda_0.013"]
-    assert names(epoch=999) == ["epoch_999_lmbda_0.013"]
-    assert names(lmbda=0.0483) == ["epoch_2_lmbda_0.0483"]
-
-
 @pytest.mark.parametrize(
     "lmbda,text",
     [(0.01234567, "0.01234567"), (0.013, "0.013"), (1e-7, "1e-07"), (1e6, "1e+06"),

@@ -173,13 +173,9 @@ def test_results_are_recorded_only_when_asked_and_only_the_studys(monkeypatch, t
     monkeypatch.setattr(driver, "Results", results_in)
     monkeypatch.setattr(driver, "guarded", lambda _, work: work())
     name, others = "CheckerboardAutogressive", save_checkpoints(tmp_path / "others", NAMES[-1:])
-    demonstration = checkpoint.path_for(name, 1, 0.5, ckpts)
-    model = checkpoint.load(checkpoint.find(name, ckpts)[0])
-    checkpoint.save(demonstration, model, config={}, provenance={"demonstration": True})
     one = checkpoint.find(name, ckpts)[0]
     for arguments, folder, recorded in (
         (["--dataset_path", kodak], f"outputs/{name}/kodak", True),
-        (["--dataset_path", kodak, "--lmbda", "0.5"], f"outputs/{name}/kodak", False),
         (["--dataset_path", kodak, "--checkpoint", one], f"outputs/{name}/kodak", False),
         (["--dataset_path", kodak, "--ckpt_dir", others], f"outputs/{name}/kodak", False),
         (["--dataset_path", kodak, "--effort", "1"], f"outputs/{name}-searched1/kodak", False),
@@ -194,6 +190,12 @@ def test_results_are_recorded_only_when_asked_and_only_the_studys(monkeypatch, t
             driver.main(words)
         with pytest.raises(Chosen if recorded else UsageError, match="^statistics$|--record"):
             driver.main([*words, "--record"])
+    demonstration = checkpoint.path_for(name, 1, 0.5, ckpts)
+    provenance = {"demonstration": True}
+    checkpoint.save(demonstration, checkpoint.load(one), config={}, provenance=provenance)
+    words = ["--model_name", name, "--ckpt_dir", ckpts, "--dataset_path", kodak, "--record"]
+    with pytest.raises(UsageError, match="--record"):
+        driver.main(list(map(str, words)))
     demonstration.unlink()
 
 
