@@ -79,7 +79,7 @@ def test_when_a_process_is_killed_the_first_saves_and_all_end(run):
     )  # fmt: skip
     os.kill(second, signal.SIGKILL)
     _, err = process.communicate()
-    assert process.returncode == 128 + signal.SIGKILL
+    assert process.returncode in (1, 128 + signal.SIGKILL)  # the first's, if both are seen at once
     assert "train.py: Another process does not answer" in err and "Traceback" not in err
     assert state(run.folder, "two")["step"] >= STEPS - 1
     assert not any(Path(f"/proc/{child}").exists() for child in children)
