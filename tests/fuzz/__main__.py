@@ -9,15 +9,9 @@ from pathlib import Path
 
 from evaluation import tables
 from models import checkpoint
-from tests.fuzz.cases import Report, fuzz
+from models.cli import Progress
+from tests.fuzz.cases import fuzz
 from tests.helpers import NAMES
-
-
-def show(report: Report, cases: int) -> None:
-    """A progress line that overwrites itself."""
-    if report.cases % 200 == 0 or report.cases == cases:
-        line = f"{report.cases}/{cases} cases: {report.images} images, {len(report.failures)} fail"
-        print(f"\r{line}, memory +{report.growth >> 20} MiB", end="", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the counts as a CSV")
     flags = parser.parse_args(arguments)
     trained = [checkpoint.load(checkpoint.find(name)[0]) for name in flags.models]
-    report = fuzz(trained, flags.cases, flags.seed, lambda r: show(r, flags.cases))
-    print(file=sys.stderr)
+    with Progress("fuzz", flags.cases, "case") as progress:
+        report = fuzz(trained, flags.cases, flags.seed, progress.step)
     for words, count in report.refusals.most_common():
         print(f"{count:8}  {words} ...")
     print(f"{report.images:8}  decoded to an image of the declared size")

@@ -51,10 +51,6 @@ class Report:
     growth: int = 0  # of the process's memory at its largest, in bytes
 
     @property
-    def cases(self) -> int:
-        return sum(tally.cases for tally in self.tallies.values())
-
-    @property
     def images(self) -> int:
         return sum(tally.decoded for tally in self.tallies.values())
 
@@ -109,7 +105,7 @@ def fuzz(
     models: list[Codec],
     cases: int,
     seed: int = 0,
-    progress: Callable[[Report], None] = lambda report: None,
+    progress: Callable[[str], None] = lambda note: None,
 ) -> Report:
     """Decode `cases` damaged files. Escaped, with the file in hexadecimal, if memory grows."""
     report = Report()
@@ -139,7 +135,7 @@ def fuzz(
         report.growth = peak_memory() - before if before else 0
         if report.growth > MEMORY_LIMIT:
             raise Escaped(f"Memory grew by {report.growth >> 20} MiB, {name}: {data.hex()}")
-        progress(report)
+        progress(f"{len(report.failures)} fail, memory +{report.growth >> 20} MiB")
     return report
 
 
