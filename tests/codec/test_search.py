@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
@@ -15,18 +14,10 @@ from models.errors import UsageError
 from models.images import to_uint8
 from models.presets import OperatingPoint
 from models.search import Relaxed
-from tests.helpers import NAMES, M, N, image, make
+from tests.helpers import NAMES, M, N, codec, image, make
 
 each_model = pytest.mark.parametrize("name", NAMES)
-LMBDA = 0.013
-
-
-@cache
-def codec(name):
-    """A tiny frozen model that says its lambda."""
-    made = make(name).freeze()
-    made.point = OperatingPoint(name, LMBDA, "low", N, M)
-    return made
+LMBDA = 0.013  # of the tiny models
 
 
 def pixels_of(*size, seed=0):
@@ -111,28 +102,6 @@ def test_windows_bound_the_memory_and_search_everything(name, monkeypatch):
     moved = (found["y"] != latents["y"]).any(1)[0]
     for top, left in itertools.product((0, 8), (0, 8, 16)):
         assert moved[top : top + 8, left : left + 8].any()
-
-
-@each_model
-def test_latents_around_a_window_are_held(name, monkeypatch):
-    """Three windows side by side, each seen with the neighbours' latents."""
-    monkeypatch.setattr(search, "WINDOW", 64)
-    model, x = codec(name), pixels_of(64, 192)
-    latents = search.analysis(model, x)
-    kept = []
-    descent = search._descent
-
-    def observed(model, target, part, *rest):
-        before = {key: v.clone() for key, v in part.items()}
-        yield from descent(model, target, part, *rest)
-        kept.append({key: (v == before[key]).all(1)[0] for key, v in part.items()})
-
-    monkeypatch.setattr(search, "_descent", observed)
-    search.search(model, x, latents, 3, LMBDA)
-    first, second, third = (part["y"] for part in kept)
-    assert first.shape == third.shape == (4, 8) and second.shape == (4, 12)
-    assert first[:, 4:].all() and second[:, :4].all() and second[:, 8:].all() and third[:, :4].all()
-    assert not (first[:, :4].all() or second[:, 4:8].all() or third[:, 4:].all())
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.02])

@@ -183,12 +183,6 @@ def test_an_imported_file_becomes_a_checkpoint_that_codes(standins, tmp_path, ca
     pixels = to_uint8(image(64, 64))
     assert point.lmbda == 0.0067
     assert point.load().decode(point.load().encode(pixels)).shape == pixels.shape
-    back = tmp_path / "back.pth"
-    assert convert.main(["export", str(target), str(back)]) == 0
-    there, here = convert.load_tensors(path), convert.load_tensors(back)
-    for key, value in there.items():
-        if "quantiles" not in key:
-            torch.testing.assert_close(here[key], value, rtol=1e-3, atol=1e-4)
 
 
 def test_what_cannot_be_converted_is_one_line(standins, tmp_path, capsys):

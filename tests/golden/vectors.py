@@ -32,13 +32,12 @@ from models.coding.range_coder import Reader
 from models.entropy.tables import Tables
 from models.files import write_bytes, write_text
 from models.images import to_uint8, write_image
-from models.presets import OperatingPoint, short
+from models.presets import short
 from tests.helpers import NAMES, grid, image, latents_of, make
 
 FOLDER = Path(__file__).resolve().parent
 VECTORS = FOLDER / "vectors.json"
 CHANNELS = {"N": 6, "M": 8}
-LAMBDA = 0.013
 RADIUS = 12  # of the tables, symbols -12 to 11
 GAINS = {"gain-low": 0.4, "gain-high": 1.7}
 # From a symbol that takes one bit to those that take all four words, and more than y_hat can hold.
@@ -64,7 +63,6 @@ def _cut(tables: Tables) -> Tables:
 def write_checkpoint(name: str) -> Codec:
     """A tiny model of random weights, as its checkpoint has it."""
     model = make(name, seed=40, y_gain=20.0, **CHANNELS)
-    model.point = OperatingPoint(name, LAMBDA, "low", **CHANNELS)
     with torch.no_grad():
         model.g_s[0].weight[-1] = 0
         model.g_s[-1].weight.mul_(0.02)  # latents are large, inverse GDN squares them
