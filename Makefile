@@ -67,8 +67,7 @@ format: $(STAMP) ## rewrite the code in the common format
 
 # Without timestamps, so that an unchanged notebook stays unchanged.
 figures: $(STAMP) ## draw the curves, execute the notebooks
-	$(PY) -m benchmarks.report.training_curves
-	$(PY) -m benchmarks.report.search_gain
+	$(PY) -m benchmarks.report.figures
 	NOTEBOOK_FIGURES=Image4md $(PY) -m jupyter nbconvert --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 

@@ -51,7 +51,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("what to test")
     add = group.add_argument
-    add("--model_name", default="Factorized",
+    add("--model_name", default="Hyperprior",
         help="a model, or compressai:ARCH for one of CompressAI's image models, such as "
         "compressai:mbt2018 (default: %(default)s)")  # fmt: skip
     add("--epoch_num", "--load_model_epoch", dest="epoch_num", type=int, metavar="E",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,33 +79,27 @@ def log_density(density: NonParametricDensity, v: Tensor) -> Tensor:
 
 def fit(
     model: nn.Module, log_p: Callable[[Tensor], Tensor], points: Tensor, log_target: Tensor,
-    *, steps: int, lr: float, batch: int = 512, visits: Collection[int] = (),
-    visit: Callable[[int, Tensor], None] = lambda step, divergence: None,
-) -> Tensor:  # fmt: skip
-    """Minimise KL(target || p) by Adam with a cosine decay; returns the divergence, (C,) bits.
+    *, steps: int, lr: float, batch: int = 512,
+) -> Iterator[int]:  # fmt: skip
+    """Minimise KL(target || p) by Adam with a cosine decay; yields how many steps are done.
 
     points (C, n): values at evenly spaced probabilities of each channel's target, so that
     the mean over them is the expectation under the target; log_target (C, n): its log
     density there, in nats. `log_p` maps values (C, m) to the model's log density, in nats.
     Each step sees `batch` of the points, again evenly spaced, with a random start.
-    `visit(k, divergence)` is called after k steps for each k in `visits`.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     stride = max(1, points.shape[1] // batch)
+    yield 0
     for step in range(steps):
-        if step in visits:
-            visit(step, divergence(log_p, points, log_target))
         start = int(torch.randint(stride, ()))
         part = slice(start, None, stride)
         optimizer.zero_grad()
         (log_target[:, part] - log_p(points[:, part])).mean(1).sum().backward()
         optimizer.step()
         schedule.step()
-    final = divergence(log_p, points, log_target)
-    if steps in visits:
-        visit(steps, final)
-    return final
+        yield step + 1
 
 
 @torch.no_grad()
@@ -128,8 +122,6 @@ class PiecewiseLinearDensity(nn.Module):
 
     def __init__(self, low: Tensor, high: Tensor, knots: int):
         super().__init__()
-        if knots < 2 or not (low < high).all():
-            raise ValueError("A piecewise-linear density needs two knots and low < high.")
         self.register_buffer("low", low[:, None])
         self.register_buffer("high", high[:, None])
         self.heights = nn.Parameter(torch.zeros(len(low), knots))
@@ -158,10 +150,10 @@ class Fitted:
     divergences: np.ndarray  # bits, (visits, C)
 
 
-def fit_targets(visits: Collection[int] = (STEPS,)) -> dict[str, Fitted]:
-    """Both densities after `STEPS` steps on `TARGETS`, one channel each; seeded.
+def fit_targets(visits: Collection[int] = (), steps: int = STEPS) -> dict[str, Fitted]:
+    """Both densities on `TARGETS`, one channel each; seeded.
 
-    visits: after how many steps the divergences are noted.
+    visits: after how many steps the divergences are noted, beside those at the end.
     """
     points, log_target = quantile_points(TARGETS.values())
     torch.manual_seed(0)
@@ -173,18 +165,21 @@ def fit_targets(visits: Collection[int] = (STEPS,)) -> dict[str, Fitted]:
         ("chain", chain, lambda v: log_density(chain, v), learned, 0.15),
         ("piecewise_linear", linear, linear.log_density, KNOTS + 2, 0.3),
     ):
-        noted: list[np.ndarray] = []
-        fit(model, log_p, points, log_target, steps=STEPS, lr=lr, batch=BATCH, visits=visits,
-            visit=lambda step, kl, noted=noted: noted.append(kl.numpy()))  # fmt: skip
-        fitted[name] = Fitted(log_p, parameters, np.stack(noted))
+        fitting = fit(model, log_p, points, log_target, steps=steps, lr=lr, batch=BATCH)
+        divergences = [
+            divergence(log_p, points, log_target).numpy()
+            for step in fitting
+            if step in visits or step == steps
+        ]
+        fitted[name] = Fitted(log_p, parameters, np.stack(divergences))
     return fitted
 
 
 def rows(fitted: dict[str, Fitted]) -> list[dict[str, Any]]:
-    """The divergences of each target at the last visit, rounded to 0.001 bit."""
+    """The divergences of each target at the end, rounded to 0.001 bit."""
+    ends = {name: f.divergences[-1].clip(0).round(3) for name, f in fitted.items()}
     return [
-        {"target": target}
-        | {name: round(max(0.0, float(f.divergences[-1][k])), 3) for name, f in fitted.items()}
+        {"target": target, **{name: float(end[k]) for name, end in ends.items()}}
         for k, target in enumerate(TARGETS)
     ]
 

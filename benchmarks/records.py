@@ -12,7 +12,6 @@ import torch
 
 from evaluation import tables
 from models.cli import processor
-from models.errors import DataError
 from models.files import write_text
 
 # Of processors: those that decide which of our paths runs, and how fast.
@@ -49,10 +48,7 @@ def write_csv(path: Path, rows: Sequence[Mapping], device: str | None = None) ->
     tables.write(path, rows)
     if device is not None:
         record = path.with_name("machine.json")
-        try:
-            machines = json.loads(record.read_text()) if record.is_file() else {}
-        except ValueError as error:
-            raise DataError(f"{record} is no JSON ({error}): mend or remove it.") from None
+        machines = json.loads(record.read_text()) if record.is_file() else {}
         machines[path.name] = machine(device)
         write_text(record, json.dumps(machines, indent=2, sort_keys=True) + "\n")
     print(f"Wrote {path}.")

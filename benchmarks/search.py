@@ -15,34 +15,31 @@ not those of the results, which come from several machines: they follow from the
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+
+import pandas as pd
 
 from benchmarks.records import number, print_table, write_csv
 from evaluation import tables
-from evaluation.metrics import bd_rate, trade_off
+from evaluation.metrics import bd_rate
 from evaluation.results import STATISTICS, Results, images_of, means
 from evaluation.tables import Row
 from models.errors import DataError
-from models.presets import STUDIED, points
+from models.presets import STUDIED, digits, points
 
 
 def efforts_of(model: str, folder: Path) -> list[int]:
     """The efforts that a folder has results of, lowest first."""
-    names = (path.stem for path in folder.glob(f"{model}-searched*.csv"))
-    matches = (re.fullmatch(rf"{model}-searched(\d+)", name) for name in names)
-    return sorted(int(match[1]) for match in matches if match)
+    names = (path.stem.split("-searched")[1] for path in folder.glob(f"{model}-searched*.csv"))
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
-def losses(rows: Sequence[Row]) -> dict[float, float]:
+def losses(rows: Sequence[Row]) -> pd.Series:
     """lambda * 255**2 * MSE + bpp by lambda, mean over the images."""
-    values: dict[float, list[float]] = {}
-    for row in rows:
-        loss = trade_off(row["bpp"], row["psnr"], row["lmbda"])
-        values.setdefault(row["lmbda"], []).append(loss)
-    return {lmbda: fmean(own) for lmbda, own in values.items()}
+    frame = pd.DataFrame(rows)
+    errors = 10 ** (-frame["psnr"] / 10)
+    return (frame["lmbda"] * 255**2 * errors + frame["bpp"]).groupby(frame["lmbda"]).mean()
 
 
 def seconds(model: str, lmbda: float, effort: int, speeds: Sequence[Row]) -> str:
@@ -59,20 +56,21 @@ def rows_of(
     model: str, effort: int, rows: Sequence[Row], plain: Sequence[Row], speeds: Sequence[Row]
 ) -> list[dict[str, str]]:
     """CSV rows of a model at one effort; `plain` are its images at effort 0."""
-    curve = means(rows)
-    searched = {m["lmbda"] for m in curve}
-    anchor = [m for m in means(plain) if m["lmbda"] in searched]  # chords against chords
+    curve, before = means(rows), losses(plain)
+    searched = {mean["lmbda"] for mean in curve}
+    if missing := searched - set(before.index):
+        raise DataError(
+            f"{model} has no results at lambda {digits(min(missing))} without a search."
+        )
+    anchor = [mean for mean in means(plain) if mean["lmbda"] in searched]  # chords against chords
     gain = ""
     if effort and len(anchor) > 1:
-        sides = [[m[k] for m in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
+        sides = [[mean[k] for mean in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
         gain = f"{bd_rate(*sides).value:.3f}"
-    loss, before = losses(rows), losses(plain)
-    if missing := searched - set(before):
-        raise DataError(f"{model} has no results at lambda {min(missing):g} without a search.")
-    change = {lmbda: 100 * (loss[lmbda] / before[lmbda] - 1) for lmbda in searched}
+    change = 100 * (losses(rows) / before - 1)
     return [
         {
-            "model": model, "lmbda": f"{m['lmbda']:g}", "effort": str(effort),
+            "model": model, "lmbda": digits(m["lmbda"]), "effort": str(effort),
             "bpp": f"{m['bpp']:.6f}", "psnr": f"{m['psnr']:.5f}", "ms_ssim": f"{m['ms_ssim']:.6f}",
             "seconds": seconds(model, m["lmbda"], effort, speeds),
             "loss_percent": f"{change[m['lmbda']]:.3f}" if effort else "",
@@ -98,8 +96,9 @@ def run(options: argparse.Namespace) -> int:
     kinds |= dict.fromkeys(("plain_s", "others_s", "step_s"), tables.number)
     speeds = tables.read(path, kinds) if path.is_file() else []
     for model in STUDIED:
-        efforts = efforts_of(model, options.searched)
-        plain = Results(options.resultdir, model).rows() if efforts else []
+        if not (efforts := efforts_of(model, options.searched)):
+            continue
+        plain = Results(options.resultdir, model).rows()
         images = images_of(plain)
         rows += rows_of(model, 0, plain, plain, speeds)
         for effort in efforts:

@@ -18,18 +18,14 @@ from benchmarks.records import print_table, write_csv
 from evaluation.bits import bits_per_position
 from models.base import Codec, pad
 from models.coding.loop import Coder
-from models.coding.orders import checkerboard, everywhere, wavefront
+from models.coding.orders import everywhere
 from models.datasets import sample_photographs
 from models.entropy.gaussian import scale_levels
 from models.images import to_tensor
-from models.presets import short
+from models.presets import STUDIED, short
 
 LMBDA, PHOTOGRAPH = 0.013, "astronaut"
-ORDERS = {
-    "Hyperprior": everywhere,
-    "JointAutoregressiveHierarchicalPriors": wavefront,
-    "CheckerboardAutogressive": checkerboard,
-}
+HYPERPRIORS = STUDIED[1:]  # the models with one
 ACTIVE = 0.5  # least standard deviation of a channel that carries information
 REACH = 4  # positions
 
@@ -52,14 +48,13 @@ def look(codec: Codec, pixels: np.ndarray) -> dict[str, Any]:
     """What the coder sees of an image, uint8 (H, W, 3): tensors (M, H/16, W/16).
 
     "y", the "mean" and "scale" that are predicted, "normalised", which is (y - mean) / scale; and
-    "bits", an array (H/16, W/16), see `bits_per_position`. `codec` is one of `ORDERS`.
+    "bits", an array (H/16, W/16), see `bits_per_position`. `codec` is one of `HYPERPRIORS`.
     """
     x = to_tensor(pixels)
     latents = codec.analysis(pad(x, codec.downsampling))
-    shapes = {key: value.shape for key, value in latents.items()}
-    watchers = {key: Watcher() for key in shapes}
-    y_hat = codec.code(watchers, latents, shapes)[0]
-    positions = torch.cat(ORDERS[type(codec).__name__](*y_hat.shape[1:]))
+    watchers = {key: Watcher() for key in latents}
+    y_hat = codec.code(watchers, latents, {key: v.shape for key, v in latents.items()})[0]
+    positions = torch.cat(getattr(codec, "order", everywhere)(*y_hat.shape[1:]))
 
     def grid(steps: list[Tensor]) -> Tensor:
         rows = torch.cat(steps, 1)[0]  # (positions in coding order, M)
@@ -129,7 +124,7 @@ def row(name: str, parts: dict[str, Any]) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> int:
     """Look, print and write the table. CheckpointError where a model has no checkpoint."""
     pixels = dict(sample_photographs())[PHOTOGRAPH]
-    codecs = {name: models.load(name, LMBDA) for name in ORDERS}
+    codecs = {name: models.load(name, LMBDA) for name in HYPERPRIORS}
     result = [row(short(name), look(codec, pixels)) for name, codec in codecs.items()]
     print_table(result)
     write_csv(options.outdir / "side_information.csv", result)

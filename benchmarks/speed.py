@@ -42,12 +42,10 @@ from models.convert import to_compressai
 from models.errors import UsageError
 from models.images import to_tensor
 from models.layers.bf16 import PRECISIONS, computes_in_bf16
-from models.presets import TWINS
+from models.presets import TWINS, digits
 
 STAGE = {"encode": "analysis", "decode": "synthesis"}  # methods of `Codec`: the transforms
 COMPRESSAI = "CompressAI"
-
-# What `orders` shares
 
 
 def alternate(
@@ -110,25 +108,22 @@ def configure_timing(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
 
 
-# Ours beside CompressAI's -----------------------------------------------------------------------
-
-
 def coder(model: Codec, codec: str) -> dict[str, Callable]:
     """Image (1, 3, H, W) to file, file to image: ours in a precision `codec`, or CompressAI's,
     its model of the same weights."""
-    if codec == COMPRESSAI:
-        name = TWINS[type(model).__name__].compressai_class
-        twin = getattr(import_compressai().models, name)(model.N, model.M).eval()
-        twin.load_state_dict(to_compressai(model))
-        twin.update(force=True)
-        twin.to(next(model.parameters()).device)
+    if codec != COMPRESSAI:
         return {
-            "encode": lambda x: twin.compress(pad(x, model.downsampling)),  # ours pads by itself
-            "decode": lambda file: twin.decompress(**file)["x_hat"],
+            "encode": lambda x: model.use(codec).compress(x),
+            "decode": lambda file: model.use(codec).decompress(file),
         }
+    name = TWINS[type(model).__name__].compressai_class
+    twin = getattr(import_compressai().models, name)(model.N, model.M).eval()
+    twin.load_state_dict(to_compressai(model))
+    twin.update(force=True)
+    twin.to(next(model.parameters()).device)
     return {
-        "encode": lambda x: model.use(codec).compress(x),
-        "decode": lambda file: model.use(codec).decompress(file),
+        "encode": lambda x: twin.compress(pad(x, model.downsampling)),  # ours pads by itself
+        "decode": lambda file: twin.decompress(**file)["x_hat"],
     }
 
 
@@ -195,7 +190,7 @@ def measure(
     for path in paths:
         model = checkpoint.load(path, device)
         name = type(model).__name__
-        about = {"model": name, "lmbda": f"{model.point.lmbda:g}", "N": model.N, "M": model.M}
+        about = {"model": name, "lmbda": digits(model.point.lmbda), "N": model.N, "M": model.M}
         for codec in (*precisions, *([COMPRESSAI] if name in TWINS else [])):
             work = coder(model, codec)
             file = work["encode"](x)

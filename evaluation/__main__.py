@@ -14,16 +14,13 @@ import math
 import sys
 from pathlib import Path
 
-import models
 from evaluation.bench import Measured, measure_points
-from evaluation.choice import Wanted, choose
+from evaluation.choice import choose_all
 from evaluation.figures import draw
 from evaluation.photographs import open_photographs
-from evaluation.points import Point
-from evaluation.results import OUTPUTS, Results, lmbda_text, means, table
+from evaluation.results import OUTPUTS, Results, means, table
 from models import checkpoint
 from models.cli import choose_device, guarded
-from models.errors import CheckpointError
 from models.presets import short
 
 LMBDA = 0.013  # that of the short run, or the nearest to it
@@ -47,50 +44,28 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def points_of(ckpt_dir: Path, device: str, every: bool) -> dict[str, list[Point]]:
-    """Those of each model that has any. CheckpointError where none has."""
-    chosen: dict[str, list[Point]] = {}
-    for name in models.MODELS:
-        try:
-            points = list(choose(Wanted(name, ckpt_dir=ckpt_dir, device=device)).points)
-        except CheckpointError as error:
-            print(f"{short(name)} is left out: {error}")
-            continue
-        nearest = min(points, key=lambda point: abs(math.log(point.lmbda / LMBDA)))
-        chosen[name] = points if every else [nearest]
-    if not chosen:
-        raise CheckpointError(
-            f"There is no checkpoint in {ckpt_dir}; train one, for example with "
-            "`python train.py --model_name Hyperprior --code_rate low`."
-        )
-    return chosen
-
-
 def run(flags: argparse.Namespace) -> int:
     """Measure, print and draw; raises what `guarded` turns into a line."""
-    chosen = points_of(flags.ckpt_dir, str(choose_device(flags.device)), flags.all)
+    chosen = choose_all(flags.ckpt_dir, str(choose_device(flags.device)))
     photographs = open_photographs(None)[: None if flags.all else PHOTOGRAPHS]
     folder = flags.outdir / ("all" if flags.all else "short")
     tested: list[Measured] = []
     for name, points in chosen.items():
         results = Results(folder, name)
+        if not flags.all:
+            points = [min(points, key=lambda point: abs(math.log(point.lmbda / LMBDA)))]
         tested.append(measure_points(name, points, photographs, folder / name, results))
     rows = [(short(one.name), mean) for one in tested for mean in means(one.rows)]
     print(f"\nMeans over {len(photographs)} photographs:\n{table(rows)}\n")
     draw(tested, photographs, folder)
-    example = tested[0].rows[0]
     print(
-        f"files, decoded images  {folder}/<Model>/lmbda_<lambda>/, such as "
-        f"{tested[0].name}/lmbda_{lmbda_text(example['lmbda'])}/{example['image']}.lic\n"
+        f"files, decoded images  {folder}/<Model>/lmbda_<lambda>/\n"
         f"results                {folder}/<Model>.csv, {folder}/per_image/<Model>.csv\n"
         f"figures                {folder}/rd_psnr.png, {folder}/rd_ms_ssim.png\n"
         f"contact sheet          {folder}/contact_sheet.png"
     )
     if not flags.all:
-        print(
-            "\nThis was the short run; `make eval ALL=1` (python -m evaluation --all) takes all "
-            "built-in photographs and all lambdas."
-        )
+        print("\nAll photographs and lambdas: `make eval ALL=1` (python -m evaluation --all).")
     return 0
 
 

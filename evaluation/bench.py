@@ -22,12 +22,13 @@ from filelock import Timeout
 from evaluation.metrics import ms_ssim, psnr
 from evaluation.photographs import Photograph
 from evaluation.points import PixelCodec, Point
-from evaluation.results import Results, lmbda_text
+from evaluation.results import Results
 from evaluation.tables import Row
 from models.cli import Progress, sentence
 from models.errors import UsageError
 from models.files import locked, write_bytes
 from models.images import read_image, write_image
+from models.presets import digits
 
 SUFFIX = ".lic"
 
@@ -59,7 +60,7 @@ def measure_points(
     rows: list[Row] = []
     stored = results.check({(p.name, p.width, p.height) for p in photographs})
     for point in points:
-        label = f"lambda {lmbda_text(point.lmbda)}"
+        label = f"lambda {digits(point.lmbda)}"
         print(f"{name}, {label}: {point.source}", flush=True)
         place = point_folder(folder, point.lmbda)
         try:
@@ -76,7 +77,7 @@ def measure_points(
 
 def point_folder(folder: Path, lmbda: float) -> Path:
     """Files and decoded images of one operating point."""
-    return folder / f"lmbda_{lmbda_text(lmbda)}"
+    return folder / f"lmbda_{digits(lmbda)}"
 
 
 class DecoderProcess:

@@ -12,9 +12,9 @@ import torch
 import models
 from evaluation.points import Point, imported_point, trained_point
 from models import checkpoint, convert
-from models.errors import UsageError
+from models.errors import CheckpointError, UsageError
 from models.layers.bf16 import check_precision
-from models.presets import MAX_PIXELS, zoo_point
+from models.presets import MAX_PIXELS, short, zoo_point
 from models.search import check_effort
 
 PREFIX = "compressai:"
@@ -84,6 +84,22 @@ def choose(wanted: Wanted) -> Choice:
     return Choice(f"{name}{suffix}", points, study)
 
 
+def choose_all(ckpt_dir: Path, device: str) -> dict[str, Sequence[Point]]:
+    """The points of each model that has any, by its name. CheckpointError where none has."""
+    chosen: dict[str, Sequence[Point]] = {}
+    for name in models.MODELS:
+        try:
+            chosen[name] = choose(Wanted(name, ckpt_dir=ckpt_dir, device=device)).points
+        except CheckpointError as error:
+            print(f"{short(name)} is left out: {error}")
+    if not chosen:
+        raise CheckpointError(
+            f"There is no checkpoint in {ckpt_dir}; train one, for example with "
+            "`python train.py --model_name Hyperprior --code_rate low`."
+        )
+    return chosen
+
+
 def _check(wanted: Wanted, zoo_model: bool) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
     check_effort(wanted.effort)
@@ -113,13 +129,13 @@ def _trained(wanted: Wanted, name: str, lambdas: Sequence[float]) -> tuple[list[
     asked: Sequence[float | None] = lambdas or [None]
     find = checkpoint.find
     paths = [p for lmbda in asked for p in find(name, wanted.ckpt_dir, wanted.epoch_num, lmbda)]
-    found = {path: checkpoint.read_metadata(path) for path in paths}
-    for path, metadata in found.items():
+    metadata_of = {path: checkpoint.read_metadata(path) for path in paths}
+    for path, metadata in metadata_of.items():
         if metadata["model"] != name:
             raise UsageError(f"{path} holds a {metadata['model']}, not a {name}: move it away.")
-    chosen = {path: m for path, m in found.items() if m["metric"] == wanted.metric}
+    chosen = {path: m for path, m in metadata_of.items() if m["metric"] == wanted.metric}
     if not chosen:
-        trained = sorted({metadata["metric"] for metadata in found.values()})
+        trained = sorted({metadata["metric"] for metadata in metadata_of.values()})
         raise UsageError(
             f"The checkpoints of {name} were trained for {', '.join(trained)}: "
             f"pass --metric {trained[0]}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,36 +48,26 @@ def curve_of(name: str, rows: Sequence[Row], psnr: str = "psnr", ms_ssim: str = 
     return Curve(name, tuple(row["bpp"] for row in rows), *qualities)
 
 
-def measured_curve(model: str, folder: Path) -> Curve:
-    """Our curve of a model, from <folder>/<model>.csv as test.py writes it."""
-    return curve_of(model, read(folder / f"{model}.csv", POINT))
+def load_curve(name: str, folder: Path) -> Curve:
+    """The curve of that name from the CSVs in `folder`. DataError if there is none.
 
-
-def classical_curve(codec: str, folder: Path) -> Curve:
-    """A classical codec's curve as measured by `benchmarks.classical`."""
-    return curve_of(codec, _rows(folder / "classical.csv", "codec", codec, POINT))
-
-
-def reference_curve(codec: str, folder: Path) -> Curve:
-    """A published curve by its name in the reference table, such as "mbt2018" or "VTM"."""
-    kinds = {"bpp": number, "psnr_rgb_db": number, "ms_ssim_rgb": number_or_nan}
-    rows = _rows(folder / "reference" / "kodak_rd.csv", "codec", codec, kinds)
-    return curve_of(codec, rows, "psnr_rgb_db", "ms_ssim_rgb")
-
-
-def original_curve(model: str, folder: Path) -> Curve:
-    """The original study's curve of a model (no MS-SSIM was published)."""
-    kinds = {"bpp": number, "psnr_rgb_db": number}
-    path = folder / "reference" / "seminar_2022_results.csv"
-    return curve_of(f"{model}{ORIGINAL}", _rows(path, "model", model, kinds), "psnr_rgb_db")
-
-
-def _rows(path: Path, key: str, value: str, kinds: Mapping[str, Kind]) -> list[Row]:
-    """Those rows of a CSV file whose column `key` is `value`. DataError if there is none."""
-    rows = [row for row in read(path, {key: str, **kinds}) if row[key] == value]
+    "Hyperprior": ours; "Hyperprior (original study)", of which no MS-SSIM was published; "JPEG"
+    and others of `MEASURED`; else a published one, such as "mbt2018" or "VTM".
+    """
+    if name in STUDIED:
+        return curve_of(name, read(folder / f"{name}.csv", POINT))
+    codec = name.removesuffix(ORIGINAL)
+    file, key = "reference/kodak_rd.csv", "codec"
+    kinds: dict[str, Kind] = {"bpp": number, "psnr_rgb_db": number, "ms_ssim_rgb": number_or_nan}
+    if codec != name:
+        file, key = "reference/seminar_2022_results.csv", "model"
+        del kinds["ms_ssim_rgb"]
+    elif name in MEASURED:
+        file, kinds = "classical.csv", POINT
+    rows = [row for row in read(folder / file, {key: str, **kinds}) if row[key] == codec]
     if not rows:
-        raise DataError(f"{path} has no rows for {value}.")
-    return rows
+        raise DataError(f"{folder / file} has no rows for {codec}.")
+    return curve_of(name, rows, *list(kinds)[1:])
 
 
 def compare(curve: Curve, against: Curve, metric: str) -> dict[str, str]:
@@ -115,22 +105,12 @@ def table(folder: Path) -> list[dict[str, str]]:
     wanted += [(m, codec, "psnr") for m in STUDIED for codec in (*MEASURED, *PUBLISHED)]
     rows = []
     for model, other, metric in wanted:
-        row = compare(measured_curve(model, folder), _curve(other, folder), metric)
+        row = compare(load_curve(model, folder), load_curve(other, folder), metric)
         if (model, other) in PAIRS:
             row |= summary(image_bd_rates(model, other, folder, metric))
         names = {"curve": model, "against": other, "metric": metric}
         rows.append(dict.fromkeys(COLUMNS, "") | names | row)
     return rows
-
-
-def _curve(name: str, folder: Path) -> Curve:
-    if name in STUDIED:
-        return measured_curve(name, folder)
-    if name.endswith(ORIGINAL):
-        return original_curve(name.removesuffix(ORIGINAL), folder)
-    if name in MEASURED:
-        return classical_curve(name, folder)
-    return reference_curve(name, folder)
 
 
 def image_bd_rates(model: str, against: str, folder: Path, metric: str) -> list[float]:
@@ -139,15 +119,14 @@ def image_bd_rates(model: str, against: str, folder: Path, metric: str) -> list[
     From <folder>/per_image/<model>.csv. The mean over images weighs each alike; the BD-rate of the
     mean curves, in which large files weigh more, is another number.
     """
-    curves = []
-    for name in (model, against):
-        rows = read(folder / "per_image" / f"{name}.csv", {"image": str, **POINT})
-        images = sorted({row["image"] for row in rows})
-        curves.append({i: curve_of(name, [r for r in rows if r["image"] == i]) for i in images})
+    curves: list[dict[str, list[Row]]] = [{}, {}]
+    for name, images in zip((model, against), curves, strict=True):
+        for row in read(folder / "per_image" / f"{name}.csv", {"image": str, **POINT}):
+            images.setdefault(row["image"], []).append(row)
     tests, anchors = curves
-    pairs = [(tests[image], anchors[image]) for image in tests if image in anchors]
-    values = (compare(*pair, metric).get("bd_rate_percent") for pair in pairs)
-    return [float(value) for value in values if value]
+    pairs = ((tests[image], anchors[image]) for image in sorted(tests) if image in anchors)
+    rows = [compare(curve_of(model, a), curve_of(against, b), metric) for a, b in pairs]
+    return [float(row["bd_rate_percent"]) for row in rows if "bd_rate_percent" in row]
 
 
 def summary(values: Sequence[float]) -> dict[str, str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.bench import Measured, output_paths, point_folder
-from evaluation.curves import original_curve, reference_curve
+from evaluation.curves import ORIGINAL, load_curve
 from evaluation.photographs import KODAK, Photograph, is_kodak
 from evaluation.plots import Line, contact_sheet, rd_figure, style_of
-from evaluation.results import lmbda_text, means
+from evaluation.results import means
 from models.errors import DataError
 from models.images import read_image
-from models.presets import CATALOGUE, short
+from models.presets import CATALOGUE, digits, short
 
 SHEET_IMAGES, SHEET_SIDE = 6, 384
 
@@ -42,14 +42,11 @@ def published_lines(name: str, metric: str) -> list[Line]:
     """The original study's and CompressAI's curves of a model, where there are any."""
     lines: list[Line] = []
     zoo = CATALOGUE[name].published if name in CATALOGUE else name.removeprefix("compressai-")
-    for source, read, codec, about in (
-        ("original", original_curve, name, ""),
-        ("zoo", reference_curve, zoo, " (published)"),
-    ):
+    for source, codec, about in (("original", name + ORIGINAL, ""), ("zoo", zoo, " (published)")):
         with suppress(DataError):
-            curve = read(codec, KODAK.parent)
-            style = style_of(codec, source)
-            lines.append((f"{curve.name}{about}", curve.bpp, getattr(curve, metric), style))
+            curve = load_curve(codec, KODAK.parent)
+            style = style_of(zoo, source)
+            lines.append((f"{codec}{about}", curve.bpp, getattr(curve, metric), style))
     return lines
 
 
@@ -62,7 +59,7 @@ def draw_sheet(tested: Sequence[Measured], photographs: list[Photograph], path: 
         for one in tested:
             for row in (row for row in one.rows if row["image"] == photograph.name):
                 _, image = output_paths(point_folder(one.folder, row["lmbda"]), photograph)
-                title = f"{short(one.name)}, lambda {lmbda_text(row['lmbda'])}\n"
+                title = f"{short(one.name)}, lambda {digits(row['lmbda'])}\n"
                 title += f"{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
                 line.append((title, _middle(read_image(image, row["width"] * row["height"]))))
         sheet.append(line)

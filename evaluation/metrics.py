@@ -1,5 +1,4 @@
-"""What a reconstruction is worth: PSNR, MS-SSIM, the trade-off with the rate, and Bjontegaard's
-two differences of curves.
+"""What a reconstruction is worth: PSNR, MS-SSIM, and Bjontegaard's two differences of curves.
 
 The metrics of images take `uint8` arrays of shape (height, width, 3), that is, the pixels a
 viewer sees after rounding, and look at RGB, as the published curves of learned codecs do.
@@ -71,14 +70,6 @@ def ms_ssim_db(value: float) -> float:
     Curves convert the mean over the images, since published curves give only that mean.
     """
     return math.inf if value >= 1 else -10 * math.log10(1 - value)
-
-
-def trade_off(bpp: float, psnr: float, lmbda: float) -> float:
-    """What training lowers, lambda * 255**2 * MSE + bpp, from a rate and a PSNR in dB.
-
-    Of means over images: their PSNRs' mean stands for the geometric mean of their errors.
-    """
-    return lmbda * 255**2 * 10 ** (-psnr / 10) + bpp
 
 
 def bd_rate(

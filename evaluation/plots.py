@@ -78,7 +78,7 @@ STYLE = {
 }
 
 Style = Mapping[str, Any]
-Line = tuple[str, ArrayLike, ArrayLike, Style | None]  # label, bpp, quality, style
+Line = tuple[str, ArrayLike, ArrayLike, Style]  # label, bpp, quality, style
 
 
 def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
@@ -86,10 +86,8 @@ def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
 
     `codec` is a model's name, a classical codec's, or a name of the reference table such as
     "mbt2018" or "paper-mbt2018"; any other name gets one of four spare looks. `source` is one of
-    `LINES`: "original" is the study that is reproduced, "zoo" CompressAI. `ValueError` for others.
+    `LINES`: "original" is the study that is reproduced, "zoo" CompressAI.
     """
-    if source not in LINES:
-        raise ValueError(f"There is no source {source!r}; choose one of {', '.join(LINES)}.")
     name = codec.removeprefix("paper-")
     name = STUDIED_AS.get(name, name)
     spare = OTHER_LOOKS[sum(name.encode()) % len(OTHER_LOOKS)]
@@ -108,39 +106,34 @@ def rd_figure(
     """Draw rate-distortion curves into `path`, whose suffix says the format (.svg or .png).
 
     `lines` holds tuples (label, bpp, quality, style): two lists of equal length, in any order, and
-    a style from `style_of` (None: `style_of(label)`). `metric` is "psnr", in dB, or "ms_ssim", from
-    0 to 1, which is drawn in dB. Points without a finite quality are left out. `max_bpp` cuts the
-    axes. `ValueError` for an unknown metric or suffix, or if there is no point to draw.
+    a style from `style_of`. `metric` is one of `AXES`: "psnr", in dB, or "ms_ssim", from 0 to 1,
+    which is drawn in dB. Points without a finite quality are left out. `max_bpp` cuts the axes.
+    `ValueError` if there is no point to draw.
     """
-    if metric not in AXES:
-        raise ValueError(f"There is no metric {metric!r}; choose one of {', '.join(AXES)}.")
-    drawn = [line for given in lines if len((line := _drawn(given, metric))[1])]
-    points = [point for _, bpp, db, _ in drawn for point in zip(bpp, db, strict=True)]
+    curves = [(label, _finite_points(bpp, q, metric), style) for label, bpp, q, style in lines]
+    points = [point for _, own, _ in curves for point in own]
     inside = [db for bpp, db in points if bpp <= max_bpp]
     if not inside:
         raise ValueError("There is no point to draw in the rate-distortion figure.")
     with drawing(path, (9.6, 5.6), {"font.size": 11, "axes.titlesize": "large"}) as figure:
         axes = figure.subplots()
-        for label, bpp, db, style in drawn:
-            axes.plot(bpp, db, label=label, **style)
+        for label, own, style in curves:
+            if own:
+                axes.plot(*zip(*own, strict=True), label=label, **style)
         axes.set(xlabel="rate (bits per pixel)", ylabel=AXES[metric], title=title)
+        axes.set_xlim(0, min(max_bpp, 1.05 * max(bpp for bpp, _ in points)))
         if max_bpp < math.inf:
             margin = 0.04 * (max(inside) - min(inside)) or 1
-            axes.set_xlim(0, max_bpp)
             axes.set_ylim(min(inside) - margin, max(inside) + margin)
-        else:
-            axes.set_xlim(0, 1.05 * max(bpp for bpp, _ in points))
         figure.legend(loc="outside right upper", fontsize=9, handlelength=3.2)
 
 
-def _drawn(line: Line, metric: str) -> tuple[str, list[float], list[float], Style]:
-    """A line ready to plot: sorted by rate, MS-SSIM in dB, without missing points."""
-    label, bpp, quality, style = line
+def _finite_points(bpp: ArrayLike, quality: ArrayLike, metric: str) -> list[tuple[float, float]]:
+    """(bpp, dB), sorted by rate."""
     points = sorted(zip(np.asarray(bpp, float), np.asarray(quality, float), strict=True))
     if metric == "ms_ssim":
         points = [(rate, ms_ssim_db(value)) for rate, value in points]
-    points = [point for point in points if all(map(math.isfinite, point))]
-    return label, [p[0] for p in points], [p[1] for p in points], style or style_of(label)
+    return [point for point in points if all(map(math.isfinite, point))]
 
 
 @contextmanager
@@ -162,12 +155,10 @@ def drawing(
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a figure as .svg or .png, alike each time. `ValueError` for another suffix."""
+    """Write a figure as .svg or .png, alike each time."""
     import matplotlib as mpl
 
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in ("svg", "png"):
-        raise ValueError(f"A figure is written as .svg or .png, not as {Path(path).name!r}.")
+    suffix = Path(path).suffix.removeprefix(".")
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
     with atomic_write(path) as temporary, mpl.rc_context({"svg.hashsalt": "figure"}):
         figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
@@ -180,49 +171,27 @@ def contact_sheet(
 
     `rows` holds lists, of any length, of (title, uint8 array (H, W, 3)), typically an original and
     its reconstructions. Images are shown pixel by pixel, since scaling hides artefacts: pass crops
-    of large ones. `ValueError` if there is no image.
+    of large ones.
     """
-    from PIL import Image, ImageDraw
-
-    tiles = [_tiles(row) for row in rows if row]
-    if not tiles:
-        raise ValueError("There is no image for the contact sheet.")
-    gap = 12
-    columns = max(map(len, tiles))
-    widths = [max(row[c].width for row in tiles if c < len(row)) for c in range(columns)]
-    heights = [max(tile.height for tile in row) for row in tiles]
-    size = (sum(widths) + gap * (columns + 1), sum(heights) + gap * (len(tiles) + 1))
-    sheet = Image.new("RGB", size, "white")
-    ImageDraw.Draw(sheet).rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#BBBBBB")
-    top = gap
-    for row, height in zip(tiles, heights, strict=True):
-        left = gap
-        for tile, width in zip(row, widths, strict=False):
-            sheet.paste(tile, (left, top))
-            left += width + gap
-        top += height + gap
-    with atomic_write(path) as temporary:
-        sheet.save(temporary, format="PNG")
-
-
-def _tiles(row: Sequence[tuple[str, NDArray[np.uint8]]]) -> list[Any]:
-    """The tiles of one row, titles of few lines filled up so that all images start alike."""
-    most = max(title.count("\n") for title, _ in row)
-    return [_tile("\n" * (most - title.count("\n")) + title, array) for title, array in row]
-
-
-def _tile(title: str, array: NDArray[np.uint8]) -> Any:
-    """The image with its title above it, as wide as the wider of the two."""
     from PIL import Image, ImageDraw, ImageFont
 
-    image = Image.fromarray(array)
-    font = ImageFont.load_default(size=14)
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    text_width = draw.multiline_textbbox((0, 0), title, font=font)[2]
-    line = math.ceil(draw.textbbox((0, 0), "Ag", font=font)[3]) + 4  # whatever the letters are
-    band = line * (title.count("\n") + 1) + 2
-    width = max(image.width, math.ceil(text_width))
-    tile = Image.new("RGB", (width, image.height + band), "white")
-    ImageDraw.Draw(tile).multiline_text((0, 0), title, fill="black", font=font)
-    tile.paste(image, (0, band))
-    return tile
+    gap, font = 12, ImageFont.load_default(size=14)
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    tiles = [tile for row in rows for tile in row]
+    boxes = [ruler.multiline_textbbox((0, 0), title, font=font) for title, _ in tiles]
+    band = math.ceil(max(bottom for *_, bottom in boxes)) + 6
+    width = gap + max(
+        max(math.ceil(b[2]), a.shape[1]) for b, (_, a) in zip(boxes, tiles, strict=True)
+    )
+    height = gap + band + max(array.shape[0] for _, array in tiles)
+    size = (gap + width * max(map(len, rows)), gap + height * len(rows))
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#BBBBBB")
+    for top, row in zip(range(gap, size[1], height), rows, strict=False):
+        for left, (title, array) in zip(range(gap, size[0], width), row, strict=False):
+            place = (left, top + band - 6)
+            draw.multiline_text(place, title, fill="black", font=font, anchor="ld")
+            sheet.paste(Image.fromarray(array), (left, top + band))
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, format="PNG")

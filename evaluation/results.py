@@ -22,6 +22,7 @@ from evaluation.metrics import ms_ssim_db
 from evaluation.tables import Kind, Row, number, number_or_nan
 from models.errors import DataError, UsageError
 from models.files import locked
+from models.presets import digits
 
 COLUMNS = ("lmbda", "num_pixels", "bits", "bpp", "psnr", "time(enc)", "time(dec)", "ms_ssim")
 IMAGE_COLUMNS: dict[str, Kind] = {
@@ -30,9 +31,7 @@ IMAGE_COLUMNS: dict[str, Kind] = {
     "ms_ssim": number_or_nan, "estimate_bpp": number, "time(enc)": number, "time(dec)": number,
 }  # fmt: skip
 MEANS = ("bits", "bpp", "psnr", "estimate_bpp", "time(enc)", "time(dec)")
-DECIMALS = {
-    "bpp": 6, "psnr": 5, "ms_ssim": 6, "estimate_bpp": 6, "time(enc)": 4, "time(dec)": 4
-}  # fmt: skip
+DECIMALS = {"bpp": 6, "psnr": 5, "ms_ssim": 6, "estimate_bpp": 6, "time(enc)": 4, "time(dec)": 4}
 
 STATISTICS = Path("statistics")  # the study's results, which the report is made of
 OUTPUTS = Path("outputs")
@@ -98,10 +97,9 @@ class Results:
     def merge(self, new: Sequence[Row]) -> list[Row]:
         """Replace the rows of the new rows' lambdas, write both files, return all rows."""
         with locked(self.per_image.parent):  # another run may add its lambdas to the same files
-            tested = {lmbda_text(row["lmbda"]) for row in new}
-            stored = self.check(images_of(new))
-            kept = [row for row in stored if lmbda_text(row["lmbda"]) not in tested]
-            rows = sorted([*kept, *new], key=lambda row: row["lmbda"])
+            tested = {row["lmbda"] for row in new}
+            others = [row for row in self.check(images_of(new)) if row["lmbda"] not in tested]
+            rows = sorted([*others, *new], key=lambda row: row["lmbda"])
             cells = [{c: _cell(c, row[c]) for c in IMAGE_COLUMNS} for row in rows]
             tables.write(self.per_image, cells, IMAGE_COLUMNS)
             rows = self.rows()
@@ -115,18 +113,13 @@ def images_of(rows: Iterable[Row]) -> set[tuple[str, int, int]]:
     return {(row["image"], row["width"], row["height"]) for row in rows}
 
 
-def lmbda_text(lmbda: float) -> str:
-    """A lambda as it stands in file names and CSVs: 0.0067, 0.01234567, 1000000."""
-    return f"{lmbda:.15g}"
-
-
 def _cell(column: str, value: Any) -> Any:
     """As it is written: columns with their decimals, whole numbers without any."""
     if not isinstance(value, float) or math.isnan(value):
         return value
     if column in DECIMALS:
         return f"{value:.{DECIMALS[column]}f}"
-    return lmbda_text(value if column == "lmbda" else round(value, 2))
+    return digits(value) if column == "lmbda" else f"{value:.2f}".rstrip("0").removesuffix(".")
 
 
 def table(named: Sequence[tuple[str, Row]]) -> str:
@@ -136,7 +129,7 @@ def table(named: Sequence[tuple[str, Row]]) -> str:
         similarity, count = mean["ms_ssim_of"]
         part = f" ({count} of {mean['images']} images)" if count < mean["images"] else ""
         rows.append({
-            "model": name, "lambda": lmbda_text(mean["lmbda"]), "bytes": f"{mean['bits'] / 8:.0f}",
+            "model": name, "lambda": digits(mean["lmbda"]), "bytes": f"{mean['bits'] / 8:.0f}",
             "bpp": f"{mean['bpp']:.4f}", "estimate": f"{mean['estimate_bpp']:.4f}",
             "PSNR (dB)": f"{mean['psnr']:.3f}",
             "MS-SSIM": f"{similarity:.5f}{part}" if count else "-",

@@ -74,9 +74,7 @@ def text(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] | None = None
     nan becomes an empty cell; names that a terminal or CSV stumbles over become `printable`.
     """
     file = io.StringIO()
-    writer = csv.DictWriter(
-        file, list(rows[0] if columns is None else columns), lineterminator="\n"
-    )
+    writer = csv.DictWriter(file, list(columns or rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
     return file.getvalue()
@@ -99,7 +97,4 @@ def aligned(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows, all of the same columns, as lines of text for a reader, without a last line end."""
     lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in lines)

@@ -20,6 +20,16 @@ def test_a_terminal_gets_a_bar_with_the_time_left(capsys, monkeypatch):
     assert "lambda 1:   0%|" in shown and "0/3" in shown and "left" not in shown
 
 
+def test_plain_lines_show_it_where_there_is_no_terminal(capsys):
+    with Progress("search", 3, "step", seconds=0) as progress:
+        for k in range(3):
+            progress.step(f"loss {k}")
+    lines = capsys.readouterr().err.splitlines()
+    for k, line in enumerate(lines, start=1):
+        assert line.startswith("search: ") and f"{k}/3" in line and f"loss {k - 1}" in line
+    assert len(lines) == 2  # the last step needs none
+
+
 def test_training_gives_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     log = Log(tmp_path)
     log.begin(0, 4)

@@ -14,7 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.gallery.measure import checkpoints, measure
+from benchmarks.gallery.measure import measure
+from evaluation.choice import choose_all
 from evaluation.photographs import open_photographs
 from evaluation.plots import LOOKS, style_of
 from models import checkpoint
@@ -56,14 +57,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build the page. CheckpointError or ImageError when there is nothing to show."""
-    device = str(choose_device(options.device))
-    paths = checkpoints(options.ckpt_dir)
+    chosen = choose_all(options.ckpt_dir, str(choose_device(options.device)))
+    points = [point for own in chosen.values() for point in own]
     photographs = open_photographs(options.dataset_path)
-    count = sum(map(len, paths.values()))
-    print(f"{len(photographs)} photograph(s), {count} checkpoint(s) of {', '.join(paths)}")
+    print(f"{len(photographs)} photograph(s), {len(points)} checkpoint(s) of {', '.join(chosen)}")
     out = options.outdir / "gallery"
-    with Progress("gallery", len(photographs) * count, "image") as progress:
-        photos = measure(photographs, paths, out, device, progress.step)
-    write_text(out / "index.html", page(photos, list(paths)))
+    with Progress("gallery", len(photographs) * len(points), "image") as progress:
+        photos = measure(photographs, points, out, progress.step)
+    write_text(out / "index.html", page(photos, list(chosen)))
     print(f"Wrote {out / 'index.html'}; open it in a browser.")
     return 0

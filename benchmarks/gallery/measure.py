@@ -8,42 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-import models
 from benchmarks.codecs import codecs, decode
 from evaluation.bench import SUFFIX
 from evaluation.bits import bits_per_position
 from evaluation.metrics import ms_ssim, ms_ssim_db, psnr
 from evaluation.photographs import Photograph
-from evaluation.points import ModelCodec
-from models import checkpoint
-from models.base import Codec
-from models.errors import CheckpointError
+from evaluation.points import ModelCodec, Point
 from models.files import write_bytes
 from models.images import to_tensor, write_image
+from models.presets import digits
 
 JPEG_QUALITIES = range(1, 96)  # above 95 libjpeg spends bits on nothing that is visible
 JPEG_CURVE = range(5, 96, 10)
-
-
-def checkpoints(root: Path) -> dict[str, list[Path]]:
-    """The newest checkpoints of each model that has any, lowest lambda first, trained for MSE.
-
-    CheckpointError when there is none at all.
-    """
-    paths: dict[str, list[Path]] = {}
-    for name in models.MODELS:
-        try:
-            newest = checkpoint.find(name, root)
-        except CheckpointError:
-            continue
-        if own := [path for path in newest if checkpoint.read_metadata(path)["metric"] == "mse"]:
-            paths[name] = own
-    if not paths:
-        raise CheckpointError(
-            f"{root} holds no checkpoint trained for MSE; train one, for example with "
-            "`python train.py --model_name Hyperprior --code_rate low`."
-        )
-    return paths
 
 
 def quality(original: np.ndarray, decoded: np.ndarray, size: int) -> dict:
@@ -55,20 +31,23 @@ def quality(original: np.ndarray, decoded: np.ndarray, size: int) -> dict:
     return {"bytes": size, **rounded}
 
 
-def learned_point(model: Codec, device: str, pixels: np.ndarray, out: Path, place: str) -> dict:
+def learned_point(codec: ModelCodec, pixels: np.ndarray, out: Path, folder: str) -> dict:
     """Code one photograph with one checkpoint through a real file; its entry for the page.
 
-    Writes <out>/<place>.lic and <place>.webp (lossless), the image decoded from that file.
+    Writes <out>/<folder>/<Model>_<lambda>.lic and .webp (lossless), the image of that file.
     """
-    codec = ModelCodec(model, device)
+    model = codec.model
+    assert model.point is not None
+    name, lmbda = type(model).__name__, model.point.lmbda
+    place = f"{folder}/{name}_{digits(lmbda)}"
     file = out / f"{place}{SUFFIX}"
     write_bytes(file, codec.encode(pixels))
     decoded = codec.decode(file.read_bytes())
     write_image(out / f"{place}.webp", decoded)
     bits = bits_per_position(model, to_tensor(pixels).to(codec.device))
     return {
-        "codec": type(model).__name__,
-        "lmbda": model.point.lmbda if model.point else 0.0,
+        "codec": name,
+        "lmbda": lmbda,
         "epoch": model.metadata.get("epoch"),
         **quality(pixels, decoded, file.stat().st_size),
         "image": f"{place}.webp",
@@ -101,9 +80,8 @@ def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
 
 
 def measure(
-    photographs: list[Photograph], paths: dict[str, list[Path]], out: Path, device: str,
-    step: Callable[[], None],
-) -> list[dict]:  # fmt: skip
+    photographs: list[Photograph], points: list[Point], out: Path, step: Callable[[], None]
+) -> list[dict]:
     """Code every photograph with every checkpoint; one entry per photograph for the page.
 
     Images are named by number, since the names of files may hold anything. `step` is called
@@ -118,11 +96,10 @@ def measure(
             "original": f"{folder}/original.webp", "points": [],
         }  # fmt: skip
         entries.append((photo, photograph, folder))
-    for path in (path for own in paths.values() for path in own):
-        model = checkpoint.load(path)
+    for point in points:
+        codec = point.load()
         for photo, photograph, folder in entries:
-            place = f"{folder}/{type(model).__name__}_{model.point.lmbda:g}"
-            photo["points"].append(learned_point(model, device, photograph.read(), out, place))
+            photo["points"].append(learned_point(codec, photograph.read(), out, folder))
             step()
     for photo, photograph, folder in entries:
         add_jpeg(photo, photograph.read(), out, folder)

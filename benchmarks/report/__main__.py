@@ -3,7 +3,7 @@
     python -m benchmarks.report            # writes them into the pages, between their markers
     python -m benchmarks.report --check    # writes nothing; exit 1 if a page or a CSV would change
 
-Also writes statistics/checkpoints.csv and training_runs.csv, from the checkpoints' metadata.
+Also writes statistics/checkpoints.csv, from the checkpoints' metadata.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.report import checkpoints as trained
+from benchmarks.report.checkpoints import COLUMNS, checkpoints
 from benchmarks.report.markdown import fill
 from benchmarks.report.tables import TABLES
 from evaluation.results import STATISTICS
@@ -26,8 +26,7 @@ PAGES = ("README.md", "report.md", "docs/measurements.md")
 
 def texts() -> Iterator[tuple[Path, str]]:
     """What each file should be; the pages read the CSVs before them. DataError."""
-    yield STATISTICS / "checkpoints.csv", text(trained.checkpoints(), trained.COLUMNS)
-    yield STATISTICS / "training_runs.csv", text(trained.training_runs(), trained.RUN_COLUMNS)
+    yield STATISTICS / "checkpoints.csv", text(checkpoints(), COLUMNS)
     for page in map(Path, PAGES):
         yield page, fill(page.read_text("utf-8"), TABLES)
 
@@ -35,12 +34,12 @@ def texts() -> Iterator[tuple[Path, str]]:
 def update(check: bool) -> int:
     """Write what differs; if `check`, only say so and return 1."""
     changed = False
-    for path, made in texts():
-        if not path.exists() or path.read_text("utf-8") != made:
+    for path, new in texts():
+        if not path.exists() or path.read_text("utf-8") != new:
             changed = True
             print(f"{path} {'is not what the CSVs give: make report' if check else 'was written'}")
             if not check:
-                write_text(path, made)
+                write_text(path, new)
     return int(check and changed)
 
 

@@ -1,4 +1,4 @@
-"""How far each checkpoint was trained, from the checkpoints' metadata: the rows of two CSVs.
+"""How far each checkpoint was trained, from the checkpoints' metadata: the rows of checkpoints.csv.
 
 The cost of a checkpoint is that of its lineage, every run of `train.py` that its weights went
 through, each as far as the next one took it. It is counted, not timed: steps, pixels of the crops,
@@ -20,14 +20,13 @@ from evaluation.tables import read
 from models import checkpoint
 from models.errors import DataError
 from models.presets import STUDIED
-from training.inheritance import RUN, TRANSFORMS, ancestors
+from training.inheritance import TRANSFORMS, ancestors
 
 COLUMNS = (
     "model", "lmbda", "epoch", "N", "M", "steps", "images_seen", "patch_size", "lr", "hours",
     "hardware", "parent", "data_fingerprint", "digest", "megabytes", "lineage_runs",
     "lineage_steps", "lineage_megapixels", "lineage_petamacs",
 )  # fmt: skip
-RUN_COLUMNS = (*RUN, "parent", "checkpoint")
 TRAINED, FIXED = 3, 1  # times the forward pass
 CKPTS = Path("ckpts")
 
@@ -80,27 +79,3 @@ def checkpoints(root: Path = CKPTS) -> list[dict[str, str]]:
         }  # fmt: skip
         rows.append({name: str(row.get(name) or "") for name in COLUMNS})
     return sorted(rows, key=lambda row: (STUDIED.index(row["model"]), float(row["lmbda"])))
-
-
-def training_runs(root: Path = CKPTS) -> list[dict[str, str]]:
-    """A row for each run of `train.py` that a checkpoint comes from, parents first.
-
-    A run that others left at different steps is told as far as it is known to have gone.
-    "parent" is the run_id of the run before it, "checkpoint" where its own weights are.
-    """
-    lineages = {path: ancestors(path) for path in sorted(root.rglob("epoch_*.safetensors"))}
-    parents: dict[str, str] = {}
-    for runs in sorted(lineages.values(), key=len):  # the end of a longer one may be another's
-        for run, before in zip(runs, [*runs[1:], {}], strict=True):
-            parent = "" if "joined_by" in before else before.get("run_id", "")
-            parents.setdefault(run["run_id"], parent)
-    rows: dict[str, dict] = {}
-    for path, runs in lineages.items():
-        for run in reversed(runs):
-            known = rows.get(run["run_id"], {})
-            less, more = sorted((run, known), key=lambda told: told.get("steps") or 0)
-            rows[run["run_id"]] = less | {key: value for key, value in more.items() if value}
-        rows[runs[0]["run_id"]]["checkpoint"] = path.relative_to(root).as_posix()
-    for name, row in rows.items():
-        row |= {"fixed": " ".join(row.get("fixed") or ()), "parent": parents[name]}
-    return [{name: str(row.get(name) or "") for name in RUN_COLUMNS} for row in rows.values()]

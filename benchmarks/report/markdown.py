@@ -106,7 +106,7 @@ def read(name: str) -> pd.DataFrame:
     keys = re.findall(r"{(\w+)}", name)
     paths = {STATISTICS / f"{name.format(**p)}.csv": {key: p[key] for key in keys} for p in points}
     try:
-        return pd.concat([pd.read_csv(path).assign(**told) for path, told in paths.items()])
+        return pd.concat([pd.read_csv(path).assign(**own) for path, own in paths.items()])
     except FileNotFoundError as error:
         raise DataError(f"{error.filename} does not exist.") from None
 

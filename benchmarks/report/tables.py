@@ -5,16 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from benchmarks.report.markdown import POINT, Table
-from evaluation.curves import (
-    MEASURED,
-    PAIRS,
-    PUBLISHED,
-    classical_curve,
-    compare,
-    curve_of,
-    original_curve,
-    reference_curve,
-)
+from evaluation.curves import MEASURED, ORIGINAL, PAIRS, PUBLISHED, compare, curve_of, load_curve
 from evaluation.metrics import bd_psnr
 from evaluation.results import STATISTICS
 from models.presets import CATALOGUE, STUDIED
@@ -84,10 +75,10 @@ def original_curves(*_: Frame) -> Frame:
     """BD-rates of the original's curves against published ones and the one before; BD-PSNR."""
     rows = []
     for model, before in {STUDIED[0]: None, **dict(PAIRS)}.items():
-        curve, published = original_curve(model, STATISTICS), CATALOGUE[model].published
-        others = {name: classical_curve(name, STATISTICS) for name in ("JPEG", "JPEG2000")}
-        others |= {name: reference_curve(name, STATISTICS) for name in ("BPG444", published)}
-        others |= {"before": original_curve(before, STATISTICS)} if before else {}
+        curve, published = load_curve(model + ORIGINAL, STATISTICS), CATALOGUE[model].published
+        names = {name: name for name in ("JPEG", "JPEG2000", "BPG444", published)}
+        names |= {"before": before + ORIGINAL} if before else {}
+        others = {key: load_curve(name, STATISTICS) for key, name in names.items()}
         row = {k: float(compare(curve, c, "psnr")["bd_rate_percent"]) for k, c in others.items()}
         ends = (zip(*c.pairs("psnr"), strict=True) for c in (others[published], curve))
         psnr = bd_psnr(*next(ends), *next(ends)).value
@@ -114,7 +105,7 @@ SHORT_RUN = [  # of runs that differ in one thing
 ]  # fmt: skip
 CODED = ["model", "N", "M", "device", "direction"]
 PRECISIONS = ("precision", "fp32", "bf16")
-ORIGINAL = "reference/seminar_2022_results"
+THEIRS = "reference/seminar_2022_results"
 
 TABLES: dict[str, Table] = {
     "results": Table("{model}", [
@@ -241,20 +232,20 @@ TABLES: dict[str, Table] = {
     ], where="batch == 1", computed={
         "pixel": "total_macs / (height * width) / 1000", "ratio": "thop_macs / total_macs",
     }),
-    "original_points": Table(f"{ORIGINAL} {{model}} checkpoints", [
+    "original_points": Table(f"{THEIRS} {{model}} checkpoints", [
         MODEL, LAMBDA, ("rate (bpp), theirs", "{bpp:three}"), ("ours", "{bpp_2:three}"),
         ("PSNR (dB), theirs", "{psnr_rgb_db:.2f}"), ("ours", "{psnr:.2f}"),
         ("encoding (s), theirs", "{encode_s:three}"), ("ours", "{time(enc):three}"),
         ("decoding (s), theirs", "{decode_s:three}"), ("ours", "{time(dec):three}"),
         ("our training steps", "{lineage_steps:,.0f}"),
     ]),
-    "original_curves": Table(f"{ORIGINAL} reference/kodak_rd", [
+    "original_curves": Table(f"{THEIRS} reference/kodak_rd", [
         ("original's curve", "{model:short}"), ("JPEG", "{JPEG:+.1f} %"),
         ("JPEG2000", "{JPEG2000:+.1f} %"), ("BPG 4:4:4", "{BPG444:+.1f} %"),
         ("same architecture, published", "{same:+.1f} %"), ("the same, PSNR", "{psnr:+.2f} dB"),
         ("original's model before it", "{before:+.1f} % ({other:short})"),
     ], rows=original_curves),
-    "original_checkerboard": Table(f"{ORIGINAL} full_grids", [
+    "original_checkerboard": Table(f"{THEIRS} full_grids", [
         LAMBDA, ("their Joint (bpp)", "{bpp:three}"), ("their Checkerboard (bpp)", "{bpp_2:three}"),
         ("ratio", "{times:.2f}"), ("Checkerboard's PSNR (dB)", "{psnr_rgb_db_2:.2f}"),
         ("against Joint's (dB)", "{change:+.2f}"),

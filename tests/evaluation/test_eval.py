@@ -16,8 +16,8 @@ from tests.programs import LAMBDAS, SecondCodec, one_line, read_csv
 @pytest.fixture(autouse=True)
 def small_photographs(monkeypatch):
     """Four small ones, and no process for the decoder, whose start takes long."""
-    made = [(f"p{k}", np.full((64, 64, 3), 60 * k, np.uint8)) for k in range(4)]
-    monkeypatch.setattr(photographs, "sample_photographs", lambda: made)
+    samples = [(f"p{k}", np.full((64, 64, 3), 60 * k, np.uint8)) for k in range(4)]
+    monkeypatch.setattr(photographs, "sample_photographs", lambda: samples)
     monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
 
 
@@ -27,8 +27,8 @@ def test_every_model_is_shown(ckpts, tmp_path, capsys, flags, points, images):
     assert program.main([*words, *flags]) == 0
     said = capsys.readouterr().out
     lines = said.split("\n\n")[1].splitlines()[2:]
-    found = [tuple(line.split()[:2]) for line in lines]
-    assert found == [(short(name), f"{lmbda:g}") for name in MODELS for lmbda in LAMBDAS[:points]]
+    shown = [tuple(line.split()[:2]) for line in lines]
+    assert shown == [(short(name), f"{lmbda:g}") for name in MODELS for lmbda in LAMBDAS[:points]]
     folder = tmp_path / ("all" if flags else "short")
     for place in ("rd_psnr.png", "contact_sheet.png", "<Model>/lmbda_<lambda>/", "<Model>.csv"):
         assert f"{folder}/{place}" in said

@@ -59,19 +59,16 @@ def test_a_download_that_failed_leaves_no_folder_and_goes_on(server):
     assert make_kodak(server) == 0
 
 
-def test_the_study_has_the_24_images():
-    assert [line.split()[1] for line in KODAK.read_text().splitlines()] == NAMES
-
-
 def test_the_images_are_known_by_their_digests(tmp_path, monkeypatch):
+    assert [line.split()[1] for line in KODAK.read_text().splitlines()] == NAMES
     paths = [tmp_path / name for name in NAMES]
     for path in paths:
         path.write_text(path.name)
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in paths]
     monkeypatch.setattr("evaluation.photographs.KODAK", tmp_path / "list")
     (tmp_path / "list").write_text("".join(lines))
-    found = [Photograph(path.name, path.stem, 768, 512, path, None) for path in paths]
-    assert is_kodak(found)
-    assert not is_kodak(found[1:])
+    photographs = [Photograph(path.name, path.stem, 768, 512, path, None) for path in paths]
+    assert is_kodak(photographs)
+    assert not is_kodak(photographs[1:])
     paths[0].write_text("another")
-    assert not is_kodak(found)
+    assert not is_kodak(photographs)

@@ -10,7 +10,6 @@ from benchmarks.__main__ import main
 from evaluation import bench
 from evaluation.results import Results
 from models import search
-from models.cli import Progress
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
@@ -46,54 +45,11 @@ def test_codec_searches_and_decodes(name, compress, ckpts, tmp_path, capsys):
     plain = (tmp_path / "a.lic").read_bytes()
     assert compress(*model, "--effort", "0") == 0
     assert (tmp_path / "a.lic").read_bytes() == plain
-    assert compress(*model, "--effort", "30") == 0
+    assert compress(*model, "--effort", "3") == 0
     assert (tmp_path / "a.lic").read_bytes() != plain
     words = ["decompress", tmp_path / "a.lic", tmp_path / "a.png", "--ckpt_dir", ckpts]
     assert program.main(list(map(str, words))) == 0
     assert "\r" not in capsys.readouterr().err
-
-
-def test_a_bar_shows_what_the_search_has_reached(compress, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    assert compress("--effort", "3") == 0
-    shown = capsys.readouterr().err
-    assert "search:" in shown and "0/3" in shown
-
-
-def test_plain_lines_show_it_where_there_is_no_terminal(capsys):
-    with Progress("search", 3, "step", seconds=0) as progress:
-        for k in range(3):
-            progress.step(f"loss {k}")
-    lines = capsys.readouterr().err.splitlines()
-    for k, line in enumerate(lines, start=1):
-        assert line.startswith("search: ") and f"{k}/3" in line and f"loss {k - 1}" in line
-    assert len(lines) == 2  # the last step needs none
-
-
-def test_a_file_has_the_size_asked_for_with_effort_and_without(compress, tmp_path, capsys):
-    assert compress("--lmbda", LAMBDAS[1]) == 0
-    size = (tmp_path / "a.lic").stat().st_size
-    for effort in (0, 10):
-        assert compress("--bytes", size, "--effort", effort) == 0
-        assert 0.8 * size <= (tmp_path / "a.lic").stat().st_size <= size
-        capsys.readouterr()
-        assert compress("--bytes", 20, "--effort", effort) == 1
-        one_line(capsys, "codec.py: ", "smallest file has", "20 asked for")
-    assert files_in(tmp_path) == ["a.lic"]
-
-
-def test_bad_values_are_one_sentence(compress, tmp_path, capsys):
-    for words, flags in (
-        ("0 or more, not -3", ["--effort", "-3"]),
-        ("above 0, not 0", ["--bpp", "0"]),
-        ("above 0, not nan", ["--bpp", "nan"]),
-        ("above 0, not inf", ["--bpp", "inf"]),
-        ("1 byte or more, not 0", ["--bytes", "0"]),
-        ("keep one", ["--bytes", "900", "--bpp", "1"]),
-    ):
-        assert compress(*flags) == 1, words
-        one_line(capsys, "codec.py: ", words)
-    assert files_in(tmp_path) == []
 
 
 def test_an_interrupted_search_writes_nothing_and_says_so(compress, tmp_path, capsys, monkeypatch):
@@ -128,22 +84,6 @@ def test_the_test_searches_and_files_results_apart(ckpts, photographs, tmp_path,
     assert loss[1] < loss[0]
 
 
-@pytest.mark.parametrize(
-    ("words", "flags"),
-    [
-        ("not -1", ["--effort", "-1"]),
-        ("drop --effort", ["--effort", "1", "--model_name", "compressai:mbt2018"]),
-        ("drop --effort", ["--effort", "1", "--metric", "ms-ssim"]),
-    ],
-)
-def test_the_test_refuses_what_cannot_be_searched(words, flags, tmp_path, capsys):
-    assert load_test_program().main([*flags, "--outdir", str(tmp_path)]) == 1
-    one_line(capsys, "test.py: ", words)
-
-
-SPEED = "model,N,M,plain_s,others_s,step_s\nHyperprior,192,320,{},1,1\n"
-
-
 # The table of gains ------------------------------------------------------------------------
 
 
@@ -175,24 +115,16 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
     one_line(capsys, "run test.py with --effort")
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "message"),
-    [
-        ("search_speed.csv", "model,N,M\n", "no column plain_s"),
-        ("search_speed.csv", SPEED.format("much"), "column plain_s: 'much' is not a number"),
-        ("per_image/Hyperprior.csv", "lmbda,image\n", "no column"),
-    ],
-)
-def test_damaged_tables_end_in_one_sentence(file, text, message, tmp_path, capsys):
+def test_damaged_tables_end_in_one_sentence(tmp_path, capsys):
     Results(tmp_path, "Hyperprior").merge([result_row(0.1)])
     Results(tmp_path, "Hyperprior-searched9").merge([result_row(0.1), result_row(0.2)])
     words = ["search", "--resultdir", str(tmp_path), "--outdir", str(tmp_path / "out")]
     words += ["--searched", str(tmp_path)]
     assert main(words) == 1
     one_line(capsys, "search: Hyperprior has no results at lambda 0.2 without a search")
-    (tmp_path / file).write_text(text)
+    (tmp_path / "search_speed.csv").write_text("model,N,M\n")
     assert main(words) == 1
-    one_line(capsys, "search: ", file, message)
+    one_line(capsys, "search: ", "search_speed.csv has no column plain_s")
     assert not (tmp_path / "out").exists()
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -21,29 +18,18 @@ from notebooks import common
 from tests.programs import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = {
-    "complexity",
-    "decoding_order",
-    "pixels_to_bits",
-    "rd_curves",
-    "side_information",
-    "univariate_density",
-}
+assert NOTEBOOKS
 
 
 def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def test_all_notebooks_are_there():
-    assert {path.stem for path in NOTEBOOKS} == NAMES
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     """In a fresh kernel, on the built-in photographs, without touching the repository."""
     monkeypatch.setenv("NOTEBOOK_FIGURES", str(tmp_path))
-    monkeypatch.delenv("KODAK_DIR", raising=False)
+    monkeypatch.setenv("NOTEBOOK_QUICK", "1")
     notebook = read(path)
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
@@ -65,15 +51,6 @@ def test_committed_outputs(path):
     text = str([{k: v for k, v in o.get("data", o).items() if "image" not in k} for o in outputs])
     assert not re.search(r"/(home|root|Users|tmp|work|mnt)/", text)
     assert len(notebook.cells) - len(code) >= 4  # explained
-
-
-def test_common_import_works_elsewhere(tmp_path):
-    """`common.start` finds the repository from its own place and sets no variable."""
-    script = "import common, os; common.start(); print(os.path.isdir('models'))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "notebooks")}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
 
 
 def test_figures_of_the_report_are_written_only_when_asked(tmp_path, monkeypatch):
@@ -105,11 +82,8 @@ def test_log_density_is_the_derivative_of_the_cumulative():
     cumulative = torch.sigmoid(density.logits_cumulative(v[:, None, :]))
     (slope,) = torch.autograd.grad(cumulative.sum(), v)
     torch.testing.assert_close(log_density(density, v).exp(), slope, rtol=1e-4, atol=1e-6)
-
-
-def test_log_density_is_finite_where_the_cumulative_rounds_to_one():
-    density = NonParametricDensity(1)
-    assert torch.isfinite(log_density(density, torch.tensor([[-1e3, 1e3]]))).all()
+    far = torch.tensor([[-1e3, 1e3]]).repeat(3, 1)  # the cumulative rounds to 0 and 1
+    assert torch.isfinite(log_density(density, far)).all()
 
 
 def test_piecewise_linear_density_by_hand():
@@ -130,14 +104,6 @@ def test_piecewise_linear_density_integrates_to_one():
     torch.testing.assert_close(integral, torch.ones(2), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "knots"), [([0.0], [0.0], 5), ([1.0], [0.0], 5), ([0.0], [1.0], 1)]
-)
-def test_piecewise_linear_density_refuses(low, high, knots):
-    with pytest.raises(ValueError, match="two knots and low < high"):
-        PiecewiseLinearDensity(torch.tensor(low), torch.tensor(high), knots)
-
-
 def normal_points(n: int = 4096) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantiles of N(0, 1) and its log density there."""
     standard = torch.distributions.Normal(0.0, 1.0)
@@ -150,24 +116,14 @@ def test_divergence_of_two_normals():
     points, log_target = normal_points()
     other = torch.distributions.Normal(0.5, 2.0)
     expected = (math.log(2.0) + (1 + 0.25) / 8 - 0.5) / math.log(2)
-    found = divergence(other.log_prob, points, log_target).item()
-    assert found == pytest.approx(expected, abs=1e-3)
+    kl = divergence(other.log_prob, points, log_target).item()
+    assert kl == pytest.approx(expected, abs=1e-3)
 
 
 def test_fit_reaches_a_normal_and_reports_on_its_way():
     points, log_target = normal_points()
     density = NonParametricDensity(1, filters=(3, 3))
-    seen = {}
-    final = fit(
-        density,
-        lambda v: log_density(density, v),
-        points,
-        log_target,
-        steps=150,
-        lr=0.1,
-        batch=128,
-        visit=lambda step, kl: seen.update({step: kl.item()}),
-        visits={0, 150},
-    )
-    assert list(seen) == [0, 150]
-    assert seen[150] == final.item() < 0.1 < seen[0]
+    log_p = lambda v: log_density(density, v)  # noqa: E731
+    fitting = fit(density, log_p, points, log_target, steps=150, lr=0.1, batch=128)
+    losses = [divergence(log_p, points, log_target).item() for step in fitting if step in (0, 150)]
+    assert len(losses) == 2 and losses[1] < 0.1 < losses[0]

@@ -1,9 +1,8 @@
-"""Figures of the training: held-out loss against compute, and the comparison of optimisers.
+"""The report's figures from CSVs: training, optimisers, and the encoder's search.
 
-    python -m benchmarks.report.training_curves
+    python -m benchmarks.report.figures
 
-Reads statistics/compute.csv and optimizers.csv; draws Image4md/training_curves.png and
-Image4md/training_optimizers.png.
+Draws training_curves.png, training_optimizers.png and search_gain.png into Image4md/.
 """
 
 from __future__ import annotations
@@ -13,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.report.markdown import read
-from evaluation.plots import IMAGES, drawing, style_of
+from evaluation.plots import AXES, IMAGES, drawing, style_of
 from models.presets import CHANNELS, short
 
+LMBDA = 0.013  # of the search by effort: the one with the most efforts
+EFFORT = 200  # of the curves with a search: the most steps that all points have
 DASHES = {"Adam": ":", "SOAP": "--", "Muon": "-"}
 SHOWN = 1.5  # losses up to so many times the least of a panel
 STAR = {"marker": "*", "markersize": 11, "markeredgecolor": "black", "linestyle": "", "zorder": 3}
@@ -79,12 +80,44 @@ def draw_optimizers(figure: Any, rows: pd.DataFrame) -> None:
     panels[0].legend()
 
 
+def draw_search(figure: Any, rows: pd.DataFrame) -> None:
+    """The curves with and without a search, and the gain against its price."""
+    left, right = figure.subplots(1, 2)
+    for number, (model, own) in enumerate(rows.groupby("model", sort=False)):
+        look = style_of(model) | {"linewidth": 1.2, "markersize": 4}
+        searched = f", searched, {EFFORT} steps"
+        for effort, line, words in ((0, "-", ""), (EFFORT, "--", searched)):
+            curve = own[own["effort"] == effort].sort_values("bpp")
+            left.plot(curve["bpp"], curve["psnr"], label=short(model) + words,
+                      **look | {"linestyle": line})  # fmt: skip
+        gain = own[(own["lmbda"] == LMBDA) & (own["effort"] > 0)]
+        right.plot(gain["seconds"], -gain["loss_percent"], label=short(model), **look)
+        place = (0, -13) if number % 2 else (0, 6)  # points: neighbours apart
+        for _, row in gain.iterrows():
+            point = row["seconds"], -row["loss_percent"]
+            right.annotate(row["effort"], point, place, textcoords="offset points",
+                           ha="center", size=8)  # fmt: skip
+    left.set(xlabel="rate (bits per pixel)", ylabel=AXES["psnr"])
+    left.legend(loc="lower right", fontsize=8)
+    right.legend(loc="lower right", fontsize=8)
+    right.set(title=f"lambda {LMBDA}; numbers: steps", xscale="log", ylim=(0, None),
+              xlabel="seconds of an image of 768x512",
+              ylabel="loss below that without a search (%)")  # fmt: skip
+    plain_ticks(right.xaxis)
+
+
+FIGURES = {  # name: size in inches, CSV, function
+    "training_curves": ((10, 7.6), "compute", draw_compute),
+    "training_optimizers": ((8, 3.2), "optimizers", draw_optimizers),
+    "search_gain": ((11, 4.4), "search", draw_search),
+}
+
+
 def main() -> None:
-    """Draw both figures. DataError for a CSV that is missing."""
-    with drawing(IMAGES / "training_curves.png", (10, 7.6)) as figure:
-        draw_compute(figure, read("compute"))
-    with drawing(IMAGES / "training_optimizers.png", (8, 3.2)) as figure:
-        draw_optimizers(figure, read("optimizers"))
+    """Draw all. DataError for a CSV that is missing."""
+    for name, (size, csv, draw) in FIGURES.items():
+        with drawing(IMAGES / f"{name}.png", size) as figure:
+            draw(figure, read(csv))
 
 
 if __name__ == "__main__":
