@@ -82,12 +82,10 @@ def note(text: str) -> None:
 
 def processor() -> str:
     """What the CPU is called."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:  # not Linux
-        pass
+    with suppress(OSError):  # not Linux
+        name = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        if name:
+            return name[1].strip()
     return platform.processor() or platform.machine()
 
 

@@ -28,11 +28,8 @@ def computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # of torch's convolutions
-    capped = limit.startswith(("SSE", "AVX2")) or limit in (
-        "AVX",
-        "AVX512_CORE",
-        "AVX512_CORE_VNNI",
-    )
+    older = ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI")
+    capped = limit.startswith(("SSE", "AVX2")) or limit in older
     return device.type == "cpu" and not capped and torch.cpu._is_avx512_bf16_supported()
 
 
