@@ -37,18 +37,19 @@ from models.cli import Progress, choose_device, colour, guarded, note
 from models.coding.container import Header, read_file, read_header, scan_file
 from models.datasets import SUFFIXES
 from models.errors import CheckpointError, UsageError
-from models.files import printable
+from models.files import check_target, printable
 from models.images import WRITABLE, encoded, read_image, to_tensor, to_uint8
 from models.layers.bf16 import PRECISIONS
 from models.presets import MAX_PIXELS
 
+NAME = "lic" if Path(sys.argv[0]).name == "lic" else "codec.py"  # as it was called
 USAGE = "%(prog)s IN OUT [--FLAG ...]\n       %(prog)s FILE [FILE ...] -o DIR [--FLAG ...]"
 AIMS = ("lmbda", "bpp", "bytes", "psnr")
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
-        prog="codec.py",
+        prog=NAME,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -198,7 +199,7 @@ def _pairs(flags: argparse.Namespace, suffix: str, wanted: Sequence[str]) -> lis
     """What to read and what to write. UsageError for what must not be written."""
     if flags.outdir is not None:
         if flags.csv:
-            batch.check_new(flags.csv, flags.overwrite)
+            check_target(flags.csv, flags.csv.parent, flags.overwrite)
         return batch.pairs(flags.files, flags.outdir, suffix, wanted)
     if flags.csv:
         raise UsageError("--csv is for the files of a folder: -o DIR.")
@@ -229,7 +230,7 @@ def _run(
         written = [pair[::turn] for pair in pairs if pair[0] not in failed]
         failed |= batch.write_sizes(flags.csv, written)
     for line in failed.values():
-        print(f"codec.py: {printable(line)}", file=sys.stderr)
+        print(f"{NAME}: {printable(line)}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -312,7 +313,7 @@ def main(arguments: list[str] | None = None) -> int:
         flags.files += map(Path, rest)
     alone = flags.command == "info" or flags.outdir is None
     left = "nothing was written" if alone else "what was written so far is complete"
-    return guarded("codec.py", lambda: COMMANDS[flags.command](flags), left)
+    return guarded(NAME, lambda: COMMANDS[flags.command](flags), left)
 
 
 if __name__ == "__main__":

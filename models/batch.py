@@ -12,7 +12,7 @@ from models.cli import Progress, sentence
 from models.coding.container import scan_file
 from models.datasets import list_images
 from models.errors import UsageError
-from models.files import atomic_write, printable, write_bytes
+from models.files import atomic_write, check_target, printable, write_bytes
 
 Pair = tuple[Path, Path]  # what is read, and what is written
 PIPE = Path("-")
@@ -26,20 +26,8 @@ def single(files: Sequence[Path], overwrite: bool) -> Pair:
     source, target = files
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file to write, or -o {target}.")
-    _check_itself(source, target)
-    check_new(target, overwrite)
+    check_target(target, source, overwrite)
     return (Path("/dev/stdin") if source == PIPE else source), target
-
-
-def check_new(path: Path, overwrite: bool) -> None:
-    """UsageError for a file that exists; a device or a named pipe may."""
-    if path.is_file() and not overwrite:
-        raise UsageError(f"{path} exists: write over it with --overwrite, or name another.")
-
-
-def _check_itself(source: Path, target: Path) -> None:
-    if target.exists() and source.exists() and target.samefile(source):
-        raise UsageError(f"{source} would be written over itself: name another place.")
 
 
 def pairs(inputs: Sequence[Path], folder: Path, suffix: str, wanted: Sequence[str]) -> list[Pair]:
@@ -64,7 +52,7 @@ def pairs(inputs: Sequence[Path], folder: Path, suffix: str, wanted: Sequence[st
         target = place.with_suffix(suffix)
         if count[target] > 1:
             target = place.with_name(place.name + suffix)
-        _check_itself(source, target)
+        check_target(target, source, overwrite=True)
         other = sources.setdefault(target, source)
         if other != source:
             raise UsageError(f"{other} and {source} would both become {target}: use two folders.")

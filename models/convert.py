@@ -26,7 +26,7 @@ from models.cli import guarded
 from models.entropy.density import LIKELIHOOD_BOUND, TAIL_MASS, NonParametricDensity
 from models.entropy.gaussian import SCALE_BOUND
 from models.errors import CheckpointError, UsageError
-from models.files import atomic_write
+from models.files import atomic_write, check_target
 from models.layers import GDN, MaskedConv2d
 from models.layers.defaults import torch_defaults
 from models.layers.gdn import BETA_MIN, PEDESTAL
@@ -203,13 +203,14 @@ def arguments() -> argparse.ArgumentParser:
     add("--model_name", required=True, help="our model of the same architecture")
     add("--quality", type=int, required=True, metavar="Q", help="CompressAI's, 1 to 8")
     add("--metric", choices=METRICS, default="mse", help="what it was trained for")
+    for command in commands.choices.values():
+        command.add_argument("--overwrite", action="store_true", help="write over a file")
     return parser
 
 
 def run(flags: argparse.Namespace) -> int:
     """Do what the flags say; raises what `guarded` turns into a line."""
-    if flags.target.exists() and flags.source.exists() and flags.target.samefile(flags.source):
-        raise UsageError("The two files are the same.")
+    check_target(flags.target, flags.source, flags.overwrite)
     if flags.command == "export":
         print(export_checkpoint(flags.source, flags.target))
     else:

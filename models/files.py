@@ -11,7 +11,18 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from models.errors import UsageError
+
 LOCK = ".lock"
+
+
+def check_target(target: Path, source: Path, overwrite: bool) -> None:
+    """UsageError unless what is read from `source` may be written to `target`, a file, a device or
+    a pipe: nothing is written over its own source, nor over any file unless `overwrite`."""
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{source} would be written over itself: name another place.")
+    if target.is_file() and not overwrite:
+        raise UsageError(f"{target} exists: write over it with --overwrite, or name another.")
 
 
 @contextmanager
