@@ -227,3 +227,9 @@ def test_flags_in_running_text_exist(page):
     text = re.sub(r"`(git|--filter)[^`]+`", "", Path(page).read_text("utf-8"))
     flags = set(re.findall(r"(?<![\w-])--[a-z]\w*", text)) - {"--help"}
     assert not [f for f in flags if not any(f'"{f}"' in program for program in programs)]
+
+
+def test_every_failure_found_has_its_test():
+    for row in read(ROOT / "statistics/failures_found.csv"):
+        path, _, name = row["test"].partition("::")
+        assert f"def {name.partition('[')[0]}(" in Path(path).read_text("utf-8"), row
