@@ -31,7 +31,7 @@ LIMIT = float(1 << 23)  # activations are clamped to [-LIMIT, LIMIT]
 WEIGHT_BITS = 15
 EXACT = float(1 << 53)
 LEAKY_SLOPE = 10486 / 2**20  # LeakyReLU's 0.01, exact in binary
-STRIP_BYTES = 1 << 26  # unfolded columns held at a time
+BLOCK = 512  # rows of a product at a time: what is made of them stays in the cache
 
 
 class IntegerLinear:
@@ -59,30 +59,31 @@ class IntegerLinear:
             if (scale < -200).any():
                 raise FreezeError("The biases are too large for exact arithmetic.")
             scale = scale - too_large.double()
-        self.inverse = _power_of_two(-self.shift)
-        self.matrices = self.products()
+        self.units = _power_of_two(-self.shift)
+        self.offset = self.bias * self.units
+        self.matrices = [IntegerMatrix(part, self.units) for part in self.parts()]
+        self.weight = self.weight.int()  # for the digest alone from now on
 
-    def products(self) -> list[IntegerMatrix]:
-        """The weight in the form, or the parts, that inputs are multiplied with."""
-        return [IntegerMatrix(self.weight)]
+    def parts(self) -> list[Tensor]:
+        """The weight in the form, or the parts, that inputs are multiplied with, (out, K) each."""
+        return [self.weight]
 
     def to(self, device: torch.device | str) -> IntegerLinear:
         """Move the integers; in place."""
-        self.bias, self.inverse = self.bias.to(device), self.inverse.to(device)
+        self.offset = self.offset.to(device)
         for matrix in self.matrices:
             matrix.to(device)
         return self
 
-    def rescale(self, accumulators: Tensor) -> Tensor:
-        """floor(acc / 2**shift) within the limits, (..., out). Rounds: bias holds the half.
-
-        Works in place on its argument.
+    def rescale(self, sums: Tensor) -> Tensor:
+        """Products, in units of 2**shift, to activations, (..., out): with the bias, which holds
+        the half that rounds, floored, within the limits. In place.
         """
-        return accumulators.mul_(self.inverse).floor_().clamp_(-LIMIT, LIMIT)
+        return sums.add_(self.offset).floor_().clamp_(-LIMIT, LIMIT)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Activations (n, K) to activations (n, out)."""
-        return self.rescale(self.matrices[0](rows).add_(self.bias))
+        return self.rescale(self.matrices[0](rows))
 
     def integers(self) -> list[Tensor]:
         """What the results depend on, for a digest: tensors of any shape."""
@@ -96,18 +97,18 @@ class IntegerConv(IntegerLinear):
         self.kernel, self.stride = layer.kernel_size[0], layer.stride[0]
         super().__init__(layer.weight.flatten(1), _bias(layer), inputs, outputs)
 
-    def products(self) -> list[IntegerMatrix]:
+    def parts(self) -> list[Tensor]:
         taps = self.weight.unflatten(1, (-1, self.kernel**2))
-        return [IntegerMatrix(taps.transpose(1, 2).flatten(1))]  # by tap, then by channel
+        return [taps.transpose(1, 2).flatten(1)]  # by tap, then by channel
 
     def __call__(self, x: Tensor) -> Tensor:
         pad, (batch, _, height, width) = self.kernel // 2, x.shape
         rows, columns = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
         taps = [(i, j) for i in range(self.kernel) for j in range(self.kernel)]
         out = x.new_empty(batch, rows, columns, len(self.bias))
-        x = F.pad(x, (pad, pad, pad, pad))
-        for here, acc in _gathered(self.matrices[0], x, taps, self.stride, rows, columns):
-            out[:, here] = self.rescale(acc.add_(self.bias))
+        x = _padded(x, pad)
+        for here, sums in _gathered(self.matrices[0], x, taps, self.stride, rows, columns):
+            out[:, here] = self.rescale(sums)
         return out.permute(0, 3, 1, 2)
 
 
@@ -130,10 +131,10 @@ class IntegerDeconv(IntegerLinear):
         # Bound and scale per output channel: each sees at most all inputs times all taps.
         super().__init__(layer.weight.transpose(0, 1).flatten(1), _bias(layer), inputs, outputs)
 
-    def products(self) -> list[IntegerMatrix]:
+    def parts(self) -> list[Tensor]:
         taps = self.weight.view(len(self.weight), -1, self.kernel, self.kernel)
         return [
-            IntegerMatrix(torch.cat([taps[:, :, i, j] for _, i in rows for _, j in columns], 1))
+            torch.cat([taps[:, :, i, j] for _, i in rows for _, j in columns], 1)
             for rows in self.phases
             for columns in self.phases
         ]
@@ -141,12 +142,12 @@ class IntegerDeconv(IntegerLinear):
     def __call__(self, x: Tensor) -> Tensor:
         stride, reach, (batch, _, height, width) = self.stride, self.reach, x.shape
         out = x.new_empty(batch, height, stride, width, stride, len(self.bias))
-        x = F.pad(x, (reach, reach, reach, reach))
+        x = _padded(x, reach)
         for phase, matrix in enumerate(self.matrices):
             i, j = divmod(phase, stride)
             taps = [(reach + d, reach + e) for d, _ in self.phases[i] for e, _ in self.phases[j]]
-            for here, acc in _gathered(matrix, x, taps, 1, height, width):
-                out[:, here, i, :, j] = self.rescale(acc.add_(self.bias))
+            for here, sums in _gathered(matrix, x, taps, 1, height, width):
+                out[:, here, i, :, j] = self.rescale(sums)
         return out.view(batch, height * stride, width * stride, -1).permute(0, 3, 1, 2)
 
 
@@ -158,24 +159,26 @@ def _gathered(
     rows: int,
     columns: int,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Accumulators of a convolution over x (B, C, H, W), in strips of rows: (rows, (B, n, w, out)).
+    """Products of a convolution over x (B, H, W, C), in blocks of rows: (rows, (B, n, w, out)).
 
     Output (r, c) sees the inputs (r * stride + i, c * stride + j) of all taps (i, j).
     """
-    parts = [part.contiguous() for part in matrix.split(x.permute(0, 2, 3, 1))]
-    batch, channels = x.shape[:2]
-    strip = max(1, STRIP_BYTES // (8 * batch * channels * len(taps) * columns))
-    for top in range(0, rows, strip):
-        here = slice(top, min(top + strip, rows))
-        seen = [
-            torch.cat([
-                part[:, i + top * stride : i + (here.stop - 1) * stride + 1 : stride,
-                     j : j + (columns - 1) * stride + 1 : stride]
-                for i, j in taps
-            ], 3).flatten(0, 2)
-            for part in parts
-        ]  # fmt: skip
-        yield here, matrix.product(seen).unflatten(0, (batch, -1, columns))
+    x = matrix.split(x)  # digits are made once, before each is gathered several times
+    batch = x.shape[-4]
+    block = max(1, BLOCK // (batch * columns))
+    for top in range(0, rows, block):
+        here = slice(top, min(top + block, rows))
+        seen = torch.cat([
+            x[..., i + top * stride : i + (here.stop - 1) * stride + 1 : stride,
+              j : j + (columns - 1) * stride + 1 : stride, :]
+            for i, j in taps
+        ], -1)  # fmt: skip
+        yield here, matrix(seen.flatten(-4, -2)).unflatten(0, (batch, -1, columns))
+
+
+def _padded(x: Tensor, pad: int) -> Tensor:
+    """(B, C, H, W) with zeros around it, as contiguous (B, H, W, C)."""
+    return F.pad(x.permute(0, 2, 3, 1), (0, 0, pad, pad, pad, pad))
 
 
 def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -249,8 +252,6 @@ class IntegerContext:
     half is computed for all positions at once by `prepare`, as exact accumulators.
     """
 
-    CHUNK = 4096  # positions unfolded at a time
-
     def __init__(self, context: MaskedConv2d, parameters: nn.Sequential):
         mask = context.mask.flatten().bool().cpu()
         taps = context.weight.detach().flatten(2)[:, :, mask].transpose(1, 2).flatten(1)
@@ -268,14 +269,13 @@ class IntegerContext:
         ]
         self.psi_channels = convs[0].in_channels - context.out_channels
 
-        first = self.layers[0].weight.split([self.psi_channels, context.out_channels], 1)
-        self.psi, self.seen = map(IntegerMatrix, first)  # the two halves of the first layer
+        first = self.layers[0]
+        halves = first.weight.split([self.psi_channels, context.out_channels], 1)
+        first.matrices = [IntegerMatrix(half, first.units) for half in halves]
 
     def to(self, device: torch.device | str) -> IntegerContext:
         for layer in (self.context, *self.layers):
             layer.to(device)
-        for half in (self.psi, self.seen):
-            half.to(device)
         self.rows, self.columns = self.rows.to(device), self.columns.to(device)
         return self
 
@@ -285,10 +285,10 @@ class IntegerContext:
 
     def prepare(self, psi: Tensor) -> Tensor:
         """psi (B, 2M, H, W) -> the psi half of the first layer, (B, H*W, 10M/3)."""
-        rows = psi.permute(0, 2, 3, 1).flatten(0, 2)
-        prepared = rows.new_empty(len(rows), len(self.layers[0].bias))
-        for here, out in zip(rows.split(self.CHUNK), prepared.split(self.CHUNK), strict=True):
-            torch.add(self.psi(here), self.layers[0].bias, out=out)
+        first, rows = self.layers[0], psi.permute(0, 2, 3, 1).flatten(0, 2)
+        prepared = rows.new_empty(len(rows), len(first.bias))
+        for block, out in zip(rows.split(BLOCK), prepared.split(BLOCK), strict=True):
+            out.copy_(first.matrices[0](block))
         return prepared.unflatten(0, (len(psi), -1))
 
     def at(
@@ -300,30 +300,36 @@ class IntegerContext:
         (n,) are the positions' cells; None stands for a context of zero, features and all.
         """
         out = prepared.new_empty(len(prepared), len(positions), len(self.layers[-1].bias))
-        for start in range(0, len(positions), self.CHUNK):
-            here = slice(start, start + self.CHUNK)
+        if y_hat is not None and len(positions) * len(self.rows) > y_hat.shape[1]:
+            y_hat = self.context.matrices[0].split(y_hat)  # once for all that see a cell
+        step = max(1, BLOCK // len(prepared))
+        for start in range(0, len(positions), step):
+            here = slice(start, start + step)
             out[:, here] = self._at(prepared[:, positions[here]], y_hat, centres[here], row)
         return out
 
     def _at(self, prepared: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
         first, *rest = self.layers
-        acc = prepared.flatten(0, 1)  # (B*n, 10M/3), a copy of the caller's already
+        sums = prepared.flatten(0, 1)  # (B*n, 10M/3), a copy of the caller's already
         if y_hat is not None:
-            acc += self.seen(self.context(self._neighbours(y_hat, centres, row)))
-        x = first.rescale(acc)
+            sums += first.matrices[1](self.context(self._neighbours(y_hat, centres, row)))
+        x = first.rescale(sums)
         for layer in rest:
             x = layer(leaky_relu(x))
         return x.unflatten(0, prepared.shape[:2])
 
     def _neighbours(self, y_hat: Tensor, centres: Tensor, row: int) -> Tensor:
-        """What the context sees around cells (n,) of y_hat (B, cells, M): (B*n, taps*M)."""
-        batch, size, channels = y_hat.shape
+        """What the context sees around cells (n,) of y_hat (B, cells, M): (B*n, taps*M).
+
+        Of digits (count, B, cells, M): (count, B*n, taps*M).
+        """
+        *count, batch, size, channels = y_hat.shape
+        seen = y_hat.view(-1, channels)
         taps = centres[:, None] + (self.rows * row + self.columns)  # (n, taps)
-        if batch > 1:
-            taps = taps + torch.arange(batch, device=taps.device)[:, None, None] * size
+        if len(seen) > size:
+            taps = taps + torch.arange(0, len(seen), size, device=taps.device)[:, None, None]
         # Whole rows of memory are copied, several times faster than by y_hat[:, taps].
-        seen = y_hat.view(-1, channels).index_select(0, taps.flatten())
-        return seen.view(batch * len(centres), -1)
+        return seen.index_select(0, taps.flatten()).view(*count, batch * len(centres), -1)
 
 
 def mean_scale_bits(channels: int) -> Tensor:

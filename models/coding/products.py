@@ -8,7 +8,6 @@ memory traffic, which is what the small products of a wavefront are bound by.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -40,15 +39,16 @@ def has_bytes() -> bool:
 class IntegerMatrix:
     """Integers (out, K), at most 2**15 in size, to be multiplied with integers up to 2**23.
 
-    The caller sees to it that sums stay below 2**53.
+    Results are in the given units, (out,), powers of two: exact, and a pass less for the caller.
+    The caller sees to it that sums of integers stay below 2**53.
     """
 
-    def __init__(self, weight: Tensor):
-        self.weight = weight.contiguous()
+    def __init__(self, weight: Tensor, units: Tensor):
+        self.weight = (weight * units[:, None]).contiguous()
         self.bytes: Tensor | None = None  # (K, 2 out): the low digits, then the high ones
         # Two digits reach further down than up: a row with a larger entry is kept negated.
-        self.sign = torch.where(weight.amax(1) > LARGEST[1], -1.0, 1.0).double()
-        signed = weight * self.sign[:, None]
+        sign = torch.where(weight.amax(1) > LARGEST[1], -1.0, 1.0).double()
+        self.units, signed = units * sign, weight * sign[:, None]
         low, high = _digits(signed, 2)
         fits = torch.equal(high.double() * BASE + low, signed)
         # With a single term torch 2.13 mistakes the layout and gives wrong numbers.
@@ -57,44 +57,41 @@ class IntegerMatrix:
 
     def to(self, device: torch.device | str) -> IntegerMatrix:
         """Move the integers; in place."""
-        self.weight, self.sign = self.weight.to(device), self.sign.to(device)
+        self.weight, self.units = self.weight.to(device), self.units.to(device)
         if self.bytes is not None:
             self.bytes = self.bytes.to(device)
         return self
 
-    def split(self, values: Tensor) -> list[Tensor]:
-        """Integers in float64, any shape, as digits (int8, lowest first), or as they are where
-        there is no use for digits."""
+    def split(self, values: Tensor) -> Tensor:
+        """Integers in float64, any shape, as digits (count, ...) int8, lowest first, or as they are
+        where there is no use for digits."""
         if self.bytes is None or values.device.type != "cpu" or not has_bytes():
-            return [values]
-        largest = values.abs().max() if values.numel() else 0
+            return values
+        largest = torch.stack(values.aminmax()).abs().max() if values.numel() else 0
         for count, limit in enumerate(LARGEST, 1):
             if largest <= limit:
                 return _digits(values, count)
-        return [values]
-
-    def product(self, rows: Sequence[Tensor]) -> Tensor:
-        """Parts (n, K), as `split` makes them, times the transpose: (n, out) float64."""
-        if rows[0].dtype == torch.float64:
-            return rows[0] @ self.weight.t()
-        sums = torch._int_mm(torch.cat(list(rows)), self.bytes)
-        total: Tensor | None = None
-        for part in reversed(sums.view(len(rows), len(rows[0]), 2, -1).unbind()):
-            here = part[:, 0].double().add_(part[:, 1], alpha=BASE)
-            total = here if total is None else total.mul_(BASE).add_(here)
-        assert total is not None  # there is a part at least
-        return total.mul_(self.sign)
+        return values
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Integers (n, K) times the transpose: (n, out) float64."""
-        return self.product(self.split(rows))
+        """Integers (n, K), or their digits (count, n, K), times the transpose: (n, out) float64."""
+        digits = rows if rows.dtype == torch.int8 else self.split(rows)
+        if digits.dtype == torch.float64:
+            return digits @ self.weight.t()
+        sums = torch._int_mm(digits.flatten(0, 1), self.bytes)
+        low, high = sums.view(*digits.shape[:2], 2, -1).unbind(2)
+        low[1:] += high[:-1]  # the same powers of the base; two sums of 2**28 at most
+        total = high[-1].double()
+        for part in reversed(low.unbind()):
+            total = torch.add(part, total, alpha=BASE)
+        return total.mul_(self.units)
 
 
-def _digits(values: Tensor, count: int) -> list[Tensor]:
-    """Balanced digits of base 256, in -128..127, lowest first."""
+def _digits(values: Tensor, count: int) -> Tensor:
+    """Balanced digits of base 256, in -128..127, lowest first: (count, ...) int8."""
+    digits = torch.empty(count, *values.shape, dtype=torch.int8)
     rest = values.to(torch.int32)
-    digits = [rest.to(torch.int8)]  # keeps the lowest byte, as a signed number
-    for _ in range(count - 1):
-        rest = (rest + BASE // 2) >> 8
-        digits.append(rest.to(torch.int8))
+    for digit in digits:
+        digit.copy_(rest)  # keeps the lowest byte, as a signed number
+        rest.add_(BASE // 2).bitwise_right_shift_(8)
     return digits

@@ -25,6 +25,7 @@ from models.coding.loop import cells
 from models.coding.orders import REACH
 from models.errors import FreezeError
 from models.layers import MaskedConv2d, causal_mask, checkerboard_mask, conv, deconv
+from tests.codec.test_products import by_bytes
 from tests.helpers import uniform
 
 # A test of its own for each network that a model freezes.
@@ -110,19 +111,18 @@ def test_network_is_close_to_its_floats(network):
 
 
 def variants(compute, monkeypatch):
-    """Results under 2 threads, in float64 alone, and in the smallest strips and chunks."""
+    """Results under 2 threads, in float64 and in bytes alone, and in the smallest blocks."""
     torch.set_num_threads(2)
     yield compute()
     torch.set_num_threads(1)
-    with monkeypatch.context() as patch:
-        patch.setattr(products, "has_bytes", lambda: False)
-        yield compute()
-    monkeypatch.setattr(integer, "STRIP_BYTES", 1)
-    monkeypatch.setattr(IntegerContext, "CHUNK", 5)
-    yield compute()
-    monkeypatch.setattr(integer, "STRIP_BYTES", 4000)
-    monkeypatch.setattr(IntegerContext, "CHUNK", 17)
-    yield compute()
+    for block in (512, 1, 17):
+        monkeypatch.setattr(integer, "BLOCK", block)
+        with monkeypatch.context() as patch:
+            patch.setattr(products, "has_bytes", lambda: False)
+            yield compute()
+        with monkeypatch.context() as patch:
+            by_bytes(patch)
+            yield compute()
 
 
 def test_network_does_not_depend_on_threads_strips_or_batch(network, monkeypatch):
