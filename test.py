@@ -57,7 +57,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--epoch_num", "--load_model_epoch", dest="epoch_num", type=int, metavar="E",
         help="epoch of the checkpoints (default: the last of each lambda)")  # fmt: skip
     add("--lmbda", type=float, nargs="+", default=[],
-        help="only these lambdas (default: all there are)")  # fmt: skip
+        help="only these lambdas; one between checkpoints is had from the nearest by a gain "
+        "(default: all there are)")  # fmt: skip
     add("--metric", choices=METRICS, default="mse",
         help="what the checkpoints were trained for (default: %(default)s)")  # fmt: skip
     add("--quality", type=int, nargs="+", default=[], metavar="Q",

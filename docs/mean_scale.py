@@ -45,7 +45,9 @@ class MeanScaleHyperprior(HierarchicalCodec):
     def estimate_y(self, y: Tensor, z_hat: Tensor, mode: Mode) -> tuple[Tensor, Tensor]:
         scales, means = self.h_s(z_hat).chunk(2, 1)
         quantised = Quantised(y, mode)
-        return quantised.hat(means), gaussian_likelihood(quantised.measured(means), scales, means)
+        measured = quantised.measured(means)
+        likelihoods = gaussian_likelihood(measured, scales, means, quantised.gain)
+        return quantised.hat(means), likelihoods
 
     def frozen_networks(self) -> dict:
         return {"h_s": IntegerNetwork(self.h_s, GRID_BITS, mean_scale_bits(self.M))}

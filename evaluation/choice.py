@@ -15,6 +15,7 @@ from models import checkpoint, convert
 from models.errors import CheckpointError, UsageError
 from models.layers.bf16 import check_precision
 from models.presets import MAX_PIXELS, short, zoo_point
+from models.rates import at_lambda
 from models.search import check_effort
 
 PREFIX = "compressai:"
@@ -125,26 +126,33 @@ def _check(wanted: Wanted, zoo_model: bool) -> None:
 
 
 def _trained(wanted: Wanted, name: str, lambdas: Sequence[float]) -> tuple[list[Point], bool]:
-    """Those in the folder of checkpoints, and whether they are the study's."""
-    asked: Sequence[float | None] = lambdas or [None]
-    find = checkpoint.find
-    paths = [p for lmbda in asked for p in find(name, wanted.ckpt_dir, wanted.epoch_num, lmbda)]
-    metadata_of = {path: checkpoint.read_metadata(path) for path in paths}
-    for path, metadata in metadata_of.items():
+    """Those in the folder of checkpoints, and whether they are the study's.
+
+    A lambda that none was trained for is had from another checkpoint by a gain.
+    """
+    there = map(checkpoint.read_metadata, checkpoint.find(name, wanted.ckpt_dir, wanted.epoch_num))
+    by_metric: dict[str, dict[float, dict]] = {}
+    for metadata in there:
         if metadata["model"] != name:
-            raise UsageError(f"{path} holds a {metadata['model']}, not a {name}: move it away.")
-    chosen = {path: m for path, m in metadata_of.items() if m["metric"] == wanted.metric}
-    if not chosen:
-        trained = sorted({metadata["metric"] for metadata in metadata_of.values()})
+            raise UsageError(
+                f"{metadata['file']} holds a {metadata['model']}, not a {name}: move it away."
+            )
+        by_metric.setdefault(metadata["metric"], {})[metadata["lmbda"]] = metadata
+    if wanted.metric not in by_metric:
         raise UsageError(
-            f"The checkpoints of {name} were trained for {', '.join(trained)}: "
-            f"pass --metric {trained[0]}."
+            f"The checkpoints of {name} were trained for {', '.join(sorted(by_metric))}: "
+            f"pass --metric {min(by_metric)}."
         )
-    points = [trained_point(p, wanted.import_module, **wanted.options()) for p in chosen]
+    trained = by_metric[wanted.metric]
     study = checkpoint.STUDY.resolve()
-    own = wanted.import_module or (wanted.ckpt_dir or study).resolve() != study
-    own = own or any(m["provenance"].get("demonstration") for m in chosen.values())
-    return sorted(points, key=lambda point: point.lmbda), not own
+    study_only = not wanted.import_module and (wanted.ckpt_dir or study).resolve() == study
+    points = []
+    for lmbda in sorted(set(lambdas or trained)):
+        own = trained[lmbda if lmbda in trained else at_lambda(list(trained), lmbda)[0]]
+        args = Path(own["file"]), lmbda, wanted.import_module
+        points.append(trained_point(*args, **wanted.options()))
+        study_only &= lmbda in trained and not own["provenance"].get("demonstration")
+    return points, study_only
 
 
 def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
@@ -157,4 +165,4 @@ def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
     model = checkpoint.read_metadata(path)["model"]
     if model != name:
         raise UsageError(f"{path} holds a {model}: pass --model_name with that.")
-    return trained_point(path, wanted.import_module, **wanted.options())
+    return trained_point(path, None, wanted.import_module, **wanted.options())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,17 +54,18 @@ class ModelCodec:
         max_pixels: int = MAX_PIXELS,
         effort: int = 0,
         precision: str = "fp32",
+        gain: float = 1.0,
     ):
         self.device = choose_device(device)
         self.model = model.to(self.device).use(precision)
-        self.max_pixels, self.effort = max_pixels, effort
+        self.max_pixels, self.effort, self.gain = max_pixels, effort, gain
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """After a search of `effort` steps. ValueError: see `models.search.compress`."""
         x = to_tensor(pixels).to(self.device)
         if self.effort:
-            return search.compress(self.model, x, self.effort)
-        return self.model.compress(x)[0]
+            return search.compress(self.model, x, self.effort, self.gain)
+        return self.model.compress(x, self.gain)[0]
 
     def decode(self, data: bytes) -> np.ndarray:
         return to_uint8(self.model.decompress([data], self.max_pixels))
@@ -72,7 +74,7 @@ class ModelCodec:
     def estimate(self, pixels: np.ndarray) -> float:
         """By `forward` with g_a's latents, rounded, also where the encoder searches for others."""
         x = pad(to_tensor(pixels).to(self.device), self.model.downsampling)
-        return likelihood_bits(self.model(x, quantization="round"))
+        return likelihood_bits(self.model(x, quantization="round", gain=self.gain))
 
 
 def likelihood_bits(out: dict[str, Any]) -> float:
@@ -80,13 +82,20 @@ def likelihood_bits(out: dict[str, Any]) -> float:
     return sum(-p.double().log2().sum().item() for p in out["likelihoods"].values())
 
 
-def trained_point(path: Path, modules: Sequence[str] = (), **options: Any) -> Point:
-    """A checkpoint of train.py. `modules` are imported first: they register models.
+def trained_point(
+    path: Path, lmbda: float | None = None, modules: Sequence[str] = (), **options: Any
+) -> Point:
+    """A checkpoint of train.py; for another lambda than its own, at the gain that stands for it.
 
-    `options`, here and below, are those of `ModelCodec`. CheckpointError.
+    `modules` are imported first: they register models. `options`, here and below, are those of
+    `ModelCodec`. CheckpointError.
     """
-    lmbda = checkpoint.read_metadata(path)["lmbda"]
-    return Point(lmbda, str(path), partial(_trained, path, modules, options))
+    own = checkpoint.read_metadata(path)["lmbda"]
+    if lmbda is None or lmbda == own:
+        return Point(own, str(path), partial(_trained, path, modules, options))
+    gain = math.sqrt(lmbda / own)
+    load = partial(_trained, path, modules, options | {"gain": gain})
+    return Point(lmbda, f"{path} at a gain of {gain:.4f}", load)
 
 
 def _trained(path: Path, modules: Sequence[str], options: dict[str, Any]) -> ModelCodec:

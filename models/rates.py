@@ -1,7 +1,7 @@
 """Any rate: the checkpoint and the gain for a lambda, a size or a quality.
 
-A gain g moves a checkpoint of lambda to lambda * g**2 (`models.coding.gain`): what it loses there
-to a model trained for it grows with the distance, and faster upwards than downwards.
+A gain g moves a checkpoint of lambda to lambda * g**2 (`models.coding.gain`), at a loss to a model
+trained for it that grows with the distance.
 """
 
 from __future__ import annotations
@@ -18,32 +18,29 @@ from models.coding.gain import LEAST, MOST, UNIT, Gain
 from models.errors import UsageError
 from models.search import Coded, Watch
 
-SMALLEST, LARGEST = 1 / 4, 2.0  # gains for a lambda; beyond, they lose more than a tenth
+SMALLEST, LARGEST = 1 / 4, 2.0  # gains for a lambda
 UPWARDS = 1.1  # the gain from which the checkpoint above, at a gain below 1, does better
 TRIES, SEARCHES = 8, 3  # of `fit`: files coded for one checkpoint, and searches
-# Of photographs, roughly: bits per pixel and PSNR of lambda, for the first guess.
-BPP, PSNR, DECIBELS = 6.6, 44.0, 2.5  # 6.6 * lambda**0.6 and 44 + 2.5 * ln(lambda)
-ELASTICITY = 0.6
+# Of photographs, roughly: 6.6 * lambda**0.6 bits per pixel, and 44 + 2.5 * ln(lambda) dB.
+BPP, ELASTICITY, PSNR, DECIBELS = 6.6, 0.6, 44.0, 2.5
+
+
+def nearest(trained: Sequence[float], lmbda: float) -> float:
+    """The trained lambda to use for another one: the lowest that needs no gain above `UPWARDS`,
+    or else the highest."""
+    return min((v for v in trained if lmbda <= v * UPWARDS**2), default=max(trained))
 
 
 def at_lambda(trained: Sequence[float], lmbda: float) -> tuple[float, float]:
-    """The trained lambda to use for another one, and its gain; UsageError if that is out of reach.
-
-    The lowest that needs no gain above `UPWARDS`, or else the highest.
-    """
+    """The trained lambda to use for another one, and its gain; UsageError beyond the reach."""
     if not lmbda > 0:
         raise UsageError(f"A lambda is a number above 0, not {lmbda:g}.")
-    own = min((v for v in trained if lmbda <= v * UPWARDS**2), default=max(trained))
+    own = nearest(trained, lmbda)
     gain = math.sqrt(lmbda / own)
     if not SMALLEST <= gain <= LARGEST:
-        low, high = reach(trained)
+        low, high = min(trained) * SMALLEST**2, max(trained) * LARGEST**2
         raise UsageError(f"Lambda {lmbda:g} is out of reach: it goes from {low:.2g} to {high:.2g}.")
     return own, gain
-
-
-def reach(trained: Sequence[float]) -> tuple[float, float]:
-    """The lowest and the highest lambda that trained ones may stand for."""
-    return min(trained) * SMALLEST**2, max(trained) * LARGEST**2
 
 
 @dataclass(frozen=True)
@@ -62,24 +59,21 @@ class Aim:
             raise UsageError(f"A PSNR is a number of dB from 0 to 100, not {self.psnr:g}.")
 
     @property
-    def slope(self) -> float:
-        """Of `excess` by the logarithm of the gain, roughly."""
-        return 2 * (ELASTICITY if self.most else DECIBELS)
-
-    @property
     def near(self) -> float:
-        """The excess that is as good as none: 0.1 %, or 0.01 dB."""
+        """How far on the right side of the aim is as good as on it: 0.1 %, or 0.01 dB."""
         return 0.001 if self.most else 0.01
 
-    def excess(self, coded: Coded) -> float:
-        """How far a file is above the aim: in the logarithm of its size, or in dB."""
+    @property
+    def slope(self) -> float:
+        """Of `miss` by the logarithm of the gain, roughly."""
+        return 2 * (ELASTICITY if self.most else -DECIBELS)
+
+    def miss(self, coded: Coded) -> float:
+        """How far a file is off: the logarithm of its size to the size asked for, or the dB that it
+        lacks. Up to 0 it meets the aim."""
         if self.most:
             return math.log(len(coded.data) / self.most)
-        return coded.psnr - (self.psnr or 0.0)
-
-    def met(self, excess: float) -> bool:
-        """Whether a file is of that size or quality."""
-        return excess <= 0 if self.most else excess >= 0
+        return (self.psnr or 0.0) - coded.psnr
 
     def guess(self, pixels: int) -> float:
         """The lambda that a photograph of so many pixels needs."""
@@ -115,8 +109,7 @@ def fit(
     seed: int = 0,
     watch: Watch = lambda _: None,
 ) -> tuple[Codec, bytes]:
-    """The file of an image (1, 3, H, W) that meets an aim the most closely, and its codec: the
-    largest that is not too large, or the smallest that is good enough.
+    """The file of an image (1, 3, H, W) that meets an aim the most closely, and its codec.
 
     load: a codec by its lambda, of those `trained`; two at most are loaded, and g_a runs once in
     each. With effort, up to `SEARCHES` searches start where the aim is met, and the best file is
@@ -124,17 +117,11 @@ def fit(
     `Codec.compress`.
     """
     search.check_effort(effort)
-    pixels = x.shape[-2] * x.shape[-1]
-    lmbda = min(max(aim.guess(pixels), min(trained)), max(trained))
-    own, _ = at_lambda(trained, lmbda)
-    model = load(own)
-    latents = search.analysis(model, x)
-
     height, width = x.shape[-2:]
 
     def plain(gain: float) -> Coded:
         if aim.most:  # what the image is like is no matter
-            return Coded(model.files(latents, height, width, gain)[0], pixels)
+            return Coded(model.files(latents, height, width, gain)[0], height * width)
         return search.code(model, x, latents, gain)
 
     def searched(gain: float) -> Coded:
@@ -142,32 +129,31 @@ def fit(
         better = search.search(model, x, latents, effort, lmbda, seed, watch, gain)
         return search.code(model, x, better, gain)
 
-    first = plain(1.0)
-    lmbda = own * math.exp(-2 * aim.excess(first) / aim.slope)
-    low, high = reach(trained)
-    better, gain = at_lambda(trained, min(max(lmbda, low), high))
-    tried = {UNIT: first}
-    if better != own:
+    own = nearest(trained, aim.guess(height * width))
+    model = load(own)
+    latents = search.analysis(model, x)
+    tried = {UNIT: plain(1.0)}
+    lmbda = own * math.exp(-2 * (aim.miss(tried[UNIT]) + aim.near / 2) / aim.slope)
+    if (better := nearest(trained, lmbda)) != own:
         model, tried = load(better), {}
         latents = search.analysis(model, x)
-    gain = approach(plain, aim, gain, tried, TRIES)
+    gain = approach(plain, aim, math.sqrt(lmbda / better), tried, TRIES)
     files = [tried[Gain(gain).units]]
     if effort:
-        files = [search.code(model, x, latents, gain)]
-        tried = {}
+        files, tried = [search.code(model, x, latents, gain)], {}
         approach(searched, aim, gain, tried, SEARCHES)
         files += tried.values()
-    met = [coded for coded in files if aim.met(aim.excess(coded))]
+    met = [coded for coded in files if aim.miss(coded) <= 0]
     if met:
         return model, min(met, key=lambda coded: coded.mse if aim.most else len(coded.data)).data
-    nearest = min(files, key=lambda coded: abs(aim.excess(coded)))
+    closest = min(files, key=aim.miss)
     if aim.most:
         raise UsageError(
-            f"The smallest file has {len(nearest.data)} bytes ({nearest.bpp:.4f} bpp), more than "
+            f"The smallest file has {len(closest.data)} bytes ({closest.bpp:.4f} bpp), more than "
             f"the {aim.most} asked for: allow more."
         )
     raise UsageError(
-        f"The best file has {nearest.psnr:.2f} dB, less than the {aim.psnr:g} asked for: ask for "
+        f"The best file has {closest.psnr:.2f} dB, less than the {aim.psnr:g} asked for: ask for "
         "less."
     )
 
@@ -175,32 +161,24 @@ def fit(
 def approach(
     code: Callable[[float], Coded], aim: Aim, gain: float, tried: dict[int, Coded], tries: int
 ) -> float:
-    """Code at gains, from the first guess on, until one meets the aim closely; all files go to
-    `tried`, by the gain in units of 1/4096. Returns the gain that met it the most closely, or
-    else came nearest.
+    """The gain that meets an aim the most closely, or else misses it by the least, after so many
+    files, which go to `tried` by the gain in units of 1/4096.
 
-    The logarithm of the size and the PSNR are nearly straight lines of the logarithm of the gain.
+    Regula falsi: the miss is nearly a straight line of the logarithm of the gain.
     """
-    goal = -aim.near / 2 if aim.most else aim.near / 2
     for _ in range(tries):
         units = Gain(min(max(gain, LEAST), MOST)).units
         if units in tried:  # as near as a gain comes
             break
         tried[units] = code(units / UNIT)
-        excess = {u: aim.excess(coded) for u, coded in tried.items()}
-        if aim.met(excess[units]) and abs(excess[units]) <= aim.near:
+        miss = {u: aim.miss(coded) for u, coded in tried.items()}
+        if -aim.near <= miss[units] <= 0:
             break
-        below = max((u for u in tried if excess[u] <= goal), default=None)
-        above = min((u for u in tried if excess[u] > goal), default=None)
-        if below and above and below < above:
-            part = (goal - excess[below]) / (excess[above] - excess[below])
-            gain = below / UNIT * (above / below) ** min(max(part, 0.1), 0.9)
-            continue
-        slope, others = aim.slope, [u for u in tried if u != units]
+        base, *others = sorted(tried, key=lambda u: abs(miss[u]))
+        slope = aim.slope
         if others:
-            other = min(others, key=lambda u: abs(excess[u]))
-            steepness = (excess[units] - excess[other]) / math.log(units / other)
-            slope = min(max(steepness, slope / 4), slope * 4)
-        gain = units / UNIT * math.exp((goal - excess[units]) / slope)
-    met = [u for u in tried if aim.met(aim.excess(tried[u]))]
-    return min(met or tried, key=lambda u: abs(aim.excess(tried[u]))) / UNIT
+            steepness = (miss[base] - miss[others[0]]) / math.log(base / others[0])
+            slope = sorted((slope / 4, steepness, 4 * slope))[1]
+        gain = base / UNIT * math.exp(-(miss[base] + aim.near / 2) / slope)
+    met = [u for u, coded in tried.items() if aim.miss(coded) <= 0]
+    return min(met or tried, key=lambda u: abs(aim.miss(tried[u]))) / UNIT

@@ -14,6 +14,7 @@ from evaluation import bench
 from models import checkpoint
 from models.datasets import sample_photographs
 from models.images import read_image, write_image
+from models.layers import AtGain
 from tests.helpers import image, make
 from tests.programs import ROOT, SecondCodec, load_test_program, read_csv
 
@@ -87,7 +88,8 @@ def test_the_page_trains_codes_and_plots(my_model, monkeypatch):
     assert (my_model / "outputs" / "comparison.png").stat().st_size > 10_000
 
 
-def test_its_files_hold_its_latents_and_cost_what_forward_says(my_model):
+@pytest.mark.parametrize("gain", [1.0, 0.6])
+def test_its_files_hold_its_latents_and_cost_what_forward_says(my_model, gain):
     """With weights that give lively latents, which two steps of training do not."""
     importlib.import_module("my_model")
     model = make(NAME, 3)
@@ -97,15 +99,16 @@ def test_its_files_hold_its_latents_and_cost_what_forward_says(my_model):
     model.freeze()
     x = image(128, 192, seed=1)
     latents = model.analysis(x)
-    streams = model.encode(latents)
-    y_hat = model.decode(streams, 128, 192)
+    streams = model.encode(latents, gain)
+    y_hat = model.decode(streams, 128, 192, gain)
     # Rounded around means, in units of 1/64: half a step away at most.
-    assert (y_hat - latents["y"]).abs().max() <= 0.5 + 1 / 64
+    assert (y_hat - latents["y"]).abs().max() <= 0.5 / gain + 1 / 32
     assert len(y_hat.unique()) > 50
-    expected, _ = model.likelihoods(latents, "round")  # by float means, which may round otherwise
+    expected, _ = model.likelihoods(latents, AtGain("round", gain))
+    # By float means, which may round otherwise.
     assert ((y_hat - expected).abs() <= 1 / 32).float().mean() > 0.97
-    decoded = model.decompress(model.compress(x))
+    decoded = model.decompress(model.compress(x, gain))
     assert torch.equal(decoded, model.synthesis(y_hat).clamp(0, 1))
     for name, (stream,) in zip(model.streams, streams, strict=True):
-        estimate = -model(x, "round")["likelihoods"][name].double().log2().sum().item()
+        estimate = -model(x, "round", gain)["likelihoods"][name].double().log2().sum().item()
         assert 8 * len(stream) == pytest.approx(estimate, rel=0.005, abs=64)  # the last word

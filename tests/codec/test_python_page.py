@@ -58,6 +58,13 @@ def test_the_page_does_what_it_says(page, tmp_path):
     y_hat = page["coarse"].likelihoods(latents, "round")[0]
     expected = page["coarse"].synthesis(y_hat)[:, :, :height, :width].clamp(0, 1)
     torch.testing.assert_close(page["coarse_x_hat"], expected, rtol=0, atol=1e-3)
+    with torch.no_grad():  # random weights give no scale above the first threshold
+        page["coarse"].h_s[-1].bias.fill_(2.0)
+    page["coarse"].freeze()
+    for gain in (1.0, 0.5):
+        estimate = page["coarse"](pad(x, 64), "round", gain)["likelihoods"]["y"].log2().sum()
+        real = 8 * read_header(page["coarse"].compress(x, gain)[0]).lengths[1]
+        assert real == pytest.approx(-estimate.item(), rel=0.02)
     path = checkpoint.path_for("PlainHyperprior", 0, 0.0, tmp_path)
     checkpoint.save(path, mine, config={}, provenance={})
     assert page["models"].load("PlainHyperprior", root=tmp_path).compress(x) != [b""]

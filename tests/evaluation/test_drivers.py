@@ -21,6 +21,8 @@ from evaluation.metrics import psnr
 from evaluation.points import trained_point
 from evaluation.results import Results, means, table
 from models import checkpoint, cli
+from models.coding.container import read_header
+from models.coding.gain import Gain
 from models.errors import CodecError, UsageError
 from models.files import printable
 from models.images import read_image, write_image
@@ -81,6 +83,32 @@ def test_every_model_goes_through_real_files(
     assert written["results"]["bpp"] == [pytest.approx(float(mean["bpp"]), abs=1e-6)]
 
 
+def test_a_lambda_between_checkpoints_is_one_of_theirs_at_a_gain(
+    ckpts, photographs, tmp_path, monkeypatch, capsys
+):
+    """Of 0.0067 and 0.0483: 0.03 from the one above it, and its estimate knows the gain."""
+    monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
+    words = ["--model_name", "Hyperprior", "--ckpt_dir", ckpts, "--dataset_path", photographs]
+    words += ["--outdir", tmp_path, "--lmbda", 0.03, 0.0483, "--device", "cpu"]
+    assert driver.main(list(map(str, words))) == 0
+    assert "lambda 0.03: " in (said := capsys.readouterr().out)
+    assert "epoch_12_lmbda_0.0483.safetensors at a gain of 0.7881" in said
+    rows = read_csv(tmp_path / "per_image" / "Hyperprior.csv")
+    assert [row["lmbda"] for row in rows] == ["0.03", "0.03", "0.0483", "0.0483"]
+    gained, plain = (
+        {p.stem: p.read_bytes() for p in (tmp_path / f"lmbda_{lmbda}").glob("*.lic")}
+        for lmbda in (0.03, 0.0483)
+    )
+    for row in rows[:2]:
+        stem = Path(row["image"]).stem
+        header = read_header(gained[stem])
+        assert header.lmbda == read_header(plain[stem]).lmbda
+        assert header.gain == Gain(math.sqrt(0.03 / 0.0483)).value
+        assert int(row["bits"]) == 8 * len(gained[stem]) < 8 * len(plain[stem])
+        streams = 8 * sum(header.lengths) / (int(row["width"]) * int(row["height"]))
+        assert float(row["estimate_bpp"]) == pytest.approx(streams, rel=0.02)
+
+
 def test_the_decoder_is_another_process_that_explains_failures(ckpts, photographs, tmp_path):
     point = trained_point(checkpoint.find("Factorized", ckpts)[0])
     data = point.load().encode(read_image(photographs / "small.png"))
@@ -120,6 +148,7 @@ FAILURES = {
     "large image": (["--max_pixels", "63"], {}, None, ("a.png has 8x8 = 64 pixels", "limit")),
     "other images": ([], {}, other_results, ("kodim01.png", "another --resultdir")),
     "no such device": (["--device", "cuda:99"], {}, None, ("no device cuda:99",)),
+    "out of reach": (["--lmbda", "0.5"], {}, None, ("0.5 is out of reach",)),
     "other metric": (["--metric", "ms-ssim"], {}, None, ("--metric mse",)),
     "two choices": (["--quality", "1", "--lmbda", "1"], {}, None, ("drop one",)),
     "no zoo model": (["--model_name", "compressai:x", "--quality", "1"], {}, None, ("mbt2018",)),
@@ -180,6 +209,7 @@ def test_results_are_recorded_only_when_asked_and_only_the_studys(monkeypatch, t
     one = checkpoint.find(name, ckpts)[0]
     for arguments, folder, recorded in (
         (["--dataset_path", kodak], f"outputs/{name}/kodak", True),
+        (["--dataset_path", kodak, "--lmbda", "0.03"], f"outputs/{name}/kodak", False),
         (["--dataset_path", kodak, "--checkpoint", one], f"outputs/{name}/kodak", False),
         (["--dataset_path", kodak, "--ckpt_dir", others], f"outputs/{name}/kodak", False),
         (["--dataset_path", kodak, "--effort", "1"], f"outputs/{name}-searched1/kodak", False),
