@@ -16,7 +16,7 @@ from models.cli import guarded
 # A module offers `run(options) -> exit code`, and `configure(parser)` if it has flags of its own.
 NAMES = (
     "speed", "orders", "classical", "bd_rate", "search", "priors", "complexity", "densities",
-    "side_information", "gallery", "noise",
+    "side_information", "gallery", "noise", "any_rate",
 )  # fmt: skip
 
 

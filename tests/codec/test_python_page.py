@@ -64,7 +64,7 @@ def test_the_page_does_what_it_says(page, tmp_path):
     for gain in (1.0, 0.5):
         estimate = page["coarse"](pad(x, 64), "round", gain)["likelihoods"]["y"].log2().sum()
         real = 8 * read_header(page["coarse"].compress(x, gain)[0]).lengths[1]
-        assert real == pytest.approx(-estimate.item(), rel=0.02)
+        assert real == pytest.approx(-estimate.item(), rel=0.05)  # one level of scales for all
     path = checkpoint.path_for("PlainHyperprior", 0, 0.0, tmp_path)
     checkpoint.save(path, mine, config={}, provenance={})
     assert page["models"].load("PlainHyperprior", root=tmp_path).compress(x) != [b""]

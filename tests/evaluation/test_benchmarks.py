@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 from functools import partial
 from itertools import product
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import speed
+from benchmarks import any_rate, speed
 from benchmarks.__main__ import NAMES, main
+from codec import parser
 from models import checkpoint
 from models.datasets import sample_photographs
 from models.errors import UsageError
-from models.images import to_tensor, to_uint8
+from models.images import read_image, to_tensor, to_uint8
 from models.presets import TWINS
 from tests.helpers import NAMES as MODELS
 from tests.helpers import codec, image
@@ -162,3 +164,65 @@ def test_orders_on_tiny_images(ckpts, tmp_path, capsys):
         assert 0 < float(row["least"]) <= float(row["seconds"]) <= float(row["most"])
         each = float(row["seconds_per_megapixel"]) * int(row["height"]) * int(row["width"]) / 1e6
         assert each == pytest.approx(float(row["seconds"]), rel=1e-2)
+
+
+# Any rate
+
+
+def test_any_rate_on_tiny_images(ckpts, photographs, tmp_path, monkeypatch):
+    """Five lambdas of two checkpoints; sizes; rows of other models stay."""
+    monkeypatch.setattr(any_rate, "TARGETS", (0.8,))
+    words = ["any_rate", "--ckpt_dir", str(ckpts), "--dataset_path", str(photographs)]
+    words += ["--outdir", str(tmp_path), "--models"]
+    assert main([*words, "Factorized"]) == 0
+    first = read_csv(tmp_path / "any_rate.csv")
+    assert main([*words, "Hyperprior"]) == 0
+    rows = read_csv(tmp_path / "any_rate.csv")
+    assert rows[:10] == first
+    both, one = rows[10:15], rows[15:]
+    low, high = LAMBDAS
+    for row, lmbda in zip(both, any_rate.lambdas(LAMBDAS), strict=True):
+        assert float(row["lmbda"]) == pytest.approx(lmbda, rel=1e-3)
+        own = float(row["checkpoint"])
+        assert float(row["gain"]) == pytest.approx(math.sqrt(lmbda / own), abs=1e-4)
+        assert (row["gain"] == "1.0000") == (lmbda in LAMBDAS)
+    assert {row["checkpoint"] for row in both} == {str(low), str(high)}
+    assert {row["checkpoint"] for row in one} == {str(high)} and one[-1]["bpp"] == both[-1]["bpp"]
+    rates, errors = ([float(row[name]) for row in both] for name in ("bpp", "loss_percent"))
+    assert errors[0] == errors[-1] == 0 and all(errors[1:-1])
+
+    images = [read_image(path) for path in sorted(photographs.iterdir())]
+    model = checkpoint.load(checkpoint.find("Hyperprior", ckpts)[0])
+    files = [model.compress(to_tensor(pixels))[0] for pixels in images]
+    areas = [pixels.shape[0] * pixels.shape[1] for pixels in images]
+    bpp = [8 * len(file) / area for file, area in zip(files, areas, strict=True)]
+    assert rates[0] == pytest.approx(sum(bpp) / 2, abs=1e-6)
+    expected = 0.0
+    for pixels, file, rate in zip(images, files, bpp, strict=True):
+        difference = to_uint8(model.decompress([file])).astype(float) - pixels
+        expected += (low * (difference**2).mean() + rate) / 2
+    assert float(both[0]["loss"]) == pytest.approx(expected, abs=1e-6)
+    losses = [float(row["loss"]) for row in both]
+    middle = 100 * (losses[2] / math.sqrt(losses[0] * losses[-1]) - 1)
+    assert errors[2] == pytest.approx(middle, abs=2e-3)
+
+    (factorized, hyperprior) = read_csv(tmp_path / "any_size.csv")
+    assert (factorized["model"], hyperprior["model"]) == MODELS[:2]
+    assert 50 < float(hyperprior["least_percent"]) <= float(hyperprior["mean_percent"]) <= 100
+
+
+def test_times_of_bpp_are_those_of_codec_py(ckpts, photographs, tmp_path, monkeypatch):
+    """Commands that codec.py takes, each in turn."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(any_rate.subprocess, "run", lambda words, **_: commands.append(words))
+    words = ["--dataset_path", str(photographs), "--ckpt_dir", str(ckpts), "--rounds", "2"]
+    assert (
+        main(["any_rate", "--times", "--models", "Joint", *words, "--outdir", str(tmp_path)]) == 0
+    )
+    asked = [parser().parse_args(command[2:]) for command in commands]
+    assert [(flags.lmbda, flags.bpp) for flags in asked] == [
+        (LAMBDAS[1], None), (None, 0.3), (None, 0.5), (None, 0.8)
+    ] * 3  # fmt: skip
+    rows = read_csv(tmp_path / "any_rate_times.csv")
+    assert [row["flags"] for row in rows][:2] == ["--lmbda 0.0483", "--bpp 0.3"]
+    assert rows[0]["over_plain"] == "1"
