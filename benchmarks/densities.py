@@ -1,15 +1,21 @@
 """What the non-parametric density of a channel can express, beside a piecewise-linear one.
 
 Both are fitted to five targets of known shape, with 43 numbers each. Writes univariate_density.csv,
-the Kullback-Leibler divergence, in bits per symbol, that is left after 600 steps.
+the Kullback-Leibler divergence, in bits per symbol, that is left after 1,200 steps, and draws the
+fits in univariate_density_targets.png, the study's in Image4md/.
+
+The chain's divergence is not convex in its parameters: it starts from eight random points, and the
+best end counts. "As good" is a divergence at most 0.01 bit above the other's: with 192 channels,
+0.75 symbols a pixel, that is 0.0075 bpp, about 1 % of a file at lambda 0.013.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +25,14 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmarks.records import print_table, write_csv
+from evaluation.plots import IMAGES, drawing
+from evaluation.results import STATISTICS
 from models.entropy.density import NonParametricDensity
 
-STEPS, BATCH, KNOTS = 600, 128, 41
+STEPS, BATCH, STARTS, KNOTS = 1200, 128, 8, 41
+AS_GOOD = 0.01  # bits per symbol above the other density's
+SPANS = ((-9.5, 9.5), (-1, 13), (-6, 6), (-12, 12), (-6, 6))  # of the targets, as drawn
+TARGET = {"color": "#CC3311", "linestyle": ":", "linewidth": 2}
 
 
 class Mixture:
@@ -143,50 +154,76 @@ class PiecewiseLinearDensity(nn.Module):
 
 @dataclass
 class Fitted:
-    """A fitted density: its log density (C, n) -> (C, n) in nats, and how the fit went."""
+    """The best fits: their log density (targets, n) -> (targets, n), nats, and all divergences."""
 
     log_p: Callable[[Tensor], Tensor]
-    parameters: int  # of a channel, the ends of the support included
-    divergences: np.ndarray  # bits, (visits, C)
+    divergences: Tensor  # bits, (starts, targets)
 
 
-def fit_targets(visits: Collection[int] = (), steps: int = STEPS) -> dict[str, Fitted]:
-    """Both densities on `TARGETS`, one channel each; seeded.
-
-    visits: after how many steps the divergences are noted, beside those at the end.
-    """
+def fit_targets(steps: int = STEPS) -> dict[str, Fitted]:
+    """Both densities on `TARGETS`, seeded: the chain's best of `STARTS`; lines that start level."""
     points, log_target = quantile_points(TARGETS.values())
     torch.manual_seed(0)
-    chain = NonParametricDensity(channels=len(TARGETS), filters=(3, 3, 3))
+    chain = NonParametricDensity(channels=STARTS * len(TARGETS), filters=(3, 3, 3))
     linear = PiecewiseLinearDensity(points[:, 0], points[:, -1], KNOTS)
-    learned = sum(p.numel() for p in chain.parameters() if p.requires_grad) // len(TARGETS)
     fitted = {}
-    for name, model, log_p, parameters, lr in (
-        ("chain", chain, lambda v: log_density(chain, v), learned, 0.15),
-        ("piecewise_linear", linear, linear.log_density, KNOTS + 2, 0.3),
+    for name, model, log_p, starts, lr in (
+        ("chain", chain, lambda v: log_density(chain, v), STARTS, 0.15),
+        ("piecewise_linear", linear, linear.log_density, 1, 0.3),
     ):
-        fitting = fit(model, log_p, points, log_target, steps=steps, lr=lr, batch=BATCH)
-        divergences = [
-            divergence(log_p, points, log_target).numpy()
-            for step in fitting
-            if step in visits or step == steps
-        ]
-        fitted[name] = Fitted(log_p, parameters, np.stack(divergences))
+        data = points.repeat(starts, 1), log_target.repeat(starts, 1)
+        for _ in fit(model, log_p, *data, steps=steps, lr=lr, batch=BATCH):
+            pass
+        ends = divergence(log_p, *data).view(starts, -1)
+        best = ends.argmin(0) * len(TARGETS) + torch.arange(len(TARGETS))
+        chosen = lambda v, log_p=log_p, n=starts, best=best: log_p(v.repeat(n, 1))[best]  # noqa: E731
+        fitted[name] = Fitted(chosen, ends)
     return fitted
 
 
 def rows(fitted: dict[str, Fitted]) -> list[dict[str, Any]]:
-    """The divergences of each target at the end, rounded to 0.001 bit."""
-    ends = {name: f.divergences[-1].clip(0).round(3) for name, f in fitted.items()}
+    """A target's divergences, in bits: the chain's best and worst start, the lines', a verdict."""
+    chain, linear = (one.divergences.clamp(min=0) for one in fitted.values())
+    best = chain.min(0).values - linear[0]
     return [
-        {"target": target, **{name: float(end[k]) for name, end in ends.items()}}
+        {
+            "target": target,
+            "chain": f"{chain[:, k].min():.4f}",
+            "chain_worst_start": f"{chain[:, k].max():.4f}",
+            "piecewise_linear": f"{linear[0, k]:.4f}",
+            "chain_as_good": "yes" if best[k] <= AS_GOOD else "no",
+        }
         for k, target in enumerate(TARGETS)
     ]
 
 
+@torch.no_grad()
+def draw(fitted: dict[str, Fitted], path: Path) -> None:
+    """A panel for each target with both fits, and their divergences in its title."""
+    x = torch.stack([torch.linspace(*span, 1201) for span in SPANS])
+    ours = {"K = 4 chain": "black", "piecewise linear": "#0072B2"}
+    with drawing(path, (10, 5.6)) as figure:
+        panels = figure.subplots(2, 3)
+        panels.flat[-1].axis("off")
+        for (label, color), one in zip(ours.items(), fitted.values(), strict=True):
+            for axes, v, p in zip(panels.flat, x, one.log_p(x).exp(), strict=False):
+                axes.plot(v, p, color=color, linewidth=1.4, label=label)
+        for axes, v, row, target in zip(
+            panels.flat, x, rows(fitted), TARGETS.values(), strict=False
+        ):
+            axes.plot(v, target.pdf(v.numpy()), label="target", **TARGET)
+            lost = f"{float(row['chain']):.3f} and {float(row['piecewise_linear']):.3f} bit lost"
+            axes.set(title=f"{row['target']}\n{lost}", xlabel="x", ylabel="p(x)", ylim=(0, None))
+        lines = panels.flat[0].get_legend_handles_labels()
+        panels.flat[-1].legend(*lines, loc="center", fontsize=11)
+
+
 def run(options: argparse.Namespace) -> int:
-    """Fit, print and write the table."""
-    result = rows(fit_targets())
+    """Fit, print, draw and write the table."""
+    fitted = fit_targets()
+    result = rows(fitted)
     print_table(result)
     write_csv(options.outdir / "univariate_density.csv", result)
+    folder = IMAGES if options.outdir == STATISTICS else options.outdir
+    draw(fitted, folder / "univariate_density_targets.png")
     return 0

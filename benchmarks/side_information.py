@@ -1,12 +1,14 @@
 """What the side information takes away from the latent: moments and correlations.
 
-For the three models with a hyperprior at lambda 0.013, on a built-in photograph: y, and what is
-left of it, (y - mean) / scale by the decoder's predictions. Writes side_information.csv.
+For the three models with a hyperprior at lambda 0.013, on each built-in photograph: y, and what is
+left of it, (y - mean) / scale by the decoder's predictions. Writes side_information.csv, and draws
+the distributions of all values in side_information_normal.png, the study's in Image4md/.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from torch import Tensor
 import models
 from benchmarks.records import print_table, write_csv
 from evaluation.bits import bits_per_position
+from evaluation.plots import IMAGES, drawing, style_of
+from evaluation.results import STATISTICS
 from models.base import Codec, pad
 from models.coding.loop import Coder
 from models.coding.orders import everywhere
@@ -24,8 +28,10 @@ from models.entropy.gaussian import scale_levels
 from models.images import to_tensor
 from models.presets import STUDIED, short
 
-LMBDA, PHOTOGRAPH = 0.013, "astronaut"
+LMBDA = 0.013
 HYPERPRIORS = STUDIED[1:]  # the models with one
+KINDS = {"before": "y / standard deviation of its channel", "after": "(y - mean) / scale",
+         "scale > 1": "(y - mean) / scale, where scale > 1"}  # fmt: skip
 ACTIVE = 0.5  # least standard deviation of a channel that carries information
 REACH = 4  # positions
 
@@ -68,14 +74,15 @@ def look(codec: Codec, pixels: np.ndarray) -> dict[str, Any]:
     return {"y": y, "mean": mean, "scale": scale, "normalised": normalised, "bits": bits}
 
 
-def wide_values(parts: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Values whose scale is above 1: y over its channel's standard deviation, and normalised.
+def distributions(parts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Values (n,) of each of `KINDS`: all of y before and after, and the wide ones of after.
 
-    The others are mostly rounded to zero, whatever their distribution.
+    Values with a scale below 1 are mostly rounded to zero, whatever their distribution.
     """
-    wide = parts["scale"] > 1
-    y = parts["y"] / parts["y"].flatten(1).std(1)[:, None, None]
-    return y[wide].numpy(), parts["normalised"][wide].numpy()
+    before = parts["y"] / parts["y"].flatten(1).std(1)[:, None, None]
+    after = parts["normalised"]
+    values = before, after, after[parts["scale"] > 1]
+    return {kind: one.flatten().numpy() for kind, one in zip(KINDS, values, strict=True)}
 
 
 def correlations(parts: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -109,23 +116,50 @@ def correlation(values: Tensor) -> np.ndarray:
     return result
 
 
-def row(name: str, parts: dict[str, Any]) -> dict[str, Any]:
+def row(name: str, photograph: str, parts: dict[str, Any]) -> dict[str, Any]:
     """A model's line of the table: moments, and correlations with a direct neighbour."""
     cells: dict[str, Any] = {}
-    for side, values in zip(("before", "after"), wide_values(parts), strict=True):
-        cells[f"std, {side}"] = values.std()
-        cells[f"kurtosis, {side}"] = ((values / values.std()) ** 4).mean()
+    for kind, values in distributions(parts).items():
+        cells[f"std, {kind}"] = values.std()
+        cells[f"kurtosis, {kind}"] = ((values / values.std()) ** 4).mean()
+        cells[f"beyond 3, {kind}"] = (np.abs(values) > 3).mean()  # 0.0027 of a normal distribution
     cells["share with scale > 1"] = (parts["scale"] > 1).float().mean()
     for kind, values in correlations(parts).items():
         cells[f"{kind}, neighbour"] = (values[REACH, REACH - 1] + values[REACH - 1, REACH]) / 2
-    return {"model": name} | {key: round(float(value), 3) for key, value in cells.items()}
+    numbers = {key: round(float(value), 4) for key, value in cells.items()}
+    return {"model": name, "photograph": photograph} | numbers
+
+
+def draw(values: dict[str, dict[str, np.ndarray]], path: Path) -> None:
+    """Histograms of `distributions`, by model and kind, beside the normal density."""
+    edges = np.linspace(-6, 6, 97)
+    centres = (edges[1:] + edges[:-1]) / 2
+    with drawing(path, (11, 3.4)) as figure:
+        panels = figure.subplots(1, 3, sharey=True)
+        for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
+            for name, own in values.items():
+                counts, _ = np.histogram(own[kind], edges)
+                density = counts / (len(own[kind]) * (edges[1] - edges[0]))
+                look = {"color": style_of(name)["color"], "label": name}
+                axes.plot(centres, np.maximum(density, 1e-5), **look)
+            normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
+            axes.plot(centres, normal, "k:", linewidth=2, label="N(0, 1)")
+            axes.set(title=title, xlabel="value", yscale="log", ylim=(1e-4, 10))
+        panels[0].set_ylabel("density")
+        panels[2].legend(loc="upper right", fontsize=9)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Look, print and write the table. CheckpointError where a model has no checkpoint."""
-    pixels = dict(sample_photographs())[PHOTOGRAPH]
-    codecs = {name: models.load(name, LMBDA) for name in HYPERPRIORS}
-    result = [row(short(name), look(codec, pixels)) for name, codec in codecs.items()]
+    """Look, print, draw and write the table. CheckpointError where a model has no checkpoint."""
+    result, values = [], {}
+    for name in HYPERPRIORS:
+        codec = models.load(name, LMBDA)
+        looks = {photograph: look(codec, pixels) for photograph, pixels in sample_photographs()}
+        result += [row(short(name), *one) for one in looks.items()]
+        own = [distributions(parts) for parts in looks.values()]
+        values[short(name)] = {kind: np.concatenate([one[kind] for one in own]) for kind in KINDS}
     print_table(result)
     write_csv(options.outdir / "side_information.csv", result)
+    folder = IMAGES if options.outdir == STATISTICS else options.outdir
+    draw(values, folder / "side_information_normal.png")
     return 0

@@ -18,23 +18,22 @@ from models.presets import CHANNELS, short
 LMBDA = 0.013  # of the search by effort: the one with the most efforts
 EFFORT = 200  # of the curves with a search: the most steps that all points have
 DASHES = {"Adam": ":", "SOAP": "--", "Muon": "-"}
-SHOWN = 1.5  # losses up to so many times the least of a panel
+SHOWN = 45  # percent above the least loss of a panel
+FIRST = 0.6  # 1e15 MACs: where the axes begin
 STAR = {"marker": "*", "markersize": 11, "markeredgecolor": "black", "linestyle": "", "zorder": 3}
 
 
 def draw_compute(figure: Any, rows: pd.DataFrame) -> None:
     """A panel for each lambda: every run's losses at the cost of its whole lineage."""
-    panels = figure.subplots(2, 2).flat
+    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
     for axes, (lmbda, own) in zip(panels, rows.groupby("lmbda"), strict=True):
-        for _, run in own.groupby("run", sort=False):
+        above = own.assign(val_loss=100 * (own["val_loss"] / own["val_loss"].min() - 1))
+        for _, run in above.groupby("run", sort=False):
             draw_run(axes, run)
-        least = own["val_loss"].min()
-        shown = own.query("val_loss < @SHOWN * @least")["lineage_petamacs"]
-        axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)",
-                 xscale="log", xlim=(0.9 * shown.min(), 1.25 * shown.max()),
-                 yscale="log", ylim=(0.97 * least, SHOWN * least))  # fmt: skip
-        plain_ticks(axes.xaxis, axes.yaxis)
-        axes.set_ylabel("loss on held-out photographs")
+        axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)", xscale="log",
+                 ylabel="held-out loss above the panel's least (%)", ylim=(-2, SHOWN),
+                 xlim=(FIRST, 1.25 * rows["lineage_petamacs"].max()))  # fmt: skip
+        plain_ticks(axes.xaxis)
     named = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     models = [label for label in named if label.endswith(")")] + ["final checkpoint"]
     figure.legend([named[label] for label in models], models, loc="outside lower center",

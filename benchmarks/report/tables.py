@@ -203,7 +203,6 @@ TABLES: dict[str, Table] = {
         MODEL, LAMBDA, ("file (bytes)", "{bits:,.0f}"), ("rounded (bytes)", "{estimate:,.0f}"),
         ("file above rounded", "{percent:+.2f} %"),
         ("noise above rounded", "{mean_percent:+.1f} %"),
-        ("least, most image", "{least_percent:+.1f}, {most_percent:+.1f} %"),
     ], rows=file_rounded_noise, where="lmbda in [0.0067, 0.0483]",
        computed={"percent": "100 * (bits / estimate - 1)"}),
     "search_all": Table("search", [
