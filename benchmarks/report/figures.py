@@ -99,8 +99,8 @@ def draw_search(figure: Any, rows: pd.DataFrame) -> None:
     left.set(xlabel="rate (bits per pixel)", ylabel=AXES["psnr"])
     left.legend(loc="lower right", fontsize=8)
     right.legend(loc="lower right", fontsize=8)
-    right.set(title=f"lambda {LMBDA}; numbers: steps", xscale="log", ylim=(0, None),
-              xlabel="seconds of an image of 768x512",
+    right.set(title=f"lambda {LMBDA}; numbers: steps", xscale="log",
+              ylim=(0, -1.1 * rows["loss_percent"].min()), xlabel="seconds of an image of 768x512",
               ylabel="loss below that without a search (%)")  # fmt: skip
     plain_ticks(right.xaxis)
 
