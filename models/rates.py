@@ -19,7 +19,9 @@ from models.errors import UsageError
 from models.search import Coded, Watch
 
 SMALLEST, LARGEST = 1 / 4, 2.0  # gains for a lambda
-UPWARDS = 1.1  # the gain from which the checkpoint above, at a gain below 1, does better
+# Up to this gain the checkpoint below is taken, beyond it the one above. In the middle between two,
+# at 1.18, Hyperprior's loss on six held-out photographs was 0.2 to 1.7 % lower from below.
+UPWARDS = 1.2
 TRIES, SEARCHES = 8, 3  # of `fit`: files coded for one checkpoint, and searches
 # Of photographs, roughly: 6.6 * lambda**0.6 bits per pixel, and 44 + 2.5 * ln(lambda) dB.
 BPP, ELASTICITY, PSNR, DECIBELS = 6.6, 0.6, 44.0, 2.5
