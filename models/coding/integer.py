@@ -8,28 +8,26 @@ bound is proven for each layer when it is built, and activations are clamped to 
 it holds for every input. How a product is computed is left to `products`: any exact way
 gives the same integers.
 
-Convolutions are gathering + matrix product: a library's convolution may choose Winograd or
-FFT, whose intermediate values are not integers.
+Convolutions are gathering + matrix product, or Winograd's in integers: a library's convolution
+may choose Winograd or FFT in fractions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.coding.products import IntegerMatrix
+from models.coding.products import EXACT, LIMIT, IntegerMatrix, Winograd
 from models.errors import FreezeError
 from models.layers import MaskedConv2d
 
 FRACTION_BITS = 12  # of activations inside the networks
 GRID_BITS = 6  # of latents and means: multiples of 1/64
-LIMIT = float(1 << 23)  # activations are clamped to [-LIMIT, LIMIT]
 WEIGHT_BITS = 15
-EXACT = float(1 << 53)
 LEAKY_SLOPE = 10486 / 2**20  # LeakyReLU's 0.01, exact in binary
 BLOCK = 512  # rows of a product at a time: what is made of them stays in the cache
 
@@ -61,12 +59,13 @@ class IntegerLinear:
             scale = scale - too_large.double()
         self.units = _power_of_two(-self.shift)
         self.offset = self.bias * self.units
-        self.matrices = [IntegerMatrix(part, self.units) for part in self.parts()]
+        factor = self.factor()
+        self.matrices = [IntegerMatrix(factor, self.units.repeat(len(factor) // len(bias)))]
         self.weight = self.weight.int()  # for the digest alone from now on
 
-    def parts(self) -> list[Tensor]:
-        """The weight in the form, or the parts, that inputs are multiplied with, (out, K) each."""
-        return [self.weight]
+    def factor(self) -> Tensor:
+        """The weight in the form that inputs are multiplied with, (a multiple of out, K)."""
+        return self.weight
 
     def to(self, device: torch.device | str) -> IntegerLinear:
         """Move the integers; in place."""
@@ -91,94 +90,63 @@ class IntegerLinear:
 
 
 class IntegerConv(IntegerLinear):
-    """A convolution, (B, C, H, W) -> (B, out, H/stride, W/stride)."""
+    """A convolution, plain or transposed, (B, C, H, W) -> (B, out, H', W').
 
-    def __init__(self, layer: nn.Conv2d, inputs: int, outputs: Tensor | int):
-        self.kernel, self.stride = layer.kernel_size[0], layer.stride[0]
-        super().__init__(layer.weight.flatten(1), _bias(layer), inputs, outputs)
-
-    def parts(self) -> list[Tensor]:
-        taps = self.weight.unflatten(1, (-1, self.kernel**2))
-        return [taps.transpose(1, 2).flatten(1)]  # by tap, then by channel
-
-    def __call__(self, x: Tensor) -> Tensor:
-        pad, (batch, _, height, width) = self.kernel // 2, x.shape
-        rows, columns = (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
-        taps = [(i, j) for i in range(self.kernel) for j in range(self.kernel)]
-        out = x.new_empty(batch, rows, columns, len(self.bias))
-        x = _padded(x, pad)
-        for here, sums in _gathered(self.matrices[0], x, taps, self.stride, rows, columns):
-            out[:, here] = self.rescale(sums)
-        return out.permute(0, 3, 1, 2)
-
-
-class IntegerDeconv(IntegerLinear):
-    """A transposed convolution, (B, C, H, W) -> (B, out, H*stride, W*stride).
-
-    The outputs of one phase (row and column modulo stride) see the same taps: each phase is a
-    convolution of stride 1.
+    A transposed one of stride s is a plain one of s * s times the outputs: a set for each phase
+    (row and column modulo s), all of which see the same inputs.
     """
 
-    def __init__(self, layer: nn.ConvTranspose2d, inputs: int, outputs: Tensor | int):
-        self.kernel, self.stride = layer.kernel_size[0], layer.stride[0]
-        # Output o = q * stride + phase gathers inputs q + d with tap phase + pad - d * stride.
-        self.reach = self.kernel // 2 // self.stride + 1
-        taps = [
-            [(d, first - d * self.stride) for d in range(-self.reach, self.reach + 1)]
-            for first in range(self.kernel // 2, self.kernel // 2 + self.stride)
-        ]
-        self.phases = [[(d, t) for d, t in each if 0 <= t < self.kernel] for each in taps]
+    def __init__(self, layer: nn.Conv2d | nn.ConvTranspose2d, inputs: int, outputs: Tensor | int):
+        kernel, stride, pad = layer.kernel_size[0], layer.stride[0], layer.kernel_size[0] // 2
+        self.up, self.down, self.taps = 1, stride, torch.arange(kernel)[None]  # (up, side)
+        weight = layer.weight
+        if layer.transposed:
+            self.up, self.down, weight = stride, 1, weight.transpose(0, 1)
+            reach = (pad + stride - 1) // stride
+            # Output q * stride + phase gathers inputs q + d with tap phase + pad - d * stride.
+            taps = torch.arange(stride)[:, None] + pad - stride * torch.arange(-reach, reach + 1)
+            self.taps = taps.where((taps >= 0) & (taps < kernel), kernel)  # zeros stand there
+        self.kernel, self.side = kernel, self.taps.shape[1]
+        self.winograd: Winograd | None = None  # made on first use, byte products need none
         # Bound and scale per output channel: each sees at most all inputs times all taps.
-        super().__init__(layer.weight.transpose(0, 1).flatten(1), _bias(layer), inputs, outputs)
+        super().__init__(weight.flatten(1), _bias(layer), inputs, outputs)
 
-    def parts(self) -> list[Tensor]:
-        taps = self.weight.view(len(self.weight), -1, self.kernel, self.kernel)
-        return [
-            torch.cat([taps[:, :, i, j] for _, i in rows for _, j in columns], 1)
-            for rows in self.phases
-            for columns in self.phases
-        ]
+    def factor(self) -> Tensor:
+        weight = self.weight.view(len(self.weight), -1, self.kernel, self.kernel)
+        rows, columns = self.taps[:, None, :, None], self.taps[:, None]
+        weight = F.pad(weight, (0, 1, 0, 1))[:, :, rows, columns]  # (out, C, up, up, side, side)
+        return weight.permute(2, 3, 0, 4, 5, 1).flatten(3).flatten(0, 2)
+
+    def to(self, device: torch.device | str) -> IntegerLinear:
+        self.winograd = None
+        return super().to(device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        stride, reach, (batch, _, height, width) = self.stride, self.reach, x.shape
-        out = x.new_empty(batch, height, stride, width, stride, len(self.bias))
-        x = _padded(x, reach)
-        for phase, matrix in enumerate(self.matrices):
-            i, j = divmod(phase, stride)
-            taps = [(reach + d, reach + e) for d, _ in self.phases[i] for e, _ in self.phases[j]]
-            for here, sums in _gathered(matrix, x, taps, 1, height, width):
-                out[:, here, i, :, j] = self.rescale(sums)
-        return out.view(batch, height * stride, width * stride, -1).permute(0, 3, 1, 2)
-
-
-def _gathered(
-    matrix: IntegerMatrix,
-    x: Tensor,
-    taps: list[tuple[int, int]],
-    stride: int,
-    rows: int,
-    columns: int,
-) -> Iterator[tuple[slice, Tensor]]:
-    """Products of a convolution over x (B, H, W, C), in blocks of rows: (rows, (B, n, w, out)).
-
-    Output (r, c) sees the inputs (r * stride + i, c * stride + j) of all taps (i, j).
-    """
-    x = matrix.split(x)  # digits are made once, before each is gathered several times
-    batch = x.shape[-4]
-    block = max(1, BLOCK // (batch * columns))
-    for top in range(0, rows, block):
-        here = slice(top, min(top + block, rows))
-        seen = torch.cat([
-            x[..., i + top * stride : i + (here.stop - 1) * stride + 1 : stride,
-              j : j + (columns - 1) * stride + 1 : stride, :]
-            for i, j in taps
-        ], -1)  # fmt: skip
-        yield here, matrix(seen.flatten(-4, -2)).unflatten(0, (batch, -1, columns))
-
-
-def _padded(x: Tensor, pad: int) -> Tensor:
-    """(B, C, H, W) with zeros around it, as contiguous (B, H, W, C)."""
-    return F.pad(x.permute(0, 2, 3, 1), (0, 0, pad, pad, pad, pad))
+        matrix, side, up, down = self.matrices[0], self.side, self.up, self.down
+        batch, _, height, width = x.shape
+        rows, columns = (height - 1) // down + 1, (width - 1) // down + 1
+        out = x.new_empty(batch, rows, up, columns, up, len(self.bias))
+        left, right, bottom = side // 2, side // 2 + columns % 2, side // 2 + rows % 2
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, left, bottom))
+        x = matrix.split(x)  # digits are made once, before each is gathered several times
+        winograd = None
+        if (side, down) == (3, 1) and x.dtype == torch.float64:
+            winograd = self.winograd = self.winograd or Winograd(matrix)
+        step = max(1, BLOCK // (batch * columns) // 2) * 2
+        for top in range(0, rows, step):
+            end = min(top + step, rows)
+            if winograd and winograd.exact:
+                sums = winograd(x[:, top : end + end % 2 + 2])[:, : end - top, :columns]
+            else:
+                seen = torch.cat([
+                    x[..., i + top * down : i + (end - 1) * down + 1 : down,
+                      j : j + (columns - 1) * down + 1 : down, :]
+                    for i in range(side) for j in range(side)
+                ], -1)  # fmt: skip
+                sums = matrix(seen.flatten(-4, -2)).unflatten(0, (batch, -1, columns))
+            sums = sums.unflatten(-1, (up, up, len(self.bias)))
+            out[:, top:end] = self.rescale(sums).transpose(2, 3)
+        return out.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def _bias(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
@@ -224,8 +192,7 @@ class IntegerNetwork:
                 continue
             if type(module) not in (nn.Conv2d, nn.ConvTranspose2d):
                 raise FreezeError(f"No integer form of the layer {module} is known.")
-            kind = IntegerConv if isinstance(module, nn.Conv2d) else IntegerDeconv
-            layer = kind(module, bits, outputs if k == last else FRACTION_BITS)
+            layer = IntegerConv(module, bits, outputs if k == last else FRACTION_BITS)
             bits = FRACTION_BITS
             self.layers.append(layer)
             self.steps.append(layer)

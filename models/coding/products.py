@@ -13,10 +13,18 @@ from functools import cache
 import torch
 from torch import Tensor
 
+LIMIT = float(1 << 23)  # activations are clamped to [-LIMIT, LIMIT]
+EXACT = float(1 << 53)
 BASE = 256
 DIGIT = 127  # the largest digit; the smallest is -128
 LARGEST = (DIGIT, DIGIT * (1 + BASE), DIGIT * (1 + BASE + BASE**2))  # of one, two, three digits
 LONGEST = 1 << 14  # terms in a sum: 2**14 * 2**14 fits 32 bits, and 2**16 times that 53 bits
+
+F_2_3 = (  # the transforms of inputs, weights (twice the usual) and outputs
+    [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]],
+    [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]],
+    [[1, 1, 1, 0], [0, 1, -1, -1]],
+)
 
 
 @cache
@@ -85,6 +93,34 @@ class IntegerMatrix:
         for part in reversed(low.unbind()):
             total = torch.add(part, total, alpha=BASE)
         return total.mul_(self.units)
+
+
+class Winograd:
+    """A 3x3 convolution of stride 1 in float64: 16 products for 2x2 outputs in place of 36.
+
+    Winograd's F(2x2, 3x3), exact: with twice the usual transform of the weights all numbers are
+    integers, and the sums are four times the outputs. `exact`: whether they stay below 2**53 for
+    all inputs within LIMIT.
+    """
+
+    def __init__(self, matrix: IntegerMatrix):
+        """matrix (out, 3 * 3 * C), by tap, then by channel."""
+        device = matrix.weight.device
+        sides = (torch.tensor(rows, device=device).double() for rows in F_2_3)
+        self.tile, weight, self.output = (torch.kron(side, side) for side in sides)
+        taps = matrix.weight.unflatten(1, (9, -1)).permute(1, 2, 0)  # (9, C, out)
+        points = (weight @ taps.reshape(9, -1)).view(16, *taps.shape[1:])
+        sums = self.output.abs() @ torch.linalg.vector_norm(points, 1, dim=1)
+        self.exact = bool((sums / matrix.units.abs() * 4 * LIMIT < EXACT).all())
+        self.points = points.div_(4)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Integers (B, H + 2, W + 2, C), H and W even, to (B, H, W, out)."""
+        tiles = x.unfold(1, 4, 2).unfold(2, 4, 2).permute(4, 5, 0, 1, 2, 3)
+        _, _, *size, channels = tiles.shape
+        rows = (self.tile @ tiles.reshape(16, -1)).view(16, -1, channels)
+        sums = self.output @ torch.bmm(rows, self.points).flatten(1)
+        return sums.view(2, 2, *size, -1).permute(2, 3, 0, 4, 1, 5).flatten(3, 4).flatten(1, 2)
 
 
 def _digits(values: Tensor, count: int) -> Tensor:

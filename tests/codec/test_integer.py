@@ -125,15 +125,26 @@ def variants(compute, monkeypatch):
             yield compute()
 
 
-def test_network_does_not_depend_on_threads_strips_or_batch(network, monkeypatch):
+@pytest.mark.parametrize("extreme", [False, True])
+def test_network_does_not_depend_on_threads_paths_or_batch(network, extreme, monkeypatch):
     frozen = IntegerNetwork(network, GRID_BITS, FRACTION_BITS)
     x = inputs(3, 9, 7)
+    x = x.sign() * LIMIT if extreme else x
     torch.set_num_threads(1)
     expected = frozen(x)
     for result in variants(lambda: frozen(x), monkeypatch):
         assert torch.equal(result, expected)
     for k in range(3):
         assert torch.equal(frozen(x[k : k + 1])[0], expected[k])
+
+
+def test_where_winograd_might_not_be_exact_it_is_not_used(network, monkeypatch):
+    monkeypatch.setattr(products, "has_bytes", lambda: False)
+    x = inputs(1, 4, 5)
+    expected = IntegerNetwork(network, GRID_BITS, FRACTION_BITS)(x)
+    monkeypatch.setattr(products, "EXACT", 1.0)
+    monkeypatch.setattr(products.Winograd, "__call__", None)
+    assert torch.equal(IntegerNetwork(network, GRID_BITS, FRACTION_BITS)(x), expected)
 
 
 def test_broken_weights_and_unknown_layers_are_refused():
