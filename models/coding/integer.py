@@ -29,6 +29,7 @@ FRACTION_BITS = 12  # of activations inside the networks
 GRID_BITS = 6  # of latents and means: multiples of 1/64
 WEIGHT_BITS = 15
 LEAKY_SLOPE = 10486 / 2**20  # LeakyReLU's 0.01, exact in binary
+WORTH = 1024  # positions from which on Winograd's form saves more than the making of it costs
 BLOCK = 512  # rows of a product at a time: what is made of them stays in the cache
 
 
@@ -130,7 +131,7 @@ class IntegerConv(IntegerLinear):
         x = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, right, left, bottom))
         x = matrix.split(x)  # digits are made once, before each is gathered several times
         winograd = None
-        if (side, down) == (3, 1) and x.dtype == torch.float64:
+        if (side, down) == (3, 1) and x.dtype == torch.float64 and len(x) * rows * columns >= WORTH:
             winograd = self.winograd = self.winograd or Winograd(matrix)
         step = max(1, BLOCK // (batch * columns) // 2) * 2
         for top in range(0, rows, step):

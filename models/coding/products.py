@@ -108,11 +108,11 @@ class Winograd:
         device = matrix.weight.device
         sides = (torch.tensor(rows, device=device).double() for rows in F_2_3)
         self.tile, weight, self.output = (torch.kron(side, side) for side in sides)
-        taps = matrix.weight.unflatten(1, (9, -1)).permute(1, 2, 0)  # (9, C, out)
+        taps = matrix.weight.unflatten(1, (9, -1)).transpose(0, 1)  # (9, out, C)
         points = (weight @ taps.reshape(9, -1)).view(16, *taps.shape[1:])
-        sums = self.output.abs() @ torch.linalg.vector_norm(points, 1, dim=1)
+        sums = self.output.abs() @ torch.linalg.vector_norm(points, 1, dim=2)
         self.exact = bool((sums / matrix.units.abs() * 4 * LIMIT < EXACT).all())
-        self.points = points.div_(4)
+        self.points = points.div_(4).transpose(1, 2)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Integers (B, H + 2, W + 2, C), H and W even, to (B, H, W, out)."""

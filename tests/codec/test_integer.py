@@ -115,8 +115,9 @@ def variants(compute, monkeypatch):
     torch.set_num_threads(2)
     yield compute()
     torch.set_num_threads(1)
-    for block in (512, 1, 17):
+    for block, worth in ((512, 0), (1, 0), (17, integer.WORTH)):
         monkeypatch.setattr(integer, "BLOCK", block)
+        monkeypatch.setattr(integer, "WORTH", worth)
         with monkeypatch.context() as patch:
             patch.setattr(products, "has_bytes", lambda: False)
             yield compute()
@@ -142,6 +143,7 @@ def test_where_winograd_might_not_be_exact_it_is_not_used(network, monkeypatch):
     monkeypatch.setattr(products, "has_bytes", lambda: False)
     x = inputs(1, 4, 5)
     expected = IntegerNetwork(network, GRID_BITS, FRACTION_BITS)(x)
+    monkeypatch.setattr(integer, "WORTH", 0)
     monkeypatch.setattr(products, "EXACT", 1.0)
     monkeypatch.setattr(products.Winograd, "__call__", None)
     assert torch.equal(IntegerNetwork(network, GRID_BITS, FRACTION_BITS)(x), expected)
