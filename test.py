@@ -105,17 +105,6 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def check_record(flags: argparse.Namespace, study: bool) -> None:
-    """UsageError unless the results are the study's, of all that it holds and nothing else."""
-    if flags.resultdir:
-        raise UsageError("--record means the folder statistics: drop it or --resultdir.")
-    if not study:
-        raise UsageError(
-            "--record is for the study's checkpoints on the 24 Kodak images (`make kodak`, then "
-            "--dataset_path data/kodak): drop it."
-        )
-
-
 def run(flags: argparse.Namespace) -> int:
     """The whole test; raises what `guarded` turns into a line."""
     flags.device = str(choose_device(flags.device))
@@ -126,8 +115,13 @@ def run(flags: argparse.Namespace) -> int:
     photographs = open_photographs(flags.dataset_path, flags.max_pixels, unreadable)
     dataset = dataset_name(flags.dataset_path)
     outdir = flags.outdir or OUTPUTS / choice.name / (dataset if flags.dataset_path else "")
-    if flags.record:
-        check_record(flags, choice.study and is_kodak(photographs))
+    if flags.record and flags.resultdir:
+        raise UsageError("--record means the folder statistics: drop it or --resultdir.")
+    if flags.record and not (choice.study and is_kodak(photographs)):
+        raise UsageError(
+            "--record is for the study's checkpoints on the 24 Kodak images (`make kodak`, then "
+            "--dataset_path data/kodak): drop it."
+        )
     results = Results(STATISTICS if flags.record else flags.resultdir or outdir, choice.name)
     count = f"{len(photographs)} image(s)" + f", without {len(unreadable)}" * bool(unreadable)
     print(f"{choice.name} on {count} of {dataset}, device {flags.device}")

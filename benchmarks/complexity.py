@@ -34,6 +34,8 @@ STAGES = {
     "context_prediction": "context", "entropy_parameters": "context",
 }  # fmt: skip
 
+COUNTED = ("transforms", "gdn", "hyperprior", "context")
+
 
 @dataclass
 class Count:
@@ -82,26 +84,17 @@ def count(name: str, N: int, M: int, size: tuple[int, int, int]) -> Count:
     return Count(parameters, int(thop_parameters), scale * int(thop_macs), true)
 
 
-def measured() -> list[dict]:
-    """One row for each model, width and image size."""
+def run(options: argparse.Namespace) -> int:
+    """Count, and write a row for each model, width and image size."""
     rows = []
-    for model, rates in CHANNELS.items():
-        for rate, (N, M) in rates.items():
+    for model, widths in CHANNELS.items():
+        for rate, (N, M) in widths.items():
             for size in (BATCH, KODAK) if rate == "low" else (KODAK,):
                 counts = count(model, N, M, size)
-                true = counts.true
-                rows.append({
-                    "model": model, "N": N, "M": M,
-                    **dict(zip(("batch", "height", "width"), size, strict=True)),
-                    "parameters": counts.parameters, "thop_parameters": counts.thop_parameters,
-                    "thop_macs": counts.thop_macs, "transforms_macs": true["transforms"],
-                    "gdn_macs": true["gdn"], "hyperprior_macs": true["hyperprior"],
-                    "context_macs": true["context"], "total_macs": true.total(),
-                })  # fmt: skip
-    return rows
-
-
-def run(options: argparse.Namespace) -> int:
-    """Count and write."""
-    write_csv(options.outdir / "macs.csv", measured())
+                row = {"model": model, "N": N, "M": M}
+                row |= zip(("batch", "height", "width"), size, strict=True)
+                row |= {k: v for k, v in vars(counts).items() if k != "true"}
+                row |= {f"{stage}_macs": counts.true[stage] for stage in COUNTED}
+                rows.append(row | {"total_macs": counts.true.total()})
+    write_csv(options.outdir / "macs.csv", rows)
     return 0

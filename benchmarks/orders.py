@@ -5,7 +5,7 @@
 From the streams of a photograph to y_hat, without the synthesis, with the study's weights: Joint's
 in raster order and as a wavefront, which give the same symbols, and Checkerboard's. The orders take
 turns, round after round. Raster, with a step for each position, is measured at the smallest size
-only, unless --raster.
+only.
 
 Writes orders.csv: median, least and most seconds of the rounds, by order and size.
 """
@@ -37,11 +37,11 @@ from models.presets import STUDIED
 JOINT, CHECKERBOARD = STUDIED[2:]
 ORDERS = {"raster": (JOINT, raster), "wavefront": (JOINT, wavefront),
           "checkerboard": (CHECKERBOARD, checkerboard)}  # fmt: skip
+configure = configure_timing
 
 
 def decoding(model: Codec, order: Order, x: Tensor) -> Callable[[], float]:
-    """A task that decodes the streams of an image x (1, 3, H, W), padded, in an order, and returns
-    its seconds."""
+    """A task: the seconds of decoding an image's streams in an order; x (1, 3, H, W) is padded."""
     model.order = order
     streams = model.encode(model.analysis(x))
 
@@ -66,19 +66,15 @@ def measure(
         model, order = ORDERS[name]
         x = pad(to_tensor(pixels).to(device), models[model].downsampling)
         tasks[name] = decoding(models[model], order, x)
-        rows[name] = {"order": name, "model": model, "megapixels": number(megapixels, 3)}
-        steps = len(order(*(side // 16 for side in x.shape[-2:])))
-        rows[name] |= {"height": height, "width": width, "steps": steps}
+        rows[name] = {
+            "order": name, "model": model, "megapixels": number(megapixels, 3), "height": height,
+            "width": width, "steps": len(order(*(side // 16 for side in x.shape[-2:]))),
+        }  # fmt: skip
     with Progress(f"{height}x{width}", (rounds + 1) * len(tasks), "decoding") as progress:
         for name, seconds in alternate(tasks, rounds, progress.step).items():
             rows[name] |= spread(seconds)
             rows[name]["seconds_per_megapixel"] = number(median(seconds) / megapixels)
     return list(rows.values())
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    configure_timing(parser)
-    parser.add_argument("--raster", action="store_true", help="measure raster at every size")
 
 
 @torch.no_grad()
@@ -91,8 +87,7 @@ def run(options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     smallest = min(options.sizes, key=math.prod)
     for sides in options.sizes:
-        too_slow = not options.raster and sides != smallest
-        orders = [name for name in ORDERS if name != "raster" or not too_slow]
+        orders = [name for name in ORDERS if name != "raster" or sides == smallest]
         rows += measure(models, picture(pixels, *sides), orders, device, options.rounds)
         write_csv(options.outdir / "orders.csv", rows, str(device))
     print_table(rows)

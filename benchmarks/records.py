@@ -26,13 +26,8 @@ def machine(device: str = "cpu") -> str:
     parts += [name for name in INSTRUCTIONS if name in words]
     if device.startswith("cuda"):
         parts.append(torch.cuda.get_device_name(device))
-    parts.append(f"torch {torch.__version__}")
-    for package in ("compressai", "constriction"):
-        try:
-            parts.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "; ".join(parts)
+    packages = ("torch", "compressai", "constriction")
+    return "; ".join(parts + [f"{name} {importlib.metadata.version(name)}" for name in packages])
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -9,7 +9,7 @@ effort 0, both of the same images, and writes search.csv: the means over the ima
 percent lambda * 255**2 * MSE + bpp is above that of effort 0, and for each effort the BD-rate
 (PSNR) against effort 0 at the same lambdas, empty where fewer than two were measured. Seconds are
 not those of the results, which come from several machines: they follow from the steps and from
-<resultdir>/search_speed.csv (`benchmarks.search_speed`), empty without it.
+<resultdir>/search_speed.csv, empty without it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from models.presets import STUDIED, digits, points
 
 
 def efforts_of(model: str, folder: Path) -> list[int]:
-    """The efforts that a folder has results of, lowest first."""
+    """The efforts that a folder has results of, lowest first, after 0; none without any."""
     names = (path.stem.split("-searched")[1] for path in folder.glob(f"{model}-searched*.csv"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    efforts = sorted(int(name) for name in names if name.isdecimal())
+    return [0, *efforts] if efforts else []
 
 
 def losses(rows: Sequence[Row]) -> pd.Series:
@@ -63,10 +64,8 @@ def rows_of(
             f"{model} has no results at lambda {digits(min(missing))} without a search."
         )
     anchor = [mean for mean in means(plain) if mean["lmbda"] in searched]  # chords against chords
-    gain = ""
-    if effort and len(anchor) > 1:
-        sides = [[mean[k] for mean in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
-        gain = f"{bd_rate(*sides).value:.3f}"
+    sides = [[mean[k] for mean in c] for c in (anchor, curve) for k in ("bpp", "psnr")]
+    gain = f"{bd_rate(*sides).value:.3f}" if effort and len(anchor) > 1 else ""
     change = 100 * (losses(rows) / before - 1)
     return [
         {
@@ -96,13 +95,10 @@ def run(options: argparse.Namespace) -> int:
     kinds |= dict.fromkeys(("plain_s", "others_s", "step_s"), tables.number)
     speeds = tables.read(path, kinds) if path.is_file() else []
     for model in STUDIED:
-        if not (efforts := efforts_of(model, options.searched)):
-            continue
-        plain = Results(options.resultdir, model).rows()
-        images = images_of(plain)
-        rows += rows_of(model, 0, plain, plain, speeds)
-        for effort in efforts:
-            searched = Results(options.searched, f"{model}-searched{effort}").check(images)
+        for effort in efforts_of(model, options.searched):
+            plain = Results(options.resultdir, model).rows()
+            results = Results(options.searched, f"{model}-searched{effort}")
+            searched = results.check(images_of(plain)) if effort else plain
             rows += rows_of(model, effort, searched, plain, speeds)
     if not rows:
         raise DataError(f"{options.searched} holds no results: run test.py with --effort.")

@@ -45,7 +45,7 @@ from models.layers.bf16 import PRECISIONS, computes_in_bf16
 from models.presets import TWINS, digits
 
 STAGE = {"encode": "analysis", "decode": "synthesis"}  # methods of `Codec`: the transforms
-COMPRESSAI = "CompressAI"
+COMPRESSAI, OVER = "CompressAI", "compressai_over_ours"
 
 
 def alternate(
@@ -94,20 +94,6 @@ def picture(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(pixels[top : top + height, left : left + width])
 
 
-def configure_timing(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--sizes", nargs="+", type=size, default=[(512, 768), (1344, 1360)], metavar="HxW",
-        help="rows x columns (default: 512x768 1344x1360)")  # fmt: skip
-    add("--lmbda", type=float, default=0.025, help="of the checkpoints (default: %(default)s)")
-    add("--rounds", type=int, choices=range(1, 1000), default=5, metavar="N",
-        help="default: %(default)s")  # fmt: skip
-    add("--image", type=Path, metavar="PATH", help="a photograph, or a folder, whose first one is "
-        "taken; cropped or mirrored to each size (default: a built-in one)")  # fmt: skip
-    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
-        help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-
-
 def coder(model: Codec, codec: str) -> dict[str, Callable]:
     """Image (1, 3, H, W) to file, file to image: ours in a precision `codec`, or CompressAI's,
     its model of the same weights."""
@@ -134,28 +120,27 @@ def bits(file: Any) -> int:
 
 def split(work: Callable, model: Codec, stage: str, device: torch.device) -> tuple[float, float]:
     """Seconds of work(), and those that it spends in the model's method `stage`."""
-    method, spent = getattr(model, stage), 0.0
+    method, parts = getattr(model, stage), [0.0]
 
     def watched(*arguments: Any) -> Any:
-        nonlocal spent
         started = clock(device)
         result = method(*arguments)
-        spent += clock(device) - started
+        parts.append(clock(device) - started)
         return result
 
-    setattr(model, stage, watched)
+    setattr(model, stage, watched)  # in place of the class's, until it is taken away
+    started = clock(device)
     try:
-        started = clock(device)
         work()
-        return clock(device) - started, spent
     finally:
         delattr(model, stage)
+    return clock(device) - started, sum(parts)
 
 
 @torch.no_grad()
 def peak_memory(path: Path, codec: str, direction: str, data: Any, device: str) -> float:
-    """The most memory, in 10**6 bytes, of this new process, or of a GPU, that has loaded a
-    checkpoint and coded an image (H, W, 3) or a file."""
+    """The most memory, in 10**6 bytes, of this process, or of a GPU, that has loaded a checkpoint
+    and coded an image (H, W, 3) or a file."""
     work = coder(checkpoint.load(path, device), codec)[direction]
     work(to_tensor(data).to(device) if direction == "encode" else data)
     if device != "cpu":
@@ -173,8 +158,7 @@ def alone(work: Callable[[], Any]) -> Any:
             return pool.submit(work).result()
     except BrokenProcessPool:
         raise UsageError(
-            "The process that measures memory was killed, perhaps for want of memory: name "
-            "smaller --sizes, or leave it out by --no_memory."
+            "The process that measures memory was killed: name smaller --sizes, or --no_memory."
         ) from None
 
 
@@ -185,24 +169,24 @@ def measure(
     """The rows of speed.csv for the models of these checkpoints and one image (H, W, 3)."""
     x = to_tensor(pixels).to(device)
     height, width = pixels.shape[:2]
-    sides = {"height": height, "width": width, "megapixels": number(height * width / 1e6, 3)}
     rows, tasks, children = {}, {}, {}
     for path in paths:
         model = checkpoint.load(path, device)
         name = type(model).__name__
-        about = {"model": name, "lmbda": digits(model.point.lmbda), "N": model.N, "M": model.M}
         for codec in (*precisions, *([COMPRESSAI] if name in TWINS else [])):
             work = coder(model, codec)
             file = work["encode"](x)
-            rate = {"bpp": number(bits(file) / (height * width)), "device": str(device)}
-            for direction, data in (("encode", x), ("decode", file)):
+            for direction, data, sent in (("encode", x, pixels), ("decode", file, file)):
                 key = name, codec, direction
-                rows[key] = about | {"codec": codec, "direction": direction} | sides | rate
-                tasks[key] = partial(
-                    split, partial(work[direction], data), model, STAGE[direction], device
-                )
-                data = pixels if direction == "encode" else file
-                children[key] = partial(peak_memory, path, codec, direction, data, str(device))
+                rows[key] = {
+                    "model": name, "lmbda": digits(model.point.lmbda), "N": model.N, "M": model.M,
+                    "codec": codec, "direction": direction, "height": height, "width": width,
+                    "megapixels": number(height * width / 1e6, 3),
+                    "bpp": number(bits(file) / (height * width)), "device": str(device),
+                }  # fmt: skip
+                once = partial(work[direction], data)
+                tasks[key] = partial(split, once, model, STAGE[direction], device)
+                children[key] = partial(peak_memory, path, codec, direction, sent, str(device))
     steps = len(tasks) * (rounds + 1 + memory)
     with Progress(f"{height}x{width}", steps, "measurement") as progress:
         for key, child in children.items():
@@ -210,17 +194,29 @@ def measure(
             if memory:
                 progress.step()
         seconds = alternate(tasks, rounds, progress.step)
-    for (name, codec, direction), row in rows.items():
-        own, theirs = (seconds.get((name, c, direction)) for c in (codec, COMPRESSAI))
-        row |= spread([whole for whole, _ in own])
-        row |= dict.fromkeys(("transforms_s", "entropy_s", "compressai_over_ours"), "")
-        if codec != COMPRESSAI:
-            row["transforms_s"] = number(median(stage for _, stage in own))
-            row["entropy_s"] = number(median(whole - stage for whole, stage in own))
-            if theirs:
-                ratios = [a / b for (a, _), (b, _) in zip(theirs, own, strict=True)]
-                row["compressai_over_ours"] = number(median(ratios), 3)
+    for key, row in rows.items():
+        whole, stage = (np.array(part) for part in zip(*seconds[key], strict=True))
+        row |= spread(whole) | dict.fromkeys(("transforms_s", "entropy_s", OVER), "")
+        if row["codec"] != COMPRESSAI:
+            row["transforms_s"] = number(median(stage))
+            row["entropy_s"] = number(median(whole - stage))
+            if theirs := seconds.get((row["model"], COMPRESSAI, row["direction"])):
+                row[OVER] = number(median(np.array(theirs)[:, 0] / whole), 3)
     return list(rows.values())
+
+
+def configure_timing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sizes", nargs="+", type=size, default=[(512, 768), (1344, 1360)], metavar="HxW",
+        help="rows x columns (default: 512x768 1344x1360)")  # fmt: skip
+    add("--lmbda", type=float, default=0.025, help="of the checkpoints (default: %(default)s)")
+    add("--rounds", type=int, choices=range(1, 1000), default=5, metavar="N",
+        help="default: %(default)s")  # fmt: skip
+    add("--image", type=Path, metavar="PATH", help="a photograph, or a folder, whose first one is "
+        "taken; cropped or mirrored to each size (default: a built-in one)")  # fmt: skip
+    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
+        help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -27,23 +27,6 @@ LMBDA = 0.013  # that of the short run, or the nearest to it
 PHOTOGRAPHS = 2  # of the short run
 
 
-def arguments() -> argparse.ArgumentParser:
-    """The flags of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--all", action="store_true", help="all built-in photographs and all lambdas")
-    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
-        help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
-    add("--outdir", type=Path, default=OUTPUTS / "eval", metavar="DIR",
-        help="for everything that is written (default: %(default)s)")  # fmt: skip
-    add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
-    return parser
-
-
 def run(flags: argparse.Namespace) -> int:
     """Measure, print and draw; raises what `guarded` turns into a line."""
     chosen = choose_all(flags.ckpt_dir, str(choose_device(flags.device)))
@@ -71,7 +54,19 @@ def run(flags: argparse.Namespace) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    flags = arguments().parse_args(words)
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--all", action="store_true", help="all built-in photographs and all lambdas")
+    add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
+        help="folder of the checkpoints (default: %(default)s)")  # fmt: skip
+    add("--outdir", type=Path, default=OUTPUTS / "eval", metavar="DIR",
+        help="for everything that is written (default: %(default)s)")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
+    flags = parser.parse_args(words)
     return guarded("evaluation", lambda: run(flags))
 
 

@@ -105,11 +105,10 @@ def _check(wanted: Wanted, zoo_model: bool) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
     check_effort(wanted.effort)
     check_precision(wanted.precision, torch.device(wanted.device))
-    fixed = "CompressAI's models are measured as they are: drop"
     one_of_ours = wanted.lmbda or wanted.epoch_num is not None
     for excluded, message in (
-        (zoo_model and wanted.effort, f"{fixed} --effort."),
-        (zoo_model and wanted.precision != "fp32", f"{fixed} --precision."),
+        (zoo_model and (wanted.effort or wanted.precision != "fp32"),
+         "CompressAI's models are measured as they are: drop --effort and --precision."),
         (wanted.effort and wanted.metric != "mse",
          "A search is for the mean square error: drop --effort or --metric."),
         (wanted.lmbda and wanted.quality,

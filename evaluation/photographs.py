@@ -61,22 +61,20 @@ def open_photographs(
     folder = place.parent if place.is_file() else place
     paths = [place] if place.is_file() else list_images(place, recursive=True)
     stems = [path.with_suffix("") for path in paths]
-    photographs, problems = [], []
+    photographs = []
     for path, stem in zip(paths, stems, strict=True):
         try:
             height, width = read_image(path, max_pixels, notice=note).shape[:2]
         except ImageError as error:
             if unreadable is None:
                 raise
-            problems.append(str(error))
+            unreadable.append(str(error))
             continue
         unique = stem if stems.count(stem) == 1 else path
         name, output = (printable(p.relative_to(folder).as_posix()) for p in (path, unique))
         photographs.append(Photograph(name, output, width, height, path, None))
-    if not photographs:
-        raise ImageError(problems[0])
-    if unreadable is not None:
-        unreadable += problems
+    if unreadable and not photographs:
+        raise ImageError(unreadable[0])
     return photographs
 
 

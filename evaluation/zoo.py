@@ -43,15 +43,12 @@ ARCHITECTURES = {
 def points(
     arch: str, qualities: Sequence[int], metric: str, path: Path | None, device: str
 ) -> list[Point]:
-    """One point per quality, checked before anything is loaded. UsageError."""
+    """One point per quality, checked before anything is loaded. UsageError, CheckpointError."""
     if arch not in ARCHITECTURES:
         raise UsageError(f"Unknown architecture {arch!r}; choose: {', '.join(ARCHITECTURES)}.")
-    if not qualities:
-        raise UsageError(f"compressai:{arch} needs --quality, for example --quality 3.")
     largest = ARCHITECTURES[arch][1]
-    wrong = [q for q in qualities if not 1 <= q <= largest]
-    if wrong:
-        raise UsageError(f"The quality of {arch} is 1 to {largest}, not {wrong[0]}.")
+    if not qualities or not all(1 <= quality <= largest for quality in qualities):
+        raise UsageError(f"compressai:{arch} needs --quality, 1 to {largest}.")
     if path and not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}.")
     return [point(arch, q, metric, path, device) for q in sorted(set(qualities))]
@@ -64,9 +61,9 @@ def point(
 
     `quality` gives the lambda that the results are filed under.
     """
-    lmbda = ZOO_LAMBDAS[metric][quality - 1]
     source = str(path or f"CompressAI's pretrained {arch}, quality {quality}")
-    return Point(lmbda, source, partial(_load, arch, quality, metric, path, device))
+    load = partial(_load, arch, quality, metric, path, device)
+    return Point(ZOO_LAMBDAS[metric][quality - 1], source, load)
 
 
 def _load(arch: str, quality: int, metric: str, path: Path | None, device: str) -> ZooCodec:
@@ -86,28 +83,19 @@ def _from_file(zoo: Any, arch: str, path: Path) -> torch.nn.Module:
             state = state.get(key, state)
         return zoo.image.model_architectures[arch].from_state_dict(zoo.load_state_dict(state))
     except Exception as error:  # whatever CompressAI makes of other weights
-        raise CheckpointError(f"{path} does not fit {arch}: {_reason(error)}") from error
+        raise CheckpointError(f"{path} does not fit {arch}: {str(error)[:200]}") from error
 
 
 def _pretrained(zoo: Any, arch: str, quality: int, metric: str) -> torch.nn.Module:
-    urls = zoo.image.model_urls[arch].get(metric, {})
-    if quality not in urls:
-        raise UsageError(
-            f"CompressAI has no pretrained {arch} of quality {quality} for {metric}; "
-            "pass --checkpoint FILE."
-        )
+    """CompressAI's own download, which also knows what there is."""
     try:
         return zoo.models[arch](quality, metric=metric, pretrained=True, progress=False)
     except (OSError, RuntimeError) as error:
+        file = zoo.image.model_urls[arch].get(metric, {}).get(quality, "a file of them")
         raise UsageError(
-            f"The pretrained weights of {arch}, quality {quality}, could not be downloaded "
-            f"({_reason(error)}); fetch {urls[quality]} on a machine with a network and pass "
-            "--checkpoint FILE."
+            f"The pretrained weights of {arch}, quality {quality}, {metric}, could not be "
+            f"downloaded ({error}): fetch {file} elsewhere and pass --checkpoint FILE."
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 class ZooCodec:

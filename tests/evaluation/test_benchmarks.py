@@ -44,7 +44,7 @@ def test_the_list_names_every_benchmark_in_one_line(capsys):
 def test_every_benchmark_has_a_name():
     places = [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("benchmarks/*/__init__.py")]
     names = {p.parent.name if p.stem == "__init__" else p.stem for p in places}
-    assert names - {"__main__", "benchmarks", "codecs", "records", "report"} == set(NAMES)
+    assert names - {"__main__", "benchmarks", "records", "report"} == set(NAMES)
     assert all(hasattr(importlib.import_module(f"benchmarks.{name}"), "run") for name in NAMES)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks import classical
 from benchmarks.__main__ import main
-from benchmarks.codecs import codecs, decode
+from benchmarks.classical import codecs, decode
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
 from models.images import write_image
 from tests.programs import one_line, read_csv

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks.__main__ import main
-from benchmarks.gallery.measure import quality
+from benchmarks.gallery import quality
 from evaluation.bits import Meter, bits_per_position
 from evaluation.metrics import psnr
 from models import checkpoint
