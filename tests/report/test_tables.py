@@ -140,12 +140,6 @@ def test_cells_are_those_of_the_csvs():
     assert cells(TABLES["fuzz"])[-1][1] == f"{sum(int(r['cases']) for r in rows('fuzz')):,}"
 
 
-def test_the_tests_of_the_failures_found_are_there():
-    for row in rows("failures_found"):
-        path, name = row["test"].split("::")
-        assert f"def {name}(" in Path(path).read_text("utf-8")
-
-
 # What training has cost -----------------------------------------------------------------------
 
 N, M, SIDE = 2, 3, 64
