@@ -34,7 +34,7 @@ import models
 from models import batch, checkpoint, rates, search
 from models.base import Codec
 from models.cli import Progress, choose_device, colour, guarded, note
-from models.coding.container import Header, read_file, read_header, scan_file
+from models.coding.container import read_file, read_header, scan_file
 from models.datasets import SUFFIXES
 from models.errors import CheckpointError, UsageError
 from models.files import check_target, printable
@@ -61,19 +61,14 @@ def parser() -> argparse.ArgumentParser:
         help="IN: PNG, JPEG, WebP, TIFF, ..., and OUT: the compressed file, by custom *.lic; - is "
         "a pipe; with -o any images and folders of them")  # fmt: skip
     add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
-    add(
-        "--lmbda",
-        type=float,
-        help="trade-off, trained or between and around (default: the largest)",
-    )
+    add("--lmbda", type=float, help="trade-off, trained or not (default: the largest trained)")
     add("--epoch_num", type=int, metavar="E", help="epoch of the checkpoint (default: the newest)")
     add("--effort", type=int, default=0, metavar="N", help="steps of a search for a smaller file")
     add("--bpp", type=float, metavar="X", help="at most so many bits per pixel, and nearly as many")
     add("--bytes", type=int, metavar="N", help="the same in bytes of the file")
     add("--psnr", type=float, metavar="X", help="the smallest file of at least so many dB")
     add("--background", type=colour, metavar="COLOUR",
-        help="put transparent pictures on it: white, #808080, ... (default: they are refused)",
-        )  # fmt: skip
+        help="of transparent pictures: white, #888, ... (default: they are refused)")  # fmt: skip
     _shared(command)
 
     command = commands.add_parser("decompress", help="compressed files to images", usage=USAGE)
@@ -135,17 +130,13 @@ def compress(flags: argparse.Namespace) -> int:
         if source.is_file() and len(data) > source.stat().st_size:
             note(f"{target} is larger than {source}, which has {source.stat().st_size} bytes.")
         size = f"{len(data)} bytes, {8 * len(data) / count:.4f} bits per pixel"
-        place = model.metadata["file"]
-        return f"{size}, {name}, {_point_of(read_header(data))}; checkpoint {place}"
+        header = read_header(data)
+        point = f"{header.lmbda:g}"
+        if header.gain != 1:
+            point = f"{header.lmbda * header.gain**2:.3g} by a gain of {header.gain:.4f}"
+        return f"{size}, {name}, lambda {point}; checkpoint {model.metadata['file']}"
 
     return _run(flags, pairs, work)
-
-
-def _point_of(header: Header) -> str:
-    """The lambda of a file's checkpoint, and that which its gain stands for."""
-    if header.gain == 1:
-        return f"lambda {header.lmbda:g}"
-    return f"lambda {header.lmbda * header.gain**2:.3g} by a gain of {header.gain:.4f}"
 
 
 def decompress(flags: argparse.Namespace) -> int:
@@ -197,12 +188,12 @@ def info(flags: argparse.Namespace) -> int:
 
 def _pairs(flags: argparse.Namespace, suffix: str, wanted: Sequence[str]) -> list[batch.Pair]:
     """What to read and what to write. UsageError for what must not be written."""
-    if flags.outdir is not None:
-        if flags.csv:
-            check_target(flags.csv, flags.csv.parent, flags.overwrite)
-        return batch.pairs(flags.files, flags.outdir, suffix, wanted)
     if flags.csv:
-        raise UsageError("--csv is for the files of a folder: -o DIR.")
+        if flags.outdir is None:
+            raise UsageError("--csv is for the files of a folder: -o DIR.")
+        check_target(flags.csv, flags.csv.parent, flags.overwrite)
+    if flags.outdir is not None:
+        return batch.pairs(flags.files, flags.outdir, suffix, wanted)
     source, target = batch.single(flags.files, flags.overwrite)
     ends = target.suffix.lower()
     if flags.command == "compress" and ends in SUFFIXES:
@@ -236,7 +227,7 @@ def _run(
 
 def _aim(flags: argparse.Namespace, pixels: int) -> rates.Aim | None:
     """What the file of an image of so many pixels is to be; UsageError for what none can be."""
-    asked = [f"--{name}" for name in AIMS if getattr(flags, name) is not None]
+    asked = [f"--{aim}" for aim in AIMS if getattr(flags, aim) is not None]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} each say what the file is to be: keep one.")
     if flags.bpp is not None:
@@ -295,8 +286,6 @@ def _shown_steps() -> search.Watch:
         if bar is None or step.done == 1:
             bar = Progress("search", step.total, "step")
         bar.step(f"loss {step.loss:.4f}, {step.bpp:.4f} bpp, {step.psnr:.2f} dB")
-        if step.done == step.total:
-            bar.close()
 
     return watch
 

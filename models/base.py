@@ -78,9 +78,8 @@ class Codec(nn.Module):
         quantization: see `models.layers.Quantised`; None is noise in training, else rounding.
         gain: as in `compress`.
         """
-        y_hat, likelihoods = self.likelihoods(
-            latents, AtGain(self.quantization(quantization), gain)
-        )
+        mode = AtGain(self.quantization(quantization), gain)
+        y_hat, likelihoods = self.likelihoods(latents, mode)
         return {"x_hat": self.g_s(y_hat), "likelihoods": likelihoods}
 
     # What a model defines ------------------------------------------------------------
@@ -150,11 +149,8 @@ class Codec(nn.Module):
         self.eval()
         # Convolutions with weights in this layout compute in it, a quarter faster on a CPU.
         self.to(memory_format=torch.channels_last)
-        self._frozen = Frozen(
-            f"{type(self).__name__} {self.N} {self.M}",
-            tables,
-            self.frozen_networks(),
-        )
+        name = f"{type(self).__name__} {self.N} {self.M}"
+        self._frozen = Frozen(name, tables, self.frozen_networks())
         return self
 
     @property
@@ -214,7 +210,6 @@ class Codec(nn.Module):
         """
         check_images(x)
         height, width = x.shape[-2:]
-        # The padded image is not kept.
         return self.files(self.analysis(pad(x, self.downsampling)), height, width, gain)
 
     def files(
@@ -224,10 +219,8 @@ class Codec(nn.Module):
 
         ValueError as `encode`.
         """
-        streams = self.encode(latents, gain)
-        point = self.point
-        lmbda, metric = (point.lmbda, point.metric) if point else (0.0, "mse")
-        name = type(self).__name__
+        streams, name = self.encode(latents, gain), type(self).__name__
+        lmbda, metric = (self.point.lmbda, self.point.metric) if self.point else (0.0, "mse")
         header = Header(name, lmbda, metric, self.digest, height, width, (), Gain(gain).value)
         return [pack(header, parts) for parts in zip(*streams, strict=True)]
 
@@ -240,8 +233,7 @@ class Codec(nn.Module):
         """
         if not all((v.abs() < LATENT_LIMIT).all() for v in latents.values()):
             raise ValueError("The image gives latents that are not finite: check its pixels.")
-        batch = latents["y"].shape[0]
-        parts = self._parts(Gain(gain))
+        batch, parts = len(latents["y"]), self._parts(Gain(gain))
         writers = {name: Writer(tables, batch, own) for name, tables, own in parts}
         self.code(writers, latents, {name: v.shape for name, v in latents.items()})
         return [writers[name].finish() for name in self.streams]
@@ -254,11 +246,8 @@ class Codec(nn.Module):
 
         StreamError when the streams do not hold such latents.
         """
-        parts = self._parts(Gain(gain))
-        readers = {
-            name: Reader(tables, strings, own)
-            for (name, tables, own), strings in zip(parts, streams, strict=True)
-        }
+        parts = zip(self._parts(Gain(gain)), streams, strict=True)
+        readers = {name: Reader(tables, strings, own) for (name, tables, own), strings in parts}
         y_hat = self.code(readers, {}, self.latent_shapes(len(streams[0]), height, width))
         for reader in readers.values():
             reader.finish()
@@ -276,22 +265,17 @@ class Codec(nn.Module):
         `max_pixels`: of one image as it is padded; a larger claim is refused before any work.
         Below it, memory and time grow with these pixels, whatever the length of the file.
         """
-        if not isinstance(files, Sequence) or not all(isinstance(f, bytes) for f in files):
-            raise StreamError("decompress takes a list of complete files, each as bytes.")
-        if not files:
-            raise StreamError("There is no file to decompress.")
+        if not (isinstance(files, Sequence) and files and all(isinstance(f, bytes) for f in files)):
+            raise StreamError("decompress takes a list of complete files, as bytes, one or more.")
         unpacked = [unpack(data) for data in files]
-        header = unpacked[0][0]
-        for other, _ in unpacked:
-            self._check(other, max_pixels)
-            if (other.height, other.width) != (header.height, header.width):
-                raise StreamError("The files of a batch must hold images of one size.")
-            if other.gain != header.gain:
-                raise StreamError("The files of a batch must be of one gain.")
+        for header, _ in unpacked:
+            self._check(header, max_pixels)
+        (height, width, gain), *others = {(h.height, h.width, h.gain) for h, _ in unpacked}
+        if others:
+            raise StreamError("The files of a batch must hold images of one size, at one gain.")
         streams = list(zip(*(parts for _, parts in unpacked), strict=True))
-        size = padded(header.height, header.width, self.downsampling)
-        y_hat = self.decode(streams, *size, header.gain)
-        x_hat = self.synthesis(y_hat)[:, :, : header.height, : header.width].clamp_(0, 1)
+        y_hat = self.decode(streams, *padded(height, width, self.downsampling), gain)
+        x_hat = self.synthesis(y_hat)[:, :, :height, :width].clamp_(0, 1)
         if x_hat.isnan().any():  # latents so large that inverse GDN leaves the floats
             raise StreamError("The streams are damaged: they describe no image.")
         return x_hat

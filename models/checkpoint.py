@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -59,16 +60,12 @@ def save(path: str | Path, model: Codec, *, config: dict, provenance: dict) -> N
         for name, value in tables.tensors().items():
             rounded[f"{TABLES}{latent}.{name}"] = value
     tensors = {name: value.contiguous() for name, value in rounded.items()}
-    model_name = type(model).__name__
-    point = model.point or OperatingPoint(model_name, 0.0, "", model.N, model.M)
     metadata = {
+        **vars(model.point or OperatingPoint("", 0.0, "", 0, 0)),
         "format": FORMAT,
-        "model": model_name,
+        "model": type(model).__name__,
         "N": model.N,
         "M": model.M,
-        "lmbda": point.lmbda,
-        "metric": point.metric,
-        "code_rate": point.code_rate,
         "digest": twin.digest,
         "config": config,
         "provenance": provenance,
@@ -97,17 +94,17 @@ def read_metadata(path: str | Path) -> dict:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata[key], kind)]
-        if not wrong:
-            wrong += ["lmbda"] * (not 0 <= metadata["lmbda"] < LARGEST_LAMBDA)
-            wrong += ["metric"] * (metadata["metric"] not in METRICS)
+        fine = {key: isinstance(metadata[key], kind) for key, kind in METADATA.items()}
     except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
             f"{path} is not a checkpoint of this program, or is cut short."
         ) from error
-    if wrong:
-        value = str(metadata[wrong[0]])[:50]
-        raise CheckpointError(f"{path} is no checkpoint of this program: {wrong[0]} is {value!r}.")
+    fine["lmbda"] = fine["lmbda"] and 0 <= metadata["lmbda"] < LARGEST_LAMBDA
+    fine["metric"] = metadata["metric"] in METRICS
+    for key in fine:
+        if not fine[key]:
+            value = str(metadata[key])[:50]
+            raise CheckpointError(f"{path} is no checkpoint of this program: {key} is {value!r}.")
     epoch = re.match(r"epoch_(\d+)_", path.name)
     return {**metadata, "epoch": int(epoch[1]) if epoch else None, "file": str(path)}
 
@@ -125,13 +122,8 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     try:
         model = with_weights(metadata["model"], metadata["N"], metadata["M"], tensors)
         point = [metadata[key] for key in ("lmbda", "code_rate", "N", "M", "metric")]
-        tables = {
-            latent: Tables.from_tensors(
-                {name: stored[f"{TABLES}{latent}.{name}"] for name in Tables.__annotations__}
-            )
-            for latent in model.streams
-        }
-        model.freeze(tables)
+        latents = model.streams
+        model.freeze({v: Tables.from_tensors(stored, f"{TABLES}{v}.") for v in latents})
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not hold the model it claims: {reason}") from error
@@ -145,17 +137,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
 def with_weights(name: str, N: int, M: int, tensors: dict[str, Tensor]) -> Codec:
     """A model with these weights. RuntimeError, TypeError or ValueError if they do not fit it.
 
-    A small file can claim any size: a model wider than any of the study is first built without
-    memory; not every model, since torch takes seconds to import what that needs.
+    A small file can claim any size: a model of the study, wider than it has them, is first built
+    without memory. Not others: it takes torch seconds to import, and one's own may need data.
     """
-    if max(N, M) > WIDEST:
-        try:
-            with torch.device("meta"):
-                registry.build(name, N, M).load_state_dict(tensors, assign=True)
-        except Exception:
-            if name in CHANNELS:
-                raise
-            # A user's model may compute while it is built, which needs data.
+    if max(N, M) > WIDEST and registry.canonical_name(name) in CHANNELS:
+        with torch.device("meta"):
+            registry.build(name, N, M).load_state_dict(tensors, assign=True)
     model = registry.build(name, N, M)
     model.load_state_dict(tensors)
     return model
@@ -246,11 +233,9 @@ def for_file(header: Header, root: str | Path) -> Path:
     except ValueError as error:
         raise CheckpointError(f"{error} (--import_module adds others.)") from None
     for path in sorted(folder.glob("*.safetensors")):
-        try:
-            if read_metadata(path).get("digest") == header.digest:
+        with suppress(CheckpointError):  # another file in the folder may be broken
+            if read_metadata(path)["digest"] == header.digest:
                 return path
-        except CheckpointError:
-            continue  # another file in the folder is broken; this one may still be there
     raise CheckpointError(
         f"The file needs the checkpoint of {header.model}, lambda {header.lmbda:g}, with the "
         f"tables {header.digest}, which is not in {folder}: pass it by --checkpoint FILE."
@@ -283,12 +268,10 @@ def find(
         return list(wanted.values())
     asked = "" if epoch is None else f" of epoch {epoch}"
     asked += "" if lmbda is None else f" with lambda {digits(lmbda)}"
-    known = ", ".join(digits(value) for value in sorted({value for value, _, _ in checkpoints}))
-    advice = f" (there are lambda {known})"
-    if not known:
-        advice = (
-            ": the study's are in ckpts/ of a clone; name it by --ckpt_dir, `root` or LIC_CKPTS"
-        )
+    advice = ": the study's are in ckpts/ of a clone; name it by --ckpt_dir, `root` or LIC_CKPTS"
+    if checkpoints:
+        known = ", ".join(map(digits, sorted({value for value, _, _ in checkpoints})))
+        advice = f" (there are lambda {known})"
     raise CheckpointError(
         f"{folder} holds no checkpoint{asked}{advice}; train one with "
         f"`python train.py --model_name {folder.name}`."

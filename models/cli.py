@@ -94,14 +94,12 @@ def sentence(error: BaseException) -> str | None:
     if isinstance(error, (CodecError, ImportError)):
         return " ".join(str(error).split())
     if isinstance(error, OSError):
+        what = error.strerror or str(error)
         if error.errno == errno.ENOSPC:
-            return f"The disk is full ({error.filename or 'no file name'}): make room, try again."
-        place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{place}."
-    text = str(error)
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
-    ):
+            what = "The disk is full, make room and try again"
+        return f"{what}: {error.filename}." if error.filename else f"{what}."
+    torch_memory = re.search("out of memory|allocate memory", str(error))
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and torch_memory):
         return "There is not enough memory: use a smaller image, model or batch."
     return None
 
@@ -148,10 +146,6 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the bar."""
         self.bar.close()
 
     def step(self, note: str = "") -> None:
@@ -159,6 +153,8 @@ class Progress:
         self.done += 1
         self.bar.set_postfix_str(note, refresh=False)
         self.bar.update()
+        if self.done == self.total:
+            self.bar.close()
         now = time.monotonic()
         if self.bar.disable and self.done < self.total and now - self.last_line >= self.seconds:
             self.last_line = now

@@ -193,36 +193,33 @@ def arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    command = commands.add_parser("export", help="our checkpoint to CompressAI's state dictionary")
-    command.add_argument("source", type=Path, metavar="CHECKPOINT")
-    command.add_argument("target", type=Path, metavar="OUT", help="by custom *.pth or *.pth.tar")
-    command = commands.add_parser("import", help="CompressAI's weights to our checkpoint")
-    command.add_argument("source", type=Path, metavar="FILE", help=".pth, .pth.tar, .safetensors")
-    command.add_argument("target", type=Path, metavar="OUT", help="*.safetensors")
-    add = command.add_argument
+    export = commands.add_parser("export", help="our checkpoint to CompressAI's state dictionary")
+    export.add_argument("source", type=Path, metavar="CHECKPOINT")
+    export.add_argument("target", type=Path, metavar="OUT", help="by custom *.pth or *.pth.tar")
+    into = commands.add_parser("import", help="CompressAI's weights to our checkpoint")
+    add = into.add_argument
+    add("source", type=Path, metavar="FILE", help=".pth, .pth.tar, .safetensors")
+    add("target", type=Path, metavar="OUT", help="*.safetensors")
     add("--model_name", required=True, help="our model of the same architecture")
     add("--quality", type=int, required=True, metavar="Q", help="CompressAI's, 1 to 8")
     add("--metric", choices=METRICS, default="mse", help="what it was trained for")
-    for command in commands.choices.values():
+    for command in (export, into):
         command.add_argument("--overwrite", action="store_true", help="write over a file")
     return parser
 
 
-def run(flags: argparse.Namespace) -> int:
-    """Do what the flags say; raises what `guarded` turns into a line."""
-    check_target(flags.target, flags.source, flags.overwrite)
-    if flags.command == "export":
-        print(export_checkpoint(flags.source, flags.target))
-    else:
-        words = (flags.model_name, flags.quality, flags.metric)
-        print(import_weights(flags.source, flags.target, *words))
-    return 0
-
-
 def main(words: list[str] | None = None) -> int:
     """Command line; returns the exit code: 0, 1 after a failure in one line, 2 for usage."""
-    flags = arguments().parse_args(words)
-    return guarded("convert", lambda: run(flags))
+    flags = vars(arguments().parse_args(words))
+    command, overwrite = flags.pop("command"), flags.pop("overwrite")
+    convert = export_checkpoint if command == "export" else import_weights
+
+    def run() -> int:
+        check_target(flags["target"], flags["source"], overwrite)
+        print(convert(**flags))
+        return 0
+
+    return guarded("convert", run)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ WRITABLE: dict[str, tuple[str, dict]] = {
     ".jpeg": ("JPEG", {"quality": 95, "subsampling": 0}),
 }
 
-COLOUR_SPACES = {"CMYK": "CMYK", "LAB": "CIE Lab", "HSV": "HSV"}
 PROFILED = {  # mode of an image and space of its profile -> the mode that the profile is for
     ("L", "GRAY"): "L", ("L", "RGB"): "RGB", ("RGB", "RGB"): "RGB", ("CMYK", "CMYK"): "CMYK",
 }  # fmt: skip
@@ -127,10 +126,8 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{path} is not an image of a supported format: {', '.join(READABLE)}, with up to 8 or "
-            "16 unsigned bits per sample."
-        ) from None
+        kinds = f"{', '.join(READABLE)}, of up to 16 unsigned bits per sample"
+        raise ImageError(f"{path} is not an image of a supported format: {kinds}.") from None
     # Decoders raise whatever a damaged file makes them raise: SyntaxError, IndexError, and others.
     except Exception as error:
         known = isinstance(error, OSError) and error.strerror
@@ -154,25 +151,21 @@ def _check_header(image: Image.Image, path: str | Path, max_pixels: int) -> None
     # The further images of an MPO file are previews, or the other eye of a stereo camera.
     if image.format != "MPO" and getattr(image, "is_animated", False):
         raise ImageError(f"{path} holds several images or an animation; extract one frame first.")
-    if image.mode in COLOUR_SPACES and not (image.mode == "CMYK" and "icc_profile" in image.info):
-        space = COLOUR_SPACES[image.mode]
+    if image.mode in ("LAB", "HSV") or (image.mode == "CMYK" and "icc_profile" not in image.info):
         raise ImageError(
-            f"{path} is in {space} colours without a profile; convert it to RGB first."
+            f"{path} is in {image.mode} colours without a profile; convert it to RGB first."
         )
-    if image.mode == "F" or (isinstance(image, TiffImageFile) and _misread(image)):
+    misread = image.mode == "F"
+    if isinstance(image, TiffImageFile):  # Pillow would make another picture of what is below
+        tags = image.tag_v2
+        bits = max(tags.get(BITS, (1,)))
+        planes = bits == 16 and not image.mode.startswith("I") and tags.get(PLANES) == SEPARATE
+        signed = any(kind != UNSIGNED for kind in tags.get(KINDS, ()))  # TIFF 6.0, section 19
+        misread |= planes or signed or bits > 16
+    if misread:
         raise ImageError(
-            f"{path} has samples of an unusual kind; convert it to 8 or 16 unsigned bits, "
-            "interleaved."
+            f"{path} has samples of an unusual kind; make it 8 or 16 unsigned bits, interleaved."
         )
-
-
-def _misread(image: TiffImageFile) -> bool:
-    """Whether Pillow would make another picture of a TIFF: of samples with a sign (TIFF revision
-    6.0, section 19), of more than 16 bits, or of 16 in a plane for each colour."""
-    tags = image.tag_v2
-    bits = max(tags.get(BITS, (1,)))
-    planes = bits == 16 and not image.mode.startswith("I") and tags.get(PLANES) == SEPARATE
-    return planes or bits > 16 or any(kind != UNSIGNED for kind in tags.get(KINDS, ()))
 
 
 def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
@@ -262,10 +255,9 @@ def encoded(path: str | Path, pixels: np.ndarray) -> bytes:
     try:
         Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, **options)
     except (OSError, ValueError) as error:
-        height, width = pixels.shape[:2]
-        raise ImageError(
-            f"{path}: {kind} cannot hold {width}x{height} pixels ({_phrase(error)}); use .png."
-        ) from error
+        size = f"{pixels.shape[1]}x{pixels.shape[0]} pixels"
+        reason = f"{path}: {kind} cannot hold {size} ({_phrase(error)}); use .png."
+        raise ImageError(reason) from error
     return buffer.getvalue()
 
 

@@ -65,12 +65,9 @@ class OperatingPoint:
 
 LAMBDAS = {"low": (0.0067, 0.013), "high": (0.025, 0.0483)}
 
-# model -> code rate -> (N, M)
-CHANNELS = {
-    "Factorized": {"low": (128, 192), "high": (192, 320)},
-    "Hyperprior": {"low": (128, 192), "high": (192, 320)},
-    "JointAutoregressiveHierarchicalPriors": {"low": (192, 192), "high": (192, 320)},
-    "CheckerboardAutogressive": {"low": (192, 192), "high": (192, 320)},
+CHANNELS = {  # N, M
+    name: {"low": (192 if entry.context else 128, 192), "high": (192, 320)}
+    for name, entry in CATALOGUE.items()
 }
 
 OPERATING_POINTS = tuple(
@@ -93,15 +90,6 @@ def points(model: str, code_rate: str | None = None) -> tuple[OperatingPoint, ..
     return tuple(
         p for p in OPERATING_POINTS if p.model == model and code_rate in (None, p.code_rate)
     )
-
-
-def operating_point(model: str, lmbda: float) -> OperatingPoint:
-    """The study's point of a model and lambda; ValueError when there is none."""
-    for point in points(model):
-        if abs(point.lmbda - lmbda) < 1e-9:
-            return point
-    known = ", ".join(digits(p.lmbda) for p in points(model)) or "none"
-    raise ValueError(f"{model} has no operating point of lambda {digits(lmbda)}; it has: {known}.")
 
 
 def zoo_point(model: str, quality: int, metric: str = "mse") -> OperatingPoint:

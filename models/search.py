@@ -1,8 +1,7 @@
 """The encoder searches: latents that serve one image better than what g_a makes of it.
 
-g_a is trained for the mean of all images; what it leaves on the table for one of them is the
-amortisation gap. Here the latents themselves descend the image's own lambda * 255**2 * MSE + bpp,
-from g_a's on. The file is an ordinary one.
+g_a is trained for the mean of all images. Here the latents themselves descend the image's own
+lambda * 255**2 * MSE + bpp, from g_a's on; the better of the two files is taken, an ordinary one.
 
 Y. Yang, R. Bamler, S. Mandt: "Improving Inference for Neural Image Compression", NeurIPS 2020
 (arXiv 2006.04240): stochastic Gumbel annealing. Y. Perugachi-Diaz, A. Gansekoele, S. Bhulai:
@@ -14,16 +13,9 @@ Implementation differences: temperature and rate fall over however many steps th
 On a crop of a training photograph (Hyperprior, lambda 0.013, 50 steps) the loss falls from 1.026
 to 0.909; with the atanh probabilities of SGA to 0.943, with straight-through steps to 0.955.
 
-What descends is approximate; the real file and its decoded 8-bit image decide.
-
-* Rounding is relaxed (`Relaxed`), and the networks for entropy parameters are the float ones.
-* Joint and Checkerboard take two passes, the first for the means to round y around. Means have a
-  gradient by the rate alone (`Quantised.hat`): also by rounding, Joint's loss was 3.6 % higher
-  after 50 steps.
-* A latent moves the means of those after it, so that these two descend at half the rate. Over
-  eight crops of training photographs, 50 steps take Joint's loss at lambda 0.0067 down by 5.1 %;
-  at the whole rate it rose by 0.6 %.
-* Images of more than `WINDOW` pixels a side: one window after another, see `search`.
+A latent of Joint and Checkerboard moves the means of those after it, so that these two descend at
+half the rate. Over eight crops of training photographs, 50 steps take Joint's loss at lambda 0.0067
+down by 5.1 %; at the whole rate it rose by 0.6 %.
 """
 
 from __future__ import annotations

@@ -29,11 +29,10 @@ from pathlib import Path
 
 from models.coding.gain import LEAST, MOST, UNIT
 from models.errors import StreamError
-from models.presets import CHANNELS, METRICS
+from models.presets import METRICS, STUDIED
 
 MAGIC = b"LIC"
 PLAIN, GAINED = 1, 2  # format versions
-CODES = {name: code for code, name in enumerate(CHANNELS, start=1)}
 NAMED = 128
 # A thin image is padded to whole blocks of 64 x 64: its area alone does not bound its cost.
 MAX_SIDE = 1 << 20
@@ -41,7 +40,6 @@ MAX_STREAMS = 16
 LONGEST_HEADER = 512  # bytes; the longest that the format allows is below 250
 # An escaped symbol takes up to 11 bytes, and 256 pixels have some hundred symbols.
 BYTES_PER_PIXEL = 64
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,9 @@ def pack(header: Header, streams: Sequence[bytes]) -> bytes:
     if sum(map(len, streams)) > _most_bytes(header.height, header.width):
         raise ValueError(f"Streams have at most {BYTES_PER_PIXEL} bytes for each padded pixel.")
     letters = header.model.encode("ascii")
-    code = CODES.get(header.model)
-    name = bytes([code]) if code else bytes([NAMED + len(letters)]) + letters
+    name = bytes([NAMED + len(letters)]) + letters
+    if header.model in STUDIED:
+        name = bytes([1 + STUDIED.index(header.model)])
     units = round(header.gain * UNIT)
     parts = [
         MAGIC,
@@ -92,8 +91,12 @@ def pack(header: Header, streams: Sequence[bytes]) -> bytes:
 def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     """Header and streams of a complete file. StreamError when anything is wrong with it."""
     header, start = _parse(data)
-    _check_size(len(data), start + sum(header.lengths) + 4)
-    _check_sum(zlib.crc32(memoryview(data)[:-4]), data[-4:])
+    size = start + sum(header.lengths) + 4
+    if len(data) != size:
+        what = "cut short" if len(data) < size else "longer than it says"
+        raise StreamError(f"The file is {what}: it should have {size} bytes.")
+    if struct.pack("<I", zlib.crc32(memoryview(data)[:-4])) != data[-4:]:
+        raise StreamError("The checksum does not match: the file was damaged on its way.")
     streams = []
     for length in header.lengths:
         streams.append(data[start : start + length])
@@ -115,28 +118,10 @@ def read_file(path: Path, max_pixels: int) -> tuple[bytes, Header]:
 
 
 def scan_file(path: Path) -> tuple[Header, int]:
-    """The header and the size in bytes of a complete file, whatever its size; as `unpack`."""
-    with path.open("rb") as file:
-        header, start = _parse(file.read(LONGEST_HEADER))
-        size = start + sum(header.lengths) + 4
-        _check_size(path.stat().st_size, size)
-        file.seek(0)
-        checksum = 0
-        for at in range(0, size - 4, BLOCK):
-            checksum = zlib.crc32(file.read(min(BLOCK, size - 4 - at)), checksum)
-        _check_sum(checksum, file.read())
-    return header, size
-
-
-def _check_size(found: int, expected: int) -> None:
-    if found != expected:
-        what = "cut short" if found < expected else "longer than it says"
-        raise StreamError(f"The file is {what}: it should have {expected} bytes.")
-
-
-def _check_sum(found: int, stored: bytes) -> None:
-    if struct.pack("<I", found) != stored:
-        raise StreamError("The checksum does not match: the file was damaged on its way.")
+    """The header and the size in bytes of a complete file, of any pixels; as `unpack`."""
+    data, header = read_file(path, MAX_SIDE**2)
+    unpack(data)
+    return header, len(data)
 
 
 def read_header(data: bytes) -> Header:
@@ -217,10 +202,9 @@ def _model_name(reader: _Bytes) -> str:
         if not (letters.isascii() and letters.isidentifier()):
             raise StreamError("The header's model name is not a name.")
         return letters
-    for name, known in CODES.items():
-        if known == code:
-            return name
-    raise StreamError(f"The header names an unknown model, {code}.")
+    if not 1 <= code <= len(STUDIED):
+        raise StreamError(f"The header names an unknown model, {code}.")
+    return STUDIED[code - 1]
 
 
 def _varint(value: int) -> bytes:

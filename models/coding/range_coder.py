@@ -2,9 +2,7 @@
 
 `code(symbols, indexes) -> symbols`: a `Writer` stores what it is given, a `Reader`
 ignores the first argument and returns what it read. Both wrap the range coder of
-`constriction`, which was measured against CompressAI's rANS on the incremental calls of
-the wavefront (benchmarks/range_coder.py). It is imported when something is coded, since
-training does without it.
+`constriction`, imported when something is coded, since training does without it.
 """
 
 from __future__ import annotations
@@ -43,9 +41,6 @@ class CodingTables:
             stream.model.Categorical((row - 1).astype(np.float64), perfect=False)
             for row in tables.rows()
         ]
-
-    def __len__(self) -> int:
-        return len(self.models)
 
 
 def _library():

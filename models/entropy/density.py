@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -78,17 +79,17 @@ class NonParametricDensity(nn.Module):
     def solve_quantile(self, probability: float) -> Tensor:
         """(C,) float64: the v with c(v) = probability, by bisection in float64."""
         target = math.log(probability) - math.log1p(-probability)
-        double = _in_double(self)
-        low = torch.full((self.channels, 1, 1), -1.0, dtype=torch.float64, device=double.device)
+        logits = copy.deepcopy(self).double().logits_cumulative
+        low = torch.full_like(self.quantiles[..., :1], -1.0, dtype=torch.float64)
         high = -low
         for _ in range(40):  # until the root is bracketed
-            above, below = double.logits(low) > target, double.logits(high) < target
+            above, below = logits(low) > target, logits(high) < target
             if not (above | below).any():
                 break
             low, high = torch.where(above, low * 2, low), torch.where(below, high * 2, high)
         for _ in range(60):  # to the last bit or so
             middle = (low + high) / 2
-            below = double.logits(middle) < target
+            below = logits(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return high.flatten()
 
@@ -104,25 +105,8 @@ class NonParametricDensity(nn.Module):
 
         Differences of two sigmoids near 1 cancel; by symmetry they are taken near 0.
         """
-        double = _in_double(self)
-        v = v.to(torch.float64)[:, None, :]
-        lower, upper = double.logits(v - 0.5), double.logits(v + 0.5)
+        logits = copy.deepcopy(self).double().logits_cumulative
+        v = v.double()[:, None, :]
+        lower, upper = logits(v - 0.5), logits(v + 0.5)
         sign = torch.where(lower + upper > 0, -1.0, 1.0)
         return (torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).abs()[:, 0, :]
-
-
-class _in_double:
-    """The cumulative logits of a density, evaluated in float64 without touching it."""
-
-    def __init__(self, density: NonParametricDensity):
-        self.matrices = [F.softplus(m.double()) for m in density.matrices]
-        self.biases = [b.double() for b in density.biases]
-        self.factors = [torch.tanh(a.double()) for a in density.factors]
-        self.device = density.quantiles.device
-
-    def logits(self, v: Tensor) -> Tensor:
-        for k, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
-            v = matrix @ v + bias
-            if k < len(self.factors):
-                v = v + self.factors[k] * torch.tanh(v)
-        return v

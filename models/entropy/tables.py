@@ -9,6 +9,7 @@ machines read them and never evaluate a probability.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -65,10 +66,10 @@ class Tables:
         return {name: torch.from_numpy(np.array(a)) for name, a in vars(self).items()}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> Tables:
+    def from_tensors(cls, tensors: dict[str, Tensor], prefix: str = "") -> Tables:
         """The inverse of `tensors`; ValueError when they do not fit together."""
-        names = ("frequencies", "lengths", "first", "offsets")
-        return cls(**{name: tensors[name].cpu().numpy().astype(np.int32) for name in names})
+        names = [prefix + name for name in cls.__annotations__]
+        return cls(*(tensors[name].cpu().numpy().astype(np.int32) for name in names))
 
 
 def to_frequencies(masses: np.ndarray) -> np.ndarray:
@@ -92,7 +93,7 @@ def _pack(rows: list[np.ndarray], first: np.ndarray, offsets: np.ndarray) -> Tab
 def gaussian_tables() -> Tables:
     """One zero-mean table per scale level, over all but `TAIL_MASS` of its mass."""
     rows, radii = [], []
-    tail = -_normal_quantile(TAIL_MASS / 2)
+    tail = -NormalDist().inv_cdf(TAIL_MASS / 2)
     for sigma in scale_levels().tolist():
         radius = int(np.ceil(sigma * tail))
         distance = torch.arange(-radius, radius + 1, dtype=torch.float64).abs()
@@ -102,11 +103,6 @@ def gaussian_tables() -> Tables:
         rows.append(torch.cat([upper - lower, outside]).numpy())
         radii.append(radius)
     return _pack(rows, -np.array(radii), np.zeros(len(rows)))
-
-
-def _normal_quantile(probability: float) -> float:
-    standard = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), 1.0)
-    return float(standard.icdf(torch.tensor(probability, dtype=torch.float64)))
 
 
 @torch.no_grad()

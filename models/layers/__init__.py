@@ -20,25 +20,3 @@ from models.layers.transforms import (
     scale_synthesis,
     synthesis_transform,
 )
-
-__all__ = [
-    "GDN",
-    "AtGain",
-    "CausalConv2d",
-    "MaskedConv2d",
-    "Mode",
-    "Quantised",
-    "analysis_transform",
-    "causal_mask",
-    "checkerboard_mask",
-    "conv",
-    "deconv",
-    "feature_synthesis",
-    "hyper_analysis",
-    "lower_bound",
-    "parameter_network",
-    "parity",
-    "scale_synthesis",
-    "synthesis_transform",
-    "without_gain",
-]

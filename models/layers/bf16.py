@@ -40,8 +40,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "bf16" and not computes_in_bf16(device):
         kind = "GPU" if device.type == "cuda" else "CPU"
         raise UsageError(
-            f"This {kind} has no bf16 instructions, or ONEDNN_MAX_CPU_ISA forbids them, and would "
-            "be slow: use fp32."
+            f"This {kind} has no bf16 instructions, or ONEDNN_MAX_CPU_ISA forbids them: use fp32."
         )
 
 
@@ -97,11 +96,10 @@ class GDNInBf16(nn.Module):
         rows = x.permute(0, 2, 3, 1).reshape(-1, channels)  # a view if channels_last
         y = torch.empty_like(rows)
         threads = torch.get_num_threads()
-        size = len(rows) if x.is_cuda else max(BLOCK_BYTES * threads // (2 * channels), 1)
-        for start in range(0, len(rows), max(size, 1)):
-            part = rows[start : start + size]
+        size = len(rows) if x.is_cuda else BLOCK_BYTES * threads // (2 * channels)
+        for part, out in zip(rows.split(max(size, 1)), y.split(max(size, 1)), strict=True):
             n = torch.addmm(self.beta, part.square(), self.gamma).float()
-            y[start : start + size] = (n.sqrt_() if self.inverse else n.rsqrt_()).mul_(part)
+            out.copy_((n.sqrt_() if self.inverse else n.rsqrt_()).mul_(part))
         return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 

@@ -31,9 +31,8 @@ def _normalise(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, keep: bool
     On rows (pixels, channels). y has the type of x; all between has that of gamma, fp32, since n
     spans decades. Returns y and, if `keep`, n, else None.
     """
-    y = torch.empty_like(x)
+    y, size = torch.empty_like(x), _blocks(x)
     norm = torch.empty_like(x, dtype=gamma.dtype) if keep else None
-    size = _blocks(x)
     for start in range(0, len(x), size):
         here = slice(start, start + size)
         part = x[here].to(gamma.dtype)
@@ -117,6 +116,3 @@ class GDN(nn.Module):
             else:
                 y, _ = _normalise(rows, beta, gamma, self.inverse)
         return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-    def extra_repr(self) -> str:
-        return f"{self.beta.numel()}, inverse={self.inverse}"

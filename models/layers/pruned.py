@@ -25,9 +25,7 @@ def pruned(network: nn.Module) -> nn.Module:
         return network
     if any(getattr(layer, "groups", 1) != 1 for layer in network):
         return network
-    read = [
-        torch.ones_like(_reads(network[-1])[:, 0])
-    ]  # of what each layer gives, from the last on
+    read = [torch.ones_like(_reads(network[-1])[:, 0])]  # of what a layer gives, the last one's
     for layer in reversed(network):
         inputs = _inputs(layer, read[0])
         if isinstance(layer, GDN):

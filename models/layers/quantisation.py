@@ -57,8 +57,8 @@ class Quantised:
     def hat(self, means: Tensor | float = 0.0) -> Tensor:
         """What the following networks see, like x: rounded around `means`, unless noisy.
 
-        means: any shape that broadcasts to x's. Where to round is no matter of descent: they get
-        no gradient.
+        means: any shape that broadcasts to x's. They get a gradient by the rate alone, not by
+        where they round: with both, a search left Joint's loss 3.6 % higher after 50 steps.
         """
         if self.mode == "noise":
             return self.noisy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -32,32 +33,27 @@ def tiled(
     if height <= tile and width <= tile:
         return network(x)
     out: Tensor | None = None
-    for rows, columns in progress(list(_tiles(height, width, tile))):
-        top, bottom = _extend(rows, margin, height)
-        left, right = _extend(columns, margin, width)
-        part = network(x[:, :, top:bottom, left:right])
+    spans = (_spans(size, tile, margin, scale) for size in (height, width))
+    for rows, columns in progress(list(itertools.product(*spans))):
+        (seen, inner, outer), (seen_across, inner_across, outer_across) = rows, columns
+        part = network(x[:, :, seen, seen_across])
         if out is None:
             size = int(height * scale), int(width * scale)
             out = part.new_empty(*part.shape[:2], *size)
-        inner = (_scaled(rows, top, scale), _scaled(columns, left, scale))
-        outer = (_scaled(rows, 0, scale), _scaled(columns, 0, scale))
-        out[:, :, outer[0], outer[1]] = part[:, :, inner[0], inner[1]]
+        out[:, :, outer, outer_across] = part[:, :, inner, inner_across]
     assert out is not None
     return out
 
 
-def _tiles(height: int, width: int, tile: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    for top in range(0, height, tile):
-        for left in range(0, width, tile):
-            yield (top, min(top + tile, height)), (left, min(left + tile, width))
-
-
-def _extend(span: tuple[int, int], margin: int, size: int) -> tuple[int, int]:
-    return max(span[0] - margin, 0), min(span[1] + margin, size)
-
-
-def _scaled(span: tuple[int, int], origin: int, scale: float) -> slice:
-    return slice(int((span[0] - origin) * scale), int((span[1] - origin) * scale))
+def _spans(size: int, tile: int, margin: int, scale: float) -> Iterator[tuple[slice, slice, slice]]:
+    """Of each tile: what the network sees of x, what of its result counts, and where that goes."""
+    for start in range(0, size, tile):
+        end, first = min(start + tile, size), max(start - margin, 0)
+        inner, outer = (
+            slice(int((start - origin) * scale), int((end - origin) * scale))
+            for origin in (first, 0)
+        )
+        yield slice(first, end + margin), inner, outer
 
 
 def analyse(g_a: Callable, x: Tensor, progress: Progress = iter, tile: int = TILE) -> Tensor:

@@ -45,12 +45,7 @@ def scale_synthesis(N: int, M: int) -> nn.Sequential:
     Source: Balle et al. 2018, figure 4.
     """
     return nn.Sequential(
-        deconv(N, N),
-        nn.ReLU(),
-        deconv(N, N),
-        nn.ReLU(),
-        conv(N, M, kernel=3, stride=1),
-        nn.ReLU(),
+        deconv(N, N), nn.ReLU(), deconv(N, N), nn.ReLU(), conv(N, M, kernel=3, stride=1), nn.ReLU()
     )
 
 
