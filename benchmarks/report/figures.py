@@ -1,8 +1,8 @@
-"""The report's figures from CSVs: training, optimisers, and the encoder's search.
+"""The report's figures from CSVs: training, optimisers, the encoder's search, priors.
 
     python -m benchmarks.report.figures
 
-Draws training_curves.png, training_optimizers.png and search_gain.png into Image4md/.
+Draws training_curves.png, training_optimizers.png, search_gain.png and priors.png into Image4md/.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ EFFORT = 200  # of the curves with a search: the most steps that all points have
 DASHES = {"Adam": ":", "SOAP": "--", "Muon": "-"}
 SHOWN = 45  # percent above the least loss of a panel
 FIRST = 0.6  # 1e15 MACs: where the axes begin
+SEEDS = ("#0072B2", "#D55E00", "#009E73")  # colours
 STAR = {"marker": "*", "markersize": 11, "markeredgecolor": "black", "linestyle": "", "zorder": 3}
 
 
@@ -105,10 +106,36 @@ def draw_search(figure: Any, rows: pd.DataFrame) -> None:
     plain_ticks(right.xaxis)
 
 
+def draw_priors(figure: Any, rows: pd.DataFrame) -> None:
+    """Rate of each prior against the scale hyperprior: a mark a seed, the interval over images."""
+    longest = rows.groupby("lmbda")["steps"].transform("max")
+    rows = rows[rows["steps"] == longest].groupby("lmbda")
+    panels = list(figure.subplots(1, len(rows), sharey=True, squeeze=False).flat)
+    for axes, (lmbda, own) in zip(panels, rows, strict=True):
+        priors, seeds = list(own["prior"].unique()), sorted(own["seed"].unique())
+        for seed, colour in zip(seeds, SEEDS, strict=False):
+            one = own[own["seed"] == seed]
+            mean = one["rate_against_scale_percent"]
+            errors = mean - one["low_percent"], one["high_percent"] - mean
+            shift = (seeds.index(seed) - (len(seeds) - 1) / 2) / 6
+            place = [priors.index(prior) + shift for prior in one["prior"]]
+            axes.errorbar(place, mean, errors, fmt="o", color=colour, capsize=3,
+                          label=f"seed {seed}")  # fmt: skip
+        axes.axhline(0, color="#555555", linewidth=0.8)
+        axes.grid(visible=False, axis="x")
+        axes.set_xticks(range(len(priors)), [prior.replace(" ", "\n", 1) for prior in priors])
+        axes.set(
+            title=f"lambda {lmbda}, {own['steps'].iloc[0]} steps", xlim=(-0.6, len(priors) - 0.4)
+        )
+    panels[0].set_ylabel("rate against the scale hyperprior (%)")
+    panels[-1].legend()
+
+
 FIGURES = {  # name: size in inches, CSV, function
     "training_curves": ((10, 7.6), "compute", draw_compute),
     "training_optimizers": ((8, 3.2), "optimizers", draw_optimizers),
     "search_gain": ((11, 4.4), "search", draw_search),
+    "priors": ((9, 3.6), "priors", draw_priors),
 }
 
 
