@@ -81,7 +81,9 @@ class CheckerboardAutogressive(HierarchicalCodec):
         """
         context = torch.zeros_like(psi)
         if y_hat is not None:  # parity is 0 for anchors
-            context = self.context_prediction(y_hat) * parity(*y_hat.shape[2:]).to(psi.device)
+            context = self.context_prediction(y_hat) * parity(*y_hat.shape[2:]).to(
+                psi.device, non_blocking=True
+            )
         scales, means = self.entropy_parameters(torch.cat([psi, context], 1)).chunk(2, 1)
         return scales, means
 

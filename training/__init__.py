@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 import torch
 
 from models.errors import TrainingError
-from training.crops import Pixels, RandomCrops
+from training.crops import CropsOnDevice, Pixels, RandomCrops
 from training.feed import Data, Prefetch, open_data
 from training.inheritance import ancestors, new_model
 from training.latents import Latents
@@ -17,6 +17,8 @@ from training.loop import FINISHED, NOT_FINITE, SIGNALLED, TIME_IS_UP, Trainer
 from training.run import Run
 from training.settings import STUDY_STEPS, Settings
 from training.team import Signals, Team
+
+NARROWED_ON = 32  # crops that tell which channels of a wider parent have most power
 
 
 def train(settings: Settings, team: Team, latents: Latents | None = None) -> int:
@@ -43,7 +45,13 @@ def train(settings: Settings, team: Team, latents: Latents | None = None) -> int
 
         run, state = team.together(open_run)
         log, state = run.log if run else Log(), team.share(state)
-        model = team.together(lambda: new_model(settings, log.say, state and state["model"]))
+        pixels = Pixels(data.images, settings.patch_size)
+        crops = RandomCrops(pixels, settings.patch_size, settings.seed)
+        model = team.together(
+            lambda: new_model(
+                settings, log.say, state and state["model"], lambda: crops.batch(0, NARROWED_ON)
+            )
+        )
         model.to(team.device, memory_format=torch.channels_last)
         if settings.keeps_latents:
             latents = latents or team.together(
@@ -51,9 +59,10 @@ def train(settings: Settings, team: Team, latents: Latents | None = None) -> int
             )
             log.say(latents.report())
             crops = latents.crops(settings)
-        else:
-            pixels = Pixels(data.images, settings.patch_size)
-            crops = RandomCrops(pixels, settings.patch_size, settings.seed)
+        if team.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(team.device)
+            if crops.arrays.bytes < free / 3:  # their parts are joined, for a moment twice as much
+                crops = CropsOnDevice(crops, team.device, settings.num_workers)
         torch.backends.cudnn.benchmark = True  # from now on: every step has the same shapes
         batches = stack.enter_context(closing(Prefetch(crops, settings, team)))
         signals = stack.enter_context(Signals(team))
@@ -124,7 +133,7 @@ def _finish(run: Run, trainer: Trainer, reason: str) -> None:
         run.log.say(f"{steps} steps in {seconds:.0f} s: {images / seconds:.1f} images/s.")
     if reason == NOT_FINITE:
         raise TrainingError(
-            f"{settings.max_skips} steps in a row up to step {step - 1} had a loss or gradient "
+            f"{trainer.skipped} steps in a row up to step {step - 1} had a loss or gradient "
             "that is not finite. The weights are those before; lower --lr, or use --warmup and "
             "--clip."
         )

@@ -9,7 +9,10 @@ sees what an uninterrupted one would have seen, and K processes share a batch wi
 
 from __future__ import annotations
 
+import math
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -26,13 +29,15 @@ MAX_DRAWS = 100  # unreadable images in a row before a crop is given up
 
 class Arrays(Protocol):
     """What crops are taken of: `views` arrays (height, width, channels) of every frame of an image,
-    with values up to `scale`. Crops begin at multiples of `grid`; half are mirrored, if at all."""
+    with values up to `scale`. Crops begin at multiples of `grid`; half are mirrored, if at all.
+    `bytes`: of all arrays, infinite where they do not stay in memory."""
 
     images: ImageSet
     views: int
     scale: int
     grid: int
     mirrors: bool
+    bytes: float
 
     def array(self, index: int, number: int) -> np.ndarray:
         """Array `number` of image `index`, (h, w, channels); ImageError if it cannot be read."""
@@ -53,6 +58,8 @@ class Pixels:
         self.unreadable: dict[str, str] = {}  # name and frame -> sentence
         self.decoded: dict[tuple[int, int], np.ndarray] = {}
         self.room, self.lock = memory, threading.Lock()
+        needed = sum(3 * s.height * s.width * s.frames for s in images.sources)
+        self.bytes = needed if needed <= memory else math.inf
 
     def array(self, index: int, number: int) -> np.ndarray:
         """Frame `number` of an image, uint8 (H, W, 3), at least as large as a crop."""
@@ -109,23 +116,66 @@ class RandomCrops:
 
     def _crop(self, i: int) -> np.ndarray:
         """Crop i as a view (crop, crop, channels) of an array."""
+        _, array, y, x, mirrored = self._place(i)
+        view = array[y : y + self.crop, x : x + self.crop]
+        return view[:, ::-1] if mirrored else view
+
+    def _place(self, i: int) -> tuple[tuple[int, int], np.ndarray, int, int, bool]:
+        """Image and number of an array, the array, the first row and column of crop i in it, and
+        whether it is mirrored."""
         problem, arrays = "", self.arrays
         for draw in range(MAX_DRAWS):
             # Which image, which frame, from which row and column, mirrored or not.
             where, frame, top, left, mirror = np.random.default_rng((self.seed, i, draw)).random(5)
             index = int(np.searchsorted(self.cumulative, where * self.cumulative[-1], "right"))
             frames = arrays.images.sources[index].frames
+            number = int(frame * frames * arrays.views)
             try:
-                array = arrays.array(index, int(frame * frames * arrays.views))
+                array = arrays.array(index, number)
             except ImageError as error:
                 problem = str(error)
                 continue
             height, width = array.shape[:2]
             y = arrays.grid * int(top * ((height - self.crop) // arrays.grid + 1))
             x = arrays.grid * int(left * ((width - self.crop) // arrays.grid + 1))
-            view = array[y : y + self.crop, x : x + self.crop]
-            return view[:, ::-1] if arrays.mirrors and mirror < 0.5 else view
+            return (index, number), array, y, x, arrays.mirrors and mirror < 0.5
         raise ImageError(f"{MAX_DRAWS} images in a row could not be read; the last: {problem}")
+
+
+class CropsOnDevice(RandomCrops):
+    """The same crops, cut on a device that holds all arrays: a step sends it three numbers each."""
+
+    def __init__(self, crops: RandomCrops, device: torch.device, threads: int = 1):
+        super().__init__(crops.arrays, crops.crop, crops.seed)
+        frames = [source.frames for source in self.arrays.images.sources]
+        keys = [(k, n) for k, count in enumerate(frames) for n in range(count * self.arrays.views)]
+        parts, first = [], 0
+        self.first: dict[tuple[int, int], int] = {}  # of an array, its first row in `rows`
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            for key, array in zip(keys, pool.map(self._read, keys), strict=True):
+                if array is not None:
+                    self.first[key], first = first, first + array.shape[0] * array.shape[1]
+                    parts.append(torch.from_numpy(array).to(device).flatten(0, 1))
+        self.rows = torch.cat(parts)  # (all positions, channels)
+
+    def _read(self, key: tuple[int, int]) -> np.ndarray | None:
+        with suppress(ImageError):  # noted there, and another is drawn in its place
+            return self.arrays.array(*key)
+        return None
+
+    def _crop(self, i: int) -> np.ndarray:
+        """Of crop i: row in `rows` of its first position, rows from one line to the next, and
+        from one column to the next."""
+        key, array, y, x, mirrored = self._place(i)
+        width = array.shape[1]
+        start = self.first[key] + y * width + x + (self.crop - 1) * mirrored
+        return np.array([start, width, -1 if mirrored else 1])
+
+    def as_input(self, rows: Tensor) -> Tensor:
+        """The crops, float32 (B, channels, crop, crop), of what `stored` says of them."""
+        start, down, across = rows[:, :, None, None].unbind(1)
+        side = torch.arange(self.crop, device=rows.device)
+        return super().as_input(self.rows[start + down * side[:, None] + across * side])
 
 
 def centre_crops(images: ImageSet, crop: int) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from models.base import Codec
 from models.checkpoint import TABLES
 from models.errors import CheckpointError, TrainingError
 from models.files import printable
+from models.layers import analysis_transform
 from training.settings import TRANSFORMS, Settings
 
 RUN = (
@@ -27,11 +28,15 @@ RUN = (
 
 
 def new_model(
-    settings: Settings, say: Callable[[str], None] = lambda _: None, state: dict | None = None
+    settings: Settings,
+    say: Callable[[str], None] = lambda _: None,
+    state: dict | None = None,
+    images: Callable[[], Tensor] | None = None,
 ) -> Codec:
     """The model of the settings: seeded random weights and those of its parents, or `state`.
 
-    `say` is told what was taken. CheckpointError for a parent that cannot be used.
+    `say` is told what was taken; `images` is that of `take_weights`. CheckpointError for a parent
+    that cannot be used.
     """
     torch.manual_seed(settings.seed)
     model = models.build(settings.model_name, settings.N, settings.M)
@@ -43,22 +48,30 @@ def new_model(
             factor = settings.rescale
             if factor is None:
                 factor = latent_factor(path, settings.lmbda, settings.metric)
-            say(take_weights(model, path, factor, parts))
+            say(take_weights(model, path, factor, parts, images))
     fix(model, settings.fixed)
     return model
 
 
 def take_weights(
-    model: Codec, path: str | Path, factor: float = 1.0, parts: tuple[str, ...] = ("",)
+    model: Codec,
+    path: str | Path,
+    factor: float = 1.0,
+    parts: tuple[str, ...] = ("",),
+    images: Callable[[], Tensor] | None = None,
 ) -> str:
     """Copy every tensor of a checkpoint that fits by name and shape; says what did not.
 
-    Transforms of a narrower model are widened (see `widened`), latents are multiplied by
+    Transforms of a narrower model are widened (see `widened`); of one with more channels of y
+    those that are `strongest` on `images()` are taken, if it is given. Latents are multiplied by
     `factor` (see `rescaled`), and nothing but `parts`, such as "g_a.", is looked at.
     CheckpointError if the file cannot be read, or if no part of the model, such as g_a, gets half
     of its weights: the file is then of another width or another model.
     """
     tensors = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
+    chosen = images and strongest(tensors, model.M, images)
+    if chosen is not None:
+        tensors = narrowed(tensors, chosen)
     tensors = {k: v for k, v in rescaled(tensors, factor).items() if k.startswith(parts)}
     own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
     usable = tensors
@@ -78,6 +91,8 @@ def take_weights(
         )
     model.load_state_dict({**model.state_dict(), **taken})
     words = f"Took {len(fitting)} of {len(own)} tensors from {path}."
+    if chosen is not None:
+        words += f" Took the {model.M} latent channels of most power."
     if factor != 1:
         words += f" Multiplied the latents by {factor:.4g}."
     for reason, names in (
@@ -172,6 +187,40 @@ def widened(model: Codec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             new.narrow(out_dim, 0, old.shape[out_dim]).zero_()
         new[tuple(slice(size) for size in old.shape)] = old
         result[name] = new
+    return result
+
+
+@torch.no_grad()
+def strongest(tensors: dict[str, Tensor], M: int, images: Callable[[], Tensor]) -> Tensor | None:
+    """The M channels of y with the largest mean square on images (B, 3, H, W), in order, (M,).
+
+    None where the tensors have no more than M, or another g_a than ours.
+    """
+    own = {k.removeprefix("g_a."): v for k, v in tensors.items() if k.startswith("g_a.")}
+    N, channels = (len(own.get(f"{layer}.bias", ())) for layer in (0, 6))
+    if not N or channels <= M:
+        return None
+    g_a = analysis_transform(N, channels)
+    try:
+        g_a.load_state_dict(own)
+    except RuntimeError:
+        return None
+    power = torch.stack([g_a(x[None]).square().mean((0, 2, 3)) for x in images()]).mean(0)
+    return power.topk(M).indices.sort().values
+
+
+def narrowed(tensors: dict[str, Tensor], channels: Tensor) -> dict[str, Tensor]:
+    """The weights of transforms and of a scale hyperprior with these channels of y alone.
+
+    g_a and h_s compute them as before; g_s and h_a do what they did where the others were zero.
+    Nothing fits of what context models and Factorized have beside.
+    """
+    result = dict(tensors)
+    for part, place, dim in (("g_a", -1, 0), ("h_s", -1, 0), ("g_s", 0, 0), ("h_a", 0, 1)):
+        layer = _layer(tensors, part, place)  # the inputs of g_s, deconvolutions, come first
+        for name, value in tensors.items():
+            if name == f"{layer}.weight" or name == f"{layer}.bias" and place == -1:
+                result[name] = value.index_select(dim, channels)
     return result
 
 

@@ -81,7 +81,7 @@ class Latents:
                 progress.step()
         if not self.kept:
             raise ImageError(f"No image of {images.title} can be read.")
-        self.bytes = sum(y.nbytes for y in self.kept.values())
+        self.bytes: float = sum(y.nbytes for y in self.kept.values())
 
     def crops(self, settings: Settings) -> RandomCrops:
         """Random crops of y, (B, M, patch/16, patch/16)."""

@@ -25,6 +25,7 @@ from training.schedules import Schedule
 from training.settings import Settings
 from training.team import Team
 
+STRETCH = {"cuda": 16}  # steps after which the host reads their figures: each time a GPU waits
 FINISHED, TIME_IS_UP, SIGNALLED, NOT_FINITE = "finished", "time is up", "signalled", "not finite"
 PARTS = ("model", "averaged", "optimizer", "schedule")  # of a state, beside the numbers
 
@@ -63,6 +64,9 @@ class Trainer:
         self.earlier = 0.0  # seconds of the sessions before this one
         self.skipped = 0  # skipped steps in a row
         self.window = [0.0] * 4  # sums since the last row of the curve: loss, bpp, mse, steps
+        self.stretch = STRETCH.get(team.device.type, 1) if team.size == 1 else 1
+        self.unread: list[Tensor] = []  # figures of the last steps, on the device
+        self.before: dict = {}  # the state that the first of these began with
 
     def state_dict(self) -> dict:
         """All that the following steps depend on."""
@@ -97,6 +101,8 @@ class Trainer:
             if self.step == settings.total:
                 break
             if reason:
+                if reason == TIME_IS_UP and settings.scheduler == "constant":
+                    self.checkpoint((self.step - 1) // settings.steps_per_epoch)  # as they are
                 self.save_state()
                 return reason
             if time.monotonic() - self.saved > settings.save_minutes * 60:
@@ -113,12 +119,14 @@ class Trainer:
         return self.earlier + self.session_seconds
 
     def save_state(self) -> None:
+        self.settle()
         self.saved = time.monotonic()
         if self.run is not None:
             self.run.save(self.state_dict())
 
     def checkpoint(self, epoch: int) -> None:
         """Keep the weights of an epoch."""
+        self.settle()
         if self.run is not None:
             progress = {
                 "steps": self.step, "images_seen": self.images_seen,
@@ -127,37 +135,43 @@ class Trainer:
             }  # fmt: skip
             self.run.checkpoint(self.averaged, epoch, progress)
 
-    def one_step(self) -> str | None:
-        """One optimiser step; returns why to stop after it, the same in all processes."""
-        seed = self.settings.seed
+    def one_step(self, read: bool = False) -> str | None:
+        """One optimiser step; returns why to stop after it, the same in all processes.
+
+        Its figures are read at once if `read`, or if the stretch is one step; see `settle`.
+        """
+        settings, read = self.settings, read or self.stretch == 1
+        if not read and not self.unread:
+            parts = {name: getattr(self, name).state_dict() for name in PARTS}
+            self.before = copy.deepcopy(parts)
         self.schedule.set(self.step)
         try:
             x = self.batches(self.step).to(self.team.device)
-            torch.manual_seed(noise_seed(seed, self.step, self.team.rank))
+            torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
             with self.team.waiting():
-                loss, bpp, mse, norm, signalled, late = self.gradients(x)
+                stats = self.gradients(x)
+                late = float(self.session_seconds > (settings.time_limit or math.inf))
+                asked = [float(self.stop_asked()), late]
+                if read:
+                    both = torch.cat([stats, torch.tensor(asked, device=stats.device)])
+                    *values, asked[0], asked[1] = self.team.mean(both)
         except Exception:
             self.save_state()  # no weight has changed yet
             raise
-        if math.isfinite(loss) and math.isfinite(norm):
+        if not read:
+            self.unread.append(stats)
+        if not read or self.note(self.step, *values):
             self.optimizer.step()
             self.average()
-            self.skipped = 0
-            self.window = [a + b for a, b in zip(self.window, (loss, bpp, mse, 1.0), strict=True)]
-        else:
-            self.skipped += 1
-            self.log.say(
-                f"step {self.step}: the loss ({loss:g}) or the gradient (norm {norm:g}) is not "
-                f"finite; step skipped, {self.skipped} in a row."
-            )
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.log.advance(self.step, figures(loss, bpp, psnr_of(mse)))
+        if len(self.unread) == self.stretch:
+            self.settle()
+        signalled, late = asked
         return SIGNALLED if signalled else TIME_IS_UP if late else None
 
-    def gradients(self, x: Tensor) -> list[float]:
-        """Forward and backward; means over the processes of loss, bpp, mse, norm of the
-        gradient, and whether a stop was asked for by a signal or by the time limit."""
+    def gradients(self, x: Tensor) -> Tensor:
+        """Forward and backward; loss, bpp, mse and norm of the gradient, (4,) on the device."""
         settings, device = self.settings, self.team.device
         x = x.contiguous(memory_format=torch.channels_last)
         mode = self.quantization()
@@ -172,10 +186,39 @@ class Trainer:
             terms = self.loss(output, x)
         terms.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
-        late = self.session_seconds > (settings.time_limit or math.inf)
-        asked = torch.tensor([self.stop_asked(), late], device=device)
-        stats = torch.stack([terms.loss.detach(), terms.bpp, terms.mse, norm, *asked.float()])
-        return self.team.mean(stats)
+        return torch.stack([terms.loss.detach(), terms.bpp, terms.mse, norm])
+
+    def note(self, step: int, loss: float, bpp: float, mse: float, norm: float) -> bool:
+        """Count a step, and say its figures; whether it may be taken, that is, is finite."""
+        if finite := math.isfinite(loss) and math.isfinite(norm):
+            self.skipped = 0
+            self.window = [a + b for a, b in zip(self.window, (loss, bpp, mse, 1.0), strict=True)]
+        else:
+            self.skipped += 1
+            self.log.say(
+                f"step {step}: the loss ({loss:g}) or the gradient (norm {norm:g}) is not "
+                f"finite; step skipped, {self.skipped} in a row."
+            )
+        self.log.advance(step + 1, figures(loss, bpp, psnr_of(mse)))
+        return finite
+
+    def settle(self) -> None:
+        """Read the figures of the steps that were taken unread, so that a GPU need not wait for
+        the host in each. If one is not finite, they are undone, and done again one by one."""
+        if not self.unread:
+            return
+        rows, end, self.unread = torch.stack(self.unread).tolist(), self.step, []
+        first = end - len(rows)
+        if all(math.isfinite(loss) and math.isfinite(norm) for loss, _, _, norm in rows):
+            for step, row in enumerate(rows, first):
+                self.note(step, *row)
+            return
+        for name in PARTS:
+            getattr(self, name).load_state_dict(self.before[name])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step = first
+        while self.step < end:
+            self.one_step(read=True)
 
     def quantization(self) -> str:
         """The mode of `forward` at this step."""
@@ -191,6 +234,7 @@ class Trainer:
 
     def end_epoch(self) -> None:
         """Validate and store the weights if it is time, report."""
+        self.settle()
         settings = self.settings
         epoch = self.step // settings.steps_per_epoch - 1
         last = self.step == settings.total
@@ -230,6 +274,7 @@ class Trainer:
 
     def report(self, validation: dict | None = None) -> None:
         """A row of the curve: means since the last row, and the validation if there is one."""
+        self.settle()
         loss, bpp, mse, steps = self.window
         self.window = [0.0] * 4
         row = {

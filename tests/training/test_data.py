@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from models.errors import ImageError
-from training.crops import MEMORY, Pixels, RandomCrops, centre_crops
+from training.crops import MEMORY, CropsOnDevice, Pixels, RandomCrops, centre_crops
 from training.data import ImageSet, Source, held_out, open_dataset
 
 
@@ -174,6 +175,27 @@ def test_a_crop_depends_on_seed_and_number_alone():
             part = crops.batch(5, 6, rank, processes)
             assert torch.equal(part, crops.batch(5, 6)[rank::processes])
     assert not torch.equal(crops_of(images, 16, seed=4).batch(7, 4), crops.batch(7, 4))
+
+
+def test_crops_cut_on_a_device_are_the_same(tmp_path, capsys):
+    """Of a single image, of a clip, and in place of an image that cannot be read."""
+    for name in ("a", "b", "broken"):
+        save(tmp_path / f"{name}.png", 40, 50)
+    for frame in range(3):
+        save(tmp_path / "clip" / f"{frame}.png", 18, 23)
+    images = open_dataset(tmp_path)
+    truncate(tmp_path / "broken.png")
+    files = tuple(f"{frame}.png" for frame in range(3))
+    clip = Source("clip", 18, 23, tmp_path / "clip", files)
+    images = replace(images, sources=(*images.sources, clip))
+    crops = crops_of(images, 16, seed=3)
+    there = CropsOnDevice(crops, torch.device("cpu"), threads=2)
+    assert torch.equal(there.batch(2, 64), crops.batch(2, 64))
+    assert torch.equal(there.batch(2, 64, 1, 2), crops.batch(2, 64, 1, 2))
+    assert there.stored(2, 64).shape == (64, 3)
+    assert "broken.png" in capsys.readouterr().err
+    assert crops.arrays.bytes == 3 * (3 * 40 * 50 + 6 * 18 * 23)
+    assert crops_of(images, 16, memory=9).arrays.bytes == float("inf")  # decoded each time
 
 
 def test_the_crops_stay_what_they_are_from_version_to_version():

@@ -8,7 +8,15 @@ from models import checkpoint
 from models.errors import CheckpointError, TrainingError
 from models.presets import OperatingPoint
 from tests.helpers import NAMES, latents_of, make
-from training.inheritance import fix, latent_factor, rescaled, take_weights, widened
+from training.inheritance import (
+    fix,
+    latent_factor,
+    narrowed,
+    rescaled,
+    strongest,
+    take_weights,
+    widened,
+)
 
 
 @pytest.fixture
@@ -63,6 +71,32 @@ def test_take_weights_says_what_was_widened(narrow, tmp_path, x):
     assert "Left as they were: context_prediction.bias" in told
     assert "g_a" not in told.split("Left")[1]
     assert torch.allclose(wide.g_a(x), narrow.g_a(x), atol=1e-2)  # weights in fp16
+
+
+def test_narrowed_transforms_and_prior_are_those_of_the_strongest_channels(narrow, tmp_path, x):
+    power = narrow.g_a(x).square().mean((0, 2, 3))
+    chosen = power.argsort(descending=True)[:5].sort().values
+    assert torch.equal(strongest(narrow.state_dict(), 5, lambda: x), chosen)
+    assert strongest(narrow.state_dict(), 12, lambda: x) is None
+    assert strongest({"g_a.6.bias": torch.zeros(12)}, 5, lambda: x) is None  # another g_a
+
+    small = models.build("Hyperprior", 8, 5)
+    small.load_state_dict(narrowed(narrow.state_dict(), chosen))
+    y = narrow.g_a(x)[:, chosen]
+    padded = torch.zeros_like(narrow.g_a(x)).index_copy_(1, chosen, y)
+    assert torch.allclose(small.g_a(x), y, atol=1e-6)
+    assert torch.allclose(small.g_s(y), narrow.g_s(padded), atol=1e-6)
+    z = narrow.h_a(padded.abs())
+    assert torch.allclose(small.h_a(y.abs()), z, atol=1e-6)
+    assert torch.allclose(small.h_s(z), narrow.h_s(z)[:, chosen], atol=1e-6)
+
+    path = tmp_path / "p.safetensors"
+    checkpoint.save(path, narrow, config={}, provenance={})
+    taken = models.build("Hyperprior", 8, 5)
+    assert "the 5 latent channels of most power" in take_weights(taken, path, 2, images=lambda: x)
+    assert torch.allclose(taken.g_a(x), 2 * y, atol=2e-2)  # weights in fp16
+    with pytest.raises(CheckpointError):
+        take_weights(models.build("Factorized", 6, 5), path)  # nothing to choose by
 
 
 FACTOR = 0.6

@@ -19,6 +19,7 @@ from models.presets import OperatingPoint
 from tests.helpers import NAMES, M, N, image, make
 from tests.training import runs
 from tests.training.runs import PAUSE, rows, state
+from training.crops import CropsOnDevice
 from training.data import ImageSet, Source
 from training.inheritance import fix
 from training.latents import Latents, RateModel
@@ -104,6 +105,7 @@ def test_crops_are_those_of_the_whole_images_latents_on_the_grid_of_the_coarsest
     again = Latents(model, pictures, settings(64)).crops(settings(64))
     assert torch.equal(again.batch(3, 40), crops.batch(3, 40))
     assert torch.equal(again.batch(3, 40, rank=1, world_size=2), crops.batch(3, 40)[1::2])
+    assert torch.equal(CropsOnDevice(crops, torch.device("cpu")).batch(3, 40), crops.batch(3, 40))
     assert f"2 images in 1 views, {kept.bytes / 1e6:,.0f} MB" in kept.report()
     assert kept.bytes == sum(y.nbytes for y in kept.kept.values())
 

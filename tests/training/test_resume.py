@@ -16,6 +16,7 @@ from models import checkpoint
 from models.errors import TrainingError
 from tests.programs import one_line
 from tests.training.runs import PAUSE, STEPS, assert_same_weights, rows, settings, state
+from training import loop
 from training.crops import RandomCrops
 from training.feed import Prefetch
 from training.run import Run
@@ -74,14 +75,23 @@ def test_a_killed_run_goes_on_from_its_last_state(run, monkeypatch, moment):
     assert_same_weights(state(run.folder, "whole"), state(run.folder, "cut"))
 
 
-@pytest.mark.parametrize("bad", [range(2, 4), range(3, 99)], ids=["skipped", "too many"])
-def test_steps_that_are_not_finite_are_skipped_and_many_stop_the_run(run, monkeypatch, capsys, bad):
+@pytest.fixture
+def spoil(monkeypatch):
+    """Makes the crops of some steps NaN."""
     batch = Prefetch.__call__
 
-    def with_nan(self, step):
-        return batch(self, step) * (float("nan") if step in bad else 1)
+    def spoil(bad):
+        def with_nan(self, step):
+            return batch(self, step) * (float("nan") if step in bad else 1)
 
-    monkeypatch.setattr(Prefetch, "__call__", with_nan)
+        monkeypatch.setattr(Prefetch, "__call__", with_nan)
+
+    return spoil
+
+
+@pytest.mark.parametrize("bad", [range(2, 4), range(3, 99)], ids=["skipped", "too many"])
+def test_steps_that_are_not_finite_are_skipped_and_many_stop_the_run(run, spoil, capsys, bad):
+    spoil(bad)
     status = run("--exp_version", "a", "--max_skips", "3")
     out, err = capsys.readouterr()
     assert f"step {bad[0]}: the loss (nan)" in out and "2 in a row" in out
@@ -91,6 +101,46 @@ def test_steps_that_are_not_finite_are_skipped_and_many_stop_the_run(run, monkey
     else:
         assert status == 1 and saved["step"] == 6 and "3 steps in a row up to step 5" in err
     assert all(torch.isfinite(v).all() for v in saved["model"].values())
+
+
+@pytest.mark.parametrize("bad", [(), (1, 5, 6)], ids=["finite", "not finite"])
+def test_steps_whose_figures_are_read_later_are_the_same(run, monkeypatch, spoil, capsys, bad):
+    """As on a GPU: three at a time, here of steps 0-2, 3, 4-6, 7."""
+    spoil(bad)
+    words = ("--log_every", "50", "--overwrite", "--resume", "--exp_version")
+    assert run(*words, "at once") == 0
+    at_once = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    monkeypatch.setitem(loop.STRETCH, "cpu", 3)
+    lengths, settle = [], loop.Trainer.settle
+
+    def noted(trainer):
+        lengths.append(len(trainer.unread))
+        settle(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "settle", noted)
+    assert run(*words, "later") == 0
+    assert [length for length in lengths if length] == [3, 1, 3, 1]
+    later = [line for line in capsys.readouterr().out.splitlines() if "skipped" in line]
+    assert later == at_once and len(later) == len(bad)
+    a, b = (state(run.folder, version) for version in ("at once", "later"))
+    assert_same_weights(a, b)
+    for key, values in a["optimizer"]["state"].items():
+        assert all(torch.equal(v, b["optimizer"]["state"][key][name]) for name, v in values.items())
+    for first, second in zip(*(rows(run.folder, v) for v in ("at once", "later")), strict=True):
+        assert {**first, "seconds": ""} == {**second, "seconds": ""}
+
+
+def test_when_the_time_is_up_a_trunk_leaves_its_weights(run):
+    """A rate that cools down has to do so first."""
+    for scheduler, count in (("cosine", 0), ("constant", 1)):
+        assert run("--scheduler", scheduler, "--exp_version", scheduler, *PAUSE) == 0
+        paths = list(run.folder.glob("ckpts/*/*"))
+        assert [path.name for path in paths] == ["epoch_0_lmbda_0.013.safetensors"] * count
+    averaged = state(run.folder, "constant")["averaged"]["g_s.0.weight"]
+    assert torch.equal(checkpoint.load(paths[0]).g_s[0].weight, averaged.half().float())
+    assert run("--scheduler", "constant", "--exp_version", "constant", "--resume") == 0
+    (path,) = checkpoint.find("Factorized", run.folder / "ckpts")  # in place of that
+    assert path.name == "epoch_1_lmbda_0.013.safetensors"
 
 
 def test_a_failing_worker_stops_with_the_state_saved(run, monkeypatch, capsys):
