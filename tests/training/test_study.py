@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -35,13 +36,14 @@ def study(tmp_path):
     (tmp_path / "python").chmod(0o755)
     log = tmp_path / "log"
 
-    def run(**more: str) -> tuple[int, list[str]]:
+    def run(*words: str, **more: str) -> tuple[int, list[str]]:
         log.write_text("")
         path = f"{tmp_path}:{os.environ['PATH']}"
         places = {"CKPTS": str(tmp_path / "c"), "RUNS": str(tmp_path / "r"), "LOG": str(log)}
+        places |= {"WEIGHTS": str(tmp_path / "w")}
         done = subprocess.run(
-            ["bash", "train_study.sh"], cwd=ROOT, capture_output=True, text=True, timeout=120,
-            env={**os.environ, "PATH": path, "DATA": "photographs", **places, **more},
+            ["bash", "train_study.sh", *words], cwd=ROOT, capture_output=True, text=True,
+            timeout=120, env={**os.environ, "PATH": path, "DATA": "photographs", **places, **more},
         )  # fmt: skip
         return done.returncode, log.read_text().splitlines()
 
@@ -66,3 +68,32 @@ def test_a_failed_stage_ends_the_plan(study, lanes):
     code, stages = study(LANES=lanes, FAILS="0.013")
     assert code != 0
     assert sum(stage.endswith(" 0.013") for stage in stages) == 1 + int(lanes)
+
+
+FURTHER = {  # part: its stages, each folder, model's first letter and lambda
+    "trunk_high": "trunks/192_320 H 0.0483",
+    "branches_high": ". H 0.0483, . H 0.025, 192_192 H 0.013, 192_192 H 0.0067",
+    "trunk_low": "trunks/128_192 H 0.0483",
+    "branches_low": ". H 0.013, . H 0.0067, . F 0.013, . F 0.0067, . F 0.0483, . F 0.025",
+    "priors_high": "priors J 0.0483, priors J 0.025, priors C 0.0483, priors C 0.025",
+    "priors_low": "priors J 0.013, priors J 0.0067, priors C 0.013, priors C 0.0067",
+}
+
+
+def test_further_begins_with_trained_weights_and_ends_when_the_time_is_up(study, tmp_path):
+    for point in OPERATING_POINTS:
+        last = 249 if CATALOGUE[point.model].context else 199
+        path = tmp_path / "w" / point.model / f"epoch_{last}_lmbda_{point.lmbda:g}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def short(stage: str) -> str:
+        folder, model, lmbda = stage.split()
+        return f"{Path(folder).relative_to(tmp_path / 'c')} {model[0]} {lmbda}"
+
+    assert study("further", TIME="15") == (0, [])  # less than MARGIN
+    for part, expected in FURTHER.items():
+        code, stages = study("further", part)
+        assert code == 0 and [short(stage) for stage in stages] == expected.split(", ")
+    assert study("further") == (0, [])
+    assert study("further", "trunk")[0] == study("farther")[0] == 2
