@@ -226,11 +226,8 @@ TABLES: dict[str, Table] = {
         MODEL, ("N, M", "{N}, {M}"), ("parameters", "{parameters:,.0f}"),
         ("transforms (1e9 MACs)", "{transforms_macs:giga}"), ("GDN", "{gdn_macs:giga}"),
         ("hyperprior", "{hyperprior_macs:giga}"), ("context", "{context_macs:giga}"),
-        ("total", "{total_macs:giga}"), ("1e3 MACs per pixel", "{pixel:three}"),
-        ("thop (1e9 MACs)", "{thop_macs:giga}"), ("thop / total", "{ratio:three}"),
-    ], where="batch == 1", computed={
-        "pixel": "total_macs / (height * width) / 1000", "ratio": "thop_macs / total_macs",
-    }),
+        ("total", "{total_macs:giga}"), ("thop / total", "{ratio:three}"),
+    ], where="batch == 1", computed={"ratio": "thop_macs / total_macs"}),
     "original_points": Table(f"{THEIRS} {{model}} checkpoints", [
         MODEL, LAMBDA, ("rate (bpp), theirs", "{bpp:three}"), ("ours", "{bpp_2:three}"),
         ("PSNR (dB), theirs", "{psnr_rgb_db:.2f}"), ("ours", "{psnr:.2f}"),
