@@ -104,7 +104,10 @@ def test_ctrl_c_during_imports_is_no_traceback(program, tmp_path):
     (tmp_path / "numpy.py").write_text(stand_in)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, str(ROOT / program), "--help"]
-    ended = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, timeout=120,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs with & ignore it
+    )  # fmt: skip
     assert (ended.stdout, ended.stderr, ended.returncode) == (b"", b"", -signal.SIGINT)
 
 
