@@ -1,4 +1,7 @@
-"""What README and docs tell to type runs, and leaves a clone as it was."""
+"""What README tells to type runs, and leaves a clone as it was.
+
+The commands of docs/custom_model.md run in tests/codec/test_custom_model.py.
+"""
 
 import json
 import os
@@ -14,8 +17,7 @@ from tests.helpers import image
 from tests.programs import ROOT
 from tests.report.test_report import commands
 
-PAGES = ("README.md", "docs/custom_model.md", "docs/datasets.md")
-# Last on a command line, they win: what the pages tell takes minutes or hours.
+# Last on a command line, they win: what README tells takes minutes or hours.
 SHORTER = {
     "train.py": "--epoch 1 --steps_per_epoch 1 --batch_size 1 --patch_size 64 --N 8 --M 12",
     "test.py": "--dataset_path data/kodak --lmbda 0.0067",
@@ -33,19 +35,13 @@ for words in json.load(sys.stdin):
 """
 
 
-def chosen(page: str) -> list[list[str]]:
-    """The commands of a page that run anywhere, each made short."""
+def chosen() -> list[list[str]]:
+    """The commands that run anywhere, each made short."""
     lines = []
-    for words in commands(ROOT / page):
+    for words in commands(ROOT / "README.md"):
         line = " ".join(words)
         if words[0] == "python" and not any(part in line for part in LEFT_OUT):
-            line = line.replace(
-                "$MODEL", "--import_module my_model --model_name MeanScaleHyperprior"
-            )
-            line = line.replace("$SIZE", "").replace("--effort 100", "--effort 2")
-            line = line.replace(
-                "--init_ckpt ckpts/Hyperprior/epoch_199_lmbda_0.013.safetensors", ""
-            )
+            line = line.replace("--effort 100", "--effort 2")
             lines.append(f"{line} {SHORTER.get(words[1], '')}".split()[1:])
     return lines
 
@@ -78,15 +74,13 @@ def clone(tmp_path):
     for seed, place in enumerate(places):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         write_image(folder / place, to_uint8(image(96, 80, seed)))
-    (folder / "my_model.py").write_bytes((ROOT / "docs/mean_scale.py").read_bytes())
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_commands_run_and_leave_the_clone_as_it_was(page, clone):
+def test_commands_run_and_leave_the_clone_as_it_was(clone):
     before = state(clone)
     end = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=clone, input=json.dumps(chosen(page)),
+        [sys.executable, "-c", PROGRAM], cwd=clone, input=json.dumps(chosen()),
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."},
     )  # fmt: skip
     assert end.returncode == 0, end.stderr[-2000:]
