@@ -1,8 +1,6 @@
-"""The report's figures from CSVs: training, optimisers, the encoder's search, priors.
+"""The report's figures from CSVs, into Image4md/: training, search, priors, any rate.
 
     python -m benchmarks.report.figures
-
-Draws training_curves.png, training_optimizers.png, search_gain.png and priors.png into Image4md/.
 """
 
 from __future__ import annotations
@@ -131,11 +129,28 @@ def draw_priors(figure: Any, rows: pd.DataFrame) -> None:
     panels[-1].legend()
 
 
+def draw_any_rate(figure: Any, rows: pd.DataFrame) -> None:
+    """For each model the four checkpoints, and the curves by gains of all four and of one."""
+    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    for axes, (model, own) in zip(panels, rows.groupby("model", sort=False), strict=True):
+        four, one = own[own["checkpoints"] > 1], own[own["checkpoints"] == 1]
+        for label, curve, look in (
+            ("checkpoints", four[four["gain"] == 1], {"linestyle": ""}),
+            ("all four, with gains", four, {"marker": ""}),
+            (f"lambda {LMBDA} alone, with gains", one, {"marker": "", "linestyle": "--"}),
+        ):
+            look = style_of(model) | {"linewidth": 1.2} | look
+            axes.plot(curve["bpp"], curve["psnr"], label=label, **look)
+        axes.set(title=short(model), xlabel="rate (bits per pixel)", ylabel=AXES["psnr"])
+        axes.legend(loc="lower right", fontsize=9)
+
+
 FIGURES = {  # name: size in inches, CSV, function
     "training_curves": ((10, 7.6), "compute", draw_compute),
     "training_optimizers": ((8, 3.2), "optimizers", draw_optimizers),
     "search_gain": ((11, 4.4), "search", draw_search),
     "priors": ((9, 3.6), "priors", draw_priors),
+    "any_rate": ((9.6, 6.4), "any_rate", draw_any_rate),
 }
 
 

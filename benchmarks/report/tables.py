@@ -60,6 +60,30 @@ def search_gains(rows: Frame) -> Frame:
     return Frame(table)
 
 
+def any_rates(rows: Frame, sizes: Frame) -> Frame:
+    """BD-rates of four checkpoints and of one, with gains, against the four; how the losses between
+    them stand, and the sizes; and CompressAI's models of variable rate against its plain ones."""
+    table = []
+    for model in STUDIED:
+        own = rows[rows["model"] == model]
+        gained = own[(own["checkpoints"] > 1) & (own["gain"] != 1)]
+        parts = own[own["checkpoints"] > 1], own[own["checkpoints"] == 1]
+        plain = curve_of(model, parts[0][parts[0]["gain"] == 1].to_dict("records"))
+        curves = (curve_of(model, part.to_dict("records")) for part in parts)
+        four, one = (float(compare(c, plain, "psnr")["bd_rate_percent"]) for c in curves)
+        near = sizes[sizes["model"] == model]
+        table.append({
+            "codec": model, "four": four, "one": one, "mean": gained["loss_percent"].mean(),
+            "most": gained["loss_percent"].max(), "least_size": near["least_percent"].min(),
+            "mean_size": near["mean_percent"].mean(),
+        })  # fmt: skip
+    for name in ("bmshj2018-hyperprior", "mbt2018-mean", "mbt2018"):
+        curve, plain = (load_curve(f"{name}{end}", STATISTICS) for end in ("-vbr", ""))
+        one = float(compare(curve, plain, "psnr")["bd_rate_percent"])
+        table.append({"codec": f"CompressAI {name}-vbr", "one": one})
+    return Frame(table)
+
+
 def seeds_of_priors(rows: Frame) -> Frame:
     """The runs of one prior, lambda and length: how many seeds, and their means and ends."""
     means = rows.groupby(["lmbda", "steps", "prior"], sort=False).agg(
@@ -210,6 +234,12 @@ TABLES: dict[str, Table] = {
         ("loss against no search", "{loss_percent:+.1f} %"),
         ("BD-rate against no search", "{bd_rate_percent:+.1f} %"),
     ], where="effort > 0"),
+    "any_rate": Table("any_rate any_size", [
+        ("codec", "{codec:short}"), ("four and gains, BD-rate", "{four:+.2f} %"),
+        ("one model alone", "{one:+.2f} %"),
+        ("loss between checkpoints, mean, most", "{mean:+.2f}, {most:+.2f} %"),
+        ("size over target, least, mean", "{least_size:.1f}, {mean_size:.1f} %"),
+    ], rows=any_rates),
     "reconstructions": Table("reconstructions per_image/{model} reference/seminar_2022_kodim19", [
         ("codec", "{codec:short}"), ("setting", "{setting}"), RATE, PSNR,
         ("without search: rate (bpp)", "{bpp_2:three}"), ("PSNR (dB)", "{psnr_2:.2f}"),
