@@ -1,6 +1,6 @@
 """The report's figures from CSVs, into Image4md/: training, search, priors, any rate.
 
-    python -m benchmarks.report.figures
+python -m benchmarks.report.figures
 """
 
 from __future__ import annotations
