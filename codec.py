@@ -112,8 +112,7 @@ def compress(flags: argparse.Namespace) -> int:
     load = lru_cache(4)(lambda lmbda: _watched(unwatched(lmbda), flags))
     watch = _shown_steps()
     lmbda = max(trained) if flags.lmbda is None else flags.lmbda
-    if lmbda not in trained:
-        rates.at_lambda(trained, lmbda)
+    rates.at_lambda(trained, lmbda)  # refused before any file
 
     def work(source: Path, target: Path) -> str:
         pixels = read_image(source, flags.max_pixels, background=flags.background, notice=note)

@@ -147,7 +147,7 @@ def _trained(wanted: Wanted, name: str, lambdas: Sequence[float]) -> tuple[list[
     study_only = not wanted.import_module and (wanted.ckpt_dir or study).resolve() == study
     points = []
     for lmbda in sorted(set(lambdas or trained)):
-        own = trained[lmbda if lmbda in trained else at_lambda(list(trained), lmbda)[0]]
+        own = trained[at_lambda(list(trained), lmbda)[0]]
         args = Path(own["file"]), lmbda, wanted.import_module
         points.append(trained_point(*args, **wanted.options()))
         study_only &= lmbda in trained and not own["provenance"].get("demonstration")

@@ -34,7 +34,10 @@ def nearest(trained: Sequence[float], lmbda: float) -> float:
 
 
 def at_lambda(trained: Sequence[float], lmbda: float) -> tuple[float, float]:
-    """The trained lambda to use for another one, and its gain; UsageError beyond the reach."""
+    """The trained lambda to use for one, itself at a gain of 1 where it was trained, and the gain;
+    UsageError beyond the reach."""
+    if lmbda in trained:
+        return lmbda, 1.0
     if not lmbda > 0:
         raise UsageError(f"A lambda is a number above 0, not {lmbda:g}.")
     own = nearest(trained, lmbda)
@@ -94,7 +97,7 @@ def compress(
     watch: Watch = lambda _: None,
 ) -> tuple[Codec, bytes]:
     """The file of an image (1, 3, H, W) at a lambda, trained or not, and its codec; as `fit`."""
-    own, gain = (lmbda, 1.0) if lmbda in trained else at_lambda(trained, lmbda)
+    own, gain = at_lambda(trained, lmbda)
     model = load(own)
     if effort:
         return model, search.compress(model, x, effort, gain, watch=watch)
