@@ -27,10 +27,10 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from benchmarks.records import number, print_table, write_csv
+from benchmarks.records import number, print_table, write_beside, write_csv
 from benchmarks.speed import alternate, spread
 from evaluation.photographs import Photograph, open_photographs
-from evaluation.tables import Row, read
+from evaluation.tables import Row
 from models import canonical_name, checkpoint, rates, search
 from models.cli import Progress
 from models.images import to_tensor
@@ -144,13 +144,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=5, metavar="N", help="of --times (default: %(default)s)")
 
 
-def beside(path: Path, new: Sequence[Row]) -> None:
-    """Write rows to a CSV with those that it has of other models."""
-    old = read(path, ("model",)) if path.is_file() else []
-    rows = [row for row in old if row["model"] != new[0]["model"]] + list(new)
-    write_csv(path, sorted(rows, key=lambda row: STUDIED.index(row["model"])))
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure model after model. CheckpointError or ImageError for what is missing."""
     if options.times:
@@ -177,6 +170,6 @@ def run(options: argparse.Namespace) -> int:
         rows = [*curve(model, len(trained), four, files), *curve(model, 1, one, files)]
         print_table(rows)
         print_table(near)
-        beside(options.outdir / "any_size.csv", near)
-        beside(options.outdir / "any_rate.csv", rows)
+        write_beside(options.outdir / "any_size.csv", near, ("model",))
+        write_beside(options.outdir / "any_rate.csv", rows, ("model",))
     return 0

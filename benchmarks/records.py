@@ -49,6 +49,19 @@ def write_csv(path: Path, rows: Sequence[Mapping], device: str | None = None) ->
     print(f"Wrote {path}.")
 
 
+def write_beside(
+    path: Path, rows: Sequence[Mapping], columns: Sequence[str], device: str | None = None
+) -> None:
+    """As `write_csv`, after the rows that the file has with other values in these columns."""
+
+    def values(row: Mapping) -> list[str]:
+        return [str(row[column]) for column in columns]
+
+    new = [values(row) for row in rows]
+    old = tables.read(path, columns) if path.is_file() else []
+    write_csv(path, [*(row for row in old if values(row) not in new), *rows], device)
+
+
 def print_table(rows: Sequence[Mapping]) -> None:
     """Rows as an aligned table on standard output."""
     print(tables.aligned(rows))

@@ -1,17 +1,17 @@
 """Seconds and memory of encoding and decoding: ours beside CompressAI's, with trained weights.
 
     python -m benchmarks speed                     # some 20 minutes; an otherwise idle machine
-    python -m benchmarks speed --models Hyperprior --sizes 512x768 4000x6000 --precision bf16
+    python -m benchmarks speed --models Hyperprior --sizes 1536x2048 3000x4000 --rounds 3
 
 CompressAI's classes get the weights of our checkpoints; Checkerboard has no twin there. All codecs
 code one photograph in one process, in turn, round after round, so that what disturbs the machine
 disturbs all alike; a first round warms up. Encoding is image to bytes, decoding bytes to image.
 
-Writes speed.csv after each size, a row for each codec and direction: median, least and most seconds
-of the rounds; of ours, medians of the parts: `transforms_s` (g_a and h_a, or g_s) and `entropy_s`
-(all the rest: integer networks, context, range coder); the median over the rounds of CompressAI's
-seconds over ours; and the peak memory of a process that codes once and does nothing else: its own,
-or with --device cuda the device's.
+Writes speed.csv after each size, a row for each codec and direction, beside the rows of other
+models and sizes: median, least and most seconds of the rounds; of ours, medians of the parts:
+`transforms_s` (g_a and h_a, or g_s) and `entropy_s` (all the rest: integer networks, context, range
+coder); the median over the rounds of CompressAI's seconds over ours; and the peak memory of a
+process that codes once and does nothing else: its own, or with --device cuda the device's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.records import number, print_table, write_csv
+from benchmarks.records import number, print_table, write_beside
 from evaluation.photographs import open_photographs
 from evaluation.reference import import_compressai
 from models import MODELS, canonical_name, checkpoint
@@ -241,6 +241,7 @@ def run(options: argparse.Namespace) -> int:
     for sides in options.sizes:
         image = picture(pixels, *sides)
         rows += measure(paths, image, precisions, device, options.rounds, not options.no_memory)
-        write_csv(options.outdir / "speed.csv", rows, str(device))
+        keys = ("model", "lmbda", "height", "width", "device")
+        write_beside(options.outdir / "speed.csv", rows, keys, str(device))
     print_table(rows)
     return 0

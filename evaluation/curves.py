@@ -15,6 +15,10 @@ from models.errors import DataError
 from models.presets import CATALOGUE, STUDIED
 
 PAIRS = tuple(zip(STUDIED[1:], STUDIED, strict=False))  # each model against the one before it
+PUBLISHED_PAIRS = (
+    ("bmshj2018-hyperprior", "bmshj2018-factorized"), ("mbt2018-mean", "bmshj2018-hyperprior"),
+    ("mbt2018", "bmshj2018-hyperprior"), ("paper-minnen2018-checkerboard", "mbt2018"),
+)  # fmt: skip
 ORIGINAL = " (original study)"
 MEASURED, PUBLISHED = ("JPEG", "JPEG2000", "WebP", "AVIF"), ("BPG444", "VTM")  # classical codecs
 POINT: dict[str, Kind] = {"bpp": number, "psnr": number, "ms_ssim": number_or_nan}
@@ -103,6 +107,7 @@ def table(folder: Path) -> list[dict[str, str]]:
     for metric in ("psnr", "ms_ssim"):
         wanted += [(*pair, metric) for pair in (*published, *PAIRS)]
     wanted += [(m, codec, "psnr") for m in STUDIED for codec in (*MEASURED, *PUBLISHED)]
+    wanted += [(*pair, "psnr") for pair in PUBLISHED_PAIRS]
     rows = []
     for model, other, metric in wanted:
         row = compare(load_curve(model, folder), load_curve(other, folder), metric)

@@ -117,6 +117,11 @@ COST_OF_ALL = [
     ("steps in all", "{lineage_steps:,.0f}"), ("megapixels", "{lineage_megapixels:three}"),
     ("1e15 MACs", "{lineage_petamacs:three}"),
 ]  # fmt: skip
+AGAINST_SCALE = [
+    ("prior", "{prior}"), ("seeds", "{seeds}"), RATE, ("against scale", "{change:+.1f} %"),
+    ("over seeds", "{least:+.1f} to {most:+.1f}"), ("over images", "[{low:+.1f}, {high:+.1f}]"),
+    ("PSNR (dB)", "{psnr:+.2f}"),
+]  # fmt: skip
 CLASSICAL = (*MEASURED, *PUBLISHED)
 PER_IMAGE = (
     "{image_mean_percent:+.1f} % [{image_interval_low_percent:+.1f}, "
@@ -127,20 +132,23 @@ SHORT_RUN = [  # of runs that differ in one thing
     ("after 300 steps", "{val_loss_2:.3f}"), ("rate (bpp)", "{val_bpp_2:three}"),
     ("PSNR (dB)", "{val_psnr_2:.2f}"), ("seconds", "{seconds_2:three}"),
 ]  # fmt: skip
-CODED = ["model", "N", "M", "device", "direction"]
-PRECISIONS = ("precision", "fp32", "bf16")
+SECONDS, TRANSFORMS = ("seconds", "{seconds:three}"), ("transforms (s)", "{transforms_s:three}")
+ENTROPY = ("entropy coding (s)", "{entropy_s:three}")
+TWIN: dict = {  # our rows in fp32, CompressAI's to their right
+    "beside": ("codec", "fp32", "CompressAI"), "words": 2,
+    "on": ["model", "direction", "height", "width"],
+}  # fmt: skip
 THEIRS = "reference/seminar_2022_results"
 
 TABLES: dict[str, Table] = {
     "results": Table("{model}", [
         MODEL, LAMBDA, RATE, PSNR, ("MS-SSIM (dB)", "{ms_ssim:decibel}"),
-        ("encoding (s)", "{time(enc):.2f}"), ("decoding (s)", "{time(dec):.2f}"),
     ]),
     "bd_rates": Table("bd_rate", [
         ("our curve", "{curve:short}"), ("against", "{against:short}"),
         ("pooled, PSNR", "{bd_rate_percent:+.1f} %"),
         ("pooled, MS-SSIM", "{bd_rate_percent_2:+.1f} %"), ("per image, PSNR", PER_IMAGE),
-    ], where=f"against not in {list(CLASSICAL)}", beside=("metric", "psnr", "ms_ssim"),
+    ], where=f"curve in {list(STUDIED)} and against not in {list(CLASSICAL)}", beside=("metric", "psnr", "ms_ssim"),
        on=["curve", "against"], words=2),
     "bd_classical": Table("bd_rate", [
         ("our curve", "{curve:short}"), *((name, f"{{{name}:+.1f}} %") for name in CLASSICAL),
@@ -173,27 +181,28 @@ TABLES: dict[str, Table] = {
         ("decoding (ms)", "{decode_ms:three}"),
         ("bytes above the entropy", "{over_entropy_percent:+.3f} %"),
     ]),
-    "speed": Table("codec_speed", [
+    "coding": Table("speed", [
+        WIDTHS, SIDE, SECONDS, TRANSFORMS, ENTROPY, ("CompressAI (s)", "{seconds_2:three}"),
+        ("CompressAI / ours", "{compressai_over_ours:three}"),
+    ], where="height == 512", **TWIN),
+    "speed": Table("speed", [
+        WIDTHS, SIDE, ("megapixels", "{megapixels}"), SECONDS, ("least, most", "{least}, {most}"),
+        TRANSFORMS, ENTROPY, ("peak memory (MB)", "{peak_mb:,.0f}"),
+        ("CompressAI (s)", "{seconds_2:three}"), ("its memory (MB)", "{peak_mb_2:,.0f}"),
+        ("CompressAI / ours", "{compressai_over_ours:three}"),
+    ], **TWIN),
+    "orders": Table("orders", [
+        ("order", "{order}"), ("megapixels", "{megapixels}"), ("steps", "{steps:,.0f}"),
+        ("seconds", "{seconds:three}"), ("least, most", "{least}, {most}"),
+        ("seconds per megapixel", "{seconds_per_megapixel:three}"),
+    ]),
+    "byte_products": Table("codec_speed", [
         WIDTHS, SIDE, ("ours, fp32 (s)", "{ours_s:three}"), ("ours, bf16 (s)", "{ours_s_2:three}"),
         ("CompressAI (s)", "{compressai_s:three}"),
         ("CompressAI / ours, fp32", "{compressai_over_ours:three}"),
         ("CompressAI / ours, bf16", "{compressai_over_ours_2:three}"),
-        ("our peak memory, fp32 (MB)", "{ours_peak_mb:,.0f}"),
-        ("CompressAI's (MB)", "{compressai_peak_mb:,.0f}"),
-    ], where="device == 'cpu' and (M == 320 or "
-             "(N == 128) == (model in ['Factorized', 'Hyperprior']))",
-       beside=PRECISIONS, on=CODED, words=2),
-    "coding": Table("codec_speed", [
-        WIDTHS, SIDE, ("fp32 (s)", "{ours_s:three}"), ("bf16 (s)", "{ours_s_2:three}"),
-        ("CompressAI (s)", "{compressai_s:three}"), ("/ fp32", "{compressai_over_ours:three}"),
-    ], where="device == 'cpu' and M == 320", beside=PRECISIONS, on=CODED, words=2),
-    "stages": Table("codec_stages", [
-        WIDTHS, SIDE, ("transform, fp32 (s)", "{transform:three}"),
-        ("transform, bf16 (s)", "{transform_2:three}"), ("h_a (s)", "{h_a_s:three}"),
-        ("h_s in integers (s)", "{h_s_s:three}"), ("context and coder (s)", "{entropy_s:three}"),
-    ], where="device == 'cpu' and M == 320", beside=PRECISIONS, on=CODED, words=2, computed={
-        "transform": "g_a_s.fillna(g_s_s)", "transform_2": "g_a_s_2.fillna(g_s_s_2)",
-    }),
+    ], where="device == 'cpu' and M == 320", beside=("precision", "fp32", "bf16"),
+       on=["model", "N", "M", "device", "direction"], words=2),
     "precision": Table("precision", [
         MODEL, LAMBDA, ("PSNR in fp32 (dB)", "{psnr:.2f}"),
         ("read in bf16 (dB)", "{reader_db:+.4f}"),
@@ -213,16 +222,15 @@ TABLES: dict[str, Table] = {
         ("in PSNR (dB)", "{max_psnr_difference_db:.3f}"), ("BD-rate (%)", "{bd_rate_percent:.2f}"),
     ]),
     "search": Table("search", [
-        MODEL, ("PSNR, 50 steps", "{psnr_50:+.1f} %"), ("PSNR, 200 steps", "{psnr_200:+.1f} %"),
-        ("MS-SSIM, 200 steps", "{ms_ssim_200:+.1f} %"),
-        ("loss, 50, 200, 1,000 steps", "{loss_50:+.1f}, {loss_200:+.1f}, {loss_1000:+.1f} %"),
+        MODEL, ("BD-rate, PSNR, 50 steps", "{psnr_50:+.1f} %"),
+        ("200 steps", "{psnr_200:+.1f} %"), ("MS-SSIM, 200 steps", "{ms_ssim_200:+.1f} %"),
+        ("loss, 50 / 200 / 1,000", "{loss_50:+.1f} / {loss_200:+.1f} / {loss_1000:+.1f} %"),
         ("seconds of 200 steps", "{s_200:three}"),
     ], rows=search_gains),
-    "priors": Table("priors", [
-        LAMBDA, ("steps", "{steps}"), ("prior", "{prior}"), ("seeds", "{seeds}"), RATE,
-        ("against scale", "{change:+.1f} %"), ("seeds", "{least:+.1f} to {most:+.1f}"),
-        ("95 % over images", "[{low:+.1f}, {high:+.1f}]"), ("PSNR (dB)", "{psnr:+.2f}"),
-    ], rows=seeds_of_priors),
+    "priors": Table("priors", AGAINST_SCALE, rows=seeds_of_priors,
+                    where="lmbda == 0.013 and steps == 600"),
+    "all_priors": Table("priors", [LAMBDA, ("steps", "{steps}"), *AGAINST_SCALE,
+                                   ("held out (bpp)", "{held_out:three}")], rows=seeds_of_priors),
     "rates": Table("per_image/{model} noise", [
         MODEL, LAMBDA, ("file (bytes)", "{bits:,.0f}"), ("rounded (bytes)", "{estimate:,.0f}"),
         ("file above rounded", "{percent:+.2f} %"),
@@ -240,6 +248,10 @@ TABLES: dict[str, Table] = {
         ("loss between checkpoints, mean, most", "{mean:+.2f}, {most:+.2f} %"),
         ("size over target, least, mean", "{least_size:.1f}, {mean_size:.1f} %"),
     ], rows=any_rates),
+    "any_rate_times": Table("any_rate_times", [
+        MODEL, ("flags", "`{flags}`"), ("seconds", "{seconds:three}"),
+        ("least, most", "{least}, {most}"), ("over plain", "{over_plain:.2f}"),
+    ], words=2),
     "reconstructions": Table("reconstructions per_image/{model} reference/seminar_2022_kodim19", [
         ("codec", "{codec:short}"), ("setting", "{setting}"), RATE, PSNR,
         ("without search: rate (bpp)", "{bpp_2:three}"), ("PSNR (dB)", "{psnr_2:.2f}"),
