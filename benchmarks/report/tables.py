@@ -148,8 +148,8 @@ TABLES: dict[str, Table] = {
         ("our curve", "{curve:short}"), ("against", "{against:short}"),
         ("pooled, PSNR", "{bd_rate_percent:+.1f} %"),
         ("pooled, MS-SSIM", "{bd_rate_percent_2:+.1f} %"), ("per image, PSNR", PER_IMAGE),
-    ], where=f"curve in {list(STUDIED)} and against not in {list(CLASSICAL)}", beside=("metric", "psnr", "ms_ssim"),
-       on=["curve", "against"], words=2),
+    ], where=f"curve in {list(STUDIED)} and against not in {list(CLASSICAL)}",
+       beside=("metric", "psnr", "ms_ssim"), on=["curve", "against"], words=2),
     "bd_classical": Table("bd_rate", [
         ("our curve", "{curve:short}"), *((name, f"{{{name}:+.1f}} %") for name in CLASSICAL),
     ], rows=against_classical),

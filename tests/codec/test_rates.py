@@ -30,7 +30,8 @@ def codec(name, lmbda):
 @pytest.mark.parametrize(
     "lmbda,own",
     [(0.0067, 0.0067), (0.0079, 0.0067), (0.0093, 0.013), (0.013, 0.013), (0.018, 0.013),
-     (0.0212, 0.025), (0.0295, 0.025), (0.0347, 0.0483), (0.0483, 0.0483), (0.1, 0.0483), (0.001, 0.0067)],
+     (0.0212, 0.025), (0.0295, 0.025), (0.0347, 0.0483), (0.0483, 0.0483),
+     (0.1, 0.0483), (0.001, 0.0067)],
 )  # fmt: skip
 def test_a_lambda_is_had_from_the_checkpoint_above_or_one_just_below(lmbda, own):
     chosen, gain = at_lambda(TRAINED, lmbda)
