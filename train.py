@@ -13,7 +13,6 @@ import sys
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback
 
-import importlib
 import os
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 from dataclasses import fields
@@ -57,8 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
     flags = parser().parse_args(arguments)
 
     def run() -> int:
-        if flags.import_module:
-            importlib.import_module(flags.import_module)
         settings = resolve(flags)
         processes = len(devices(settings.gpu_id))
         if processes > 1 and "WORLD_SIZE" not in os.environ:

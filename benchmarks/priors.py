@@ -35,7 +35,7 @@ from models.files import atomic_write
 from models.images import to_tensor, to_uint8
 from train import parser as train_parser
 from training import train
-from training.feed import open_data
+from training.data import open_data
 from training.inheritance import new_model
 from training.latents import Latents
 from training.settings import Settings, resolve

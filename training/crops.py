@@ -1,4 +1,4 @@
-"""Square crops of arrays: random ones that depend on a seed alone, and centres for validation.
+"""Square crops of arrays that depend on a seed alone, cut ahead of the steps.
 
     crops = RandomCrops(Pixels(images, 256), 256, seed=0)
     x = crops.batch(step, 64)           # (64, 3, 256, 256) in [0, 1], the same for ever
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,66 +20,64 @@ from torch import Tensor
 
 from models.cli import note
 from models.errors import ImageError
-from training.data import ImageSet, too_small
+from training.data import ImageSet
+from training.settings import Settings
+from training.team import Team
 
 MEMORY = 2 * 2**30  # bytes of decoded images to hold: 716 megapixels
 MAX_DRAWS = 100  # unreadable images in a row before a crop is given up
 
 
-class Arrays(Protocol):
+class Arrays:
     """What crops are taken of: `views` arrays (height, width, channels) of every frame of an image,
-    with values up to `scale`. Crops begin at multiples of `grid`; half are mirrored, if at all.
+    with values up to `scale`. Crops begin at multiples of `grid`; half are mirrored, if `mirrors`.
     `bytes`: of all arrays, infinite where they do not stay in memory."""
 
-    images: ImageSet
-    views: int
-    scale: int
-    grid: int
-    mirrors: bool
+    views, scale, grid, mirrors = 1, 255, 1, True
     bytes: float
 
+    def __init__(self, images: ImageSet):
+        self.images = images
+        self.kept: dict[tuple[int, int], np.ndarray] = {}  # by image and number
+
     def array(self, index: int, number: int) -> np.ndarray:
-        """Array `number` of image `index`, (h, w, channels); ImageError if it cannot be read."""
+        """Array `number` of image `index`. ImageError if it could not be read."""
+        if (index, number) not in self.kept:
+            raise ImageError(f"{self.images.sources[index].name} cannot be read.")
+        return self.kept[index, number]
 
 
-class Pixels:
+class Pixels(Arrays):
     """Decoded images, uint8 (H, W, 3), one array for each frame; for several threads at once.
 
     The first that are read stay in memory, up to `memory` bytes; the others are decoded each time
     (drawn at random, no image is nearer to its next use than another). An image that turns out to
-    be unreadable is noted once.
+    be unreadable, or smaller than a crop, is noted once.
     """
 
-    views, scale, grid, mirrors = 1, 255, 1, True
-
     def __init__(self, images: ImageSet, crop: int, memory: int = MEMORY):
-        self.images, self.crop = images, crop
-        self.unreadable: dict[str, str] = {}  # name and frame -> sentence
-        self.decoded: dict[tuple[int, int], np.ndarray] = {}
-        self.room, self.lock = memory, threading.Lock()
+        super().__init__(images)
+        self.crop, self.room, self.lock = crop, memory, threading.Lock()
+        self.unreadable: dict[tuple[int, int], str] = {}  # image and frame -> sentence
         needed = sum(3 * s.height * s.width * s.frames for s in images.sources)
         self.bytes = needed if needed <= memory else math.inf
 
     def array(self, index: int, number: int) -> np.ndarray:
-        """Frame `number` of an image, uint8 (H, W, 3), at least as large as a crop."""
-        source = self.images.sources[index]
-        key = f"{source.name} {number}"
+        key = index, number
         if key in self.unreadable:
             raise ImageError(self.unreadable[key])
-        pixels = self.decoded.get((index, number))
-        if pixels is None:
-            try:
-                pixels = source.read(number)
-                if min(pixels.shape[:2]) < self.crop:  # changed since its header was read
-                    raise ImageError(f"{source.name} has become smaller than the crop.")
-            except ImageError as error:
-                self.unreadable[key] = str(error)
-                note(f"Skipped ({len(self.unreadable)} so far): {error}")
-                raise
-            with self.lock:
-                if pixels.nbytes <= self.room and (index, number) not in self.decoded:
-                    self.decoded[index, number] = pixels
-                    self.room -= pixels.nbytes
+        if key in self.kept:
+            return self.kept[key]
+        try:
+            pixels = self.images.sources[index].read(number, self.crop)
+        except ImageError as error:
+            self.unreadable[key] = str(error)
+            note(f"Skipped ({len(self.unreadable)} so far): {error}")
+            raise
+        with self.lock:
+            if pixels.nbytes <= self.room and key not in self.kept:
+                self.kept[key] = pixels
+                self.room -= pixels.nbytes
         return pixels
 
 
@@ -97,11 +94,8 @@ class RandomCrops:
         self.cumulative = np.cumsum([float(s.height * s.width) for s in sources])
 
     def batch(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        """The crops of a training step: float32 (B, channels, crop, crop), pixels in [0, 1].
-
-        Of `batch_size`, all processes together, this one gets every world_size-th: K processes see
-        what one process sees.
-        """
+        """The crops of a step, float32 (B, channels, crop, crop), pixels in [0, 1]: of the
+        `batch_size` of all processes every `world_size`-th, from `rank` on."""
         return self.as_input(self.stored(step, batch_size, rank, world_size))
 
     def stored(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Tensor:
@@ -128,8 +122,7 @@ class RandomCrops:
             # Which image, which frame, from which row and column, mirrored or not.
             where, frame, top, left, mirror = np.random.default_rng((self.seed, i, draw)).random(5)
             index = int(np.searchsorted(self.cumulative, where * self.cumulative[-1], "right"))
-            frames = arrays.images.sources[index].frames
-            number = int(frame * frames * arrays.views)
+            number = int(frame * arrays.images.sources[index].frames * arrays.views)
             try:
                 array = arrays.array(index, number)
             except ImageError as error:
@@ -147,8 +140,8 @@ class CropsOnDevice(RandomCrops):
 
     def __init__(self, crops: RandomCrops, device: torch.device, threads: int = 1):
         super().__init__(crops.arrays, crops.crop, crops.seed)
-        frames = [source.frames for source in self.arrays.images.sources]
-        keys = [(k, n) for k, count in enumerate(frames) for n in range(count * self.arrays.views)]
+        sources, views = self.arrays.images.sources, self.arrays.views
+        keys = [(k, n) for k, s in enumerate(sources) for n in range(s.frames * views)]
         parts, first = [], 0
         self.first: dict[tuple[int, int], int] = {}  # of an array, its first row in `rows`
         with ThreadPoolExecutor(max(1, threads)) as pool:
@@ -178,19 +171,30 @@ class CropsOnDevice(RandomCrops):
         return super().as_input(self.rows[start + down * side[:, None] + across * side])
 
 
-def centre_crops(images: ImageSet, crop: int) -> dict[str, Tensor]:
-    """The centre of each image that can be read, by name, float32 (3, crop, crop) in [0, 1]; of a
-    clip, its middle frame. The others are noted."""
-    centres = {}
-    for source in images.sources:
-        try:
-            pixels = source.read(source.frames // 2)
-            y, x = ((side - crop) // 2 for side in pixels.shape[:2])
-            if min(y, x) < 0:
-                raise ImageError(too_small(source, crop))
-        except ImageError as error:
-            note(f"Skipped: {error}")
-            continue
-        view = pixels[y : y + crop, x : x + crop]
-        centres[source.name] = torch.from_numpy(view.transpose(2, 0, 1).copy()).float().div_(255)
-    return centres
+class Prefetch:
+    """Makes the batches of the next steps in background threads.
+
+    Called with a step, gives this process's crops of it, (B, channels, P, P) on its device.
+    """
+
+    def __init__(self, crops: RandomCrops, settings: Settings, team: Team):
+        self.crops, self.team, self.workers = crops, team, settings.num_workers
+        self.batch_size, self.last = settings.batch_size * team.size, settings.total
+        self.pool = ThreadPoolExecutor(max(1, self.workers))
+        self.pending: dict[int, Future] = {}
+
+    def make(self, step: int) -> Tensor:
+        """The crops of a step as they are kept, made now, (B, P, P, channels)."""
+        rows = self.crops.stored(step, self.batch_size, self.team.rank, self.team.size)
+        return rows.pin_memory() if self.team.device.type == "cuda" else rows
+
+    def __call__(self, step: int) -> Tensor:
+        for later in range(step, min(step + 2 * self.workers + 1, self.last)):
+            if later not in self.pending:
+                self.pending[later] = self.pool.submit(self.make, later)
+        rows = self.pending.pop(step).result()
+        return self.crops.as_input(rows.to(self.team.device, non_blocking=True))
+
+    def close(self) -> None:
+        """Drop what is not begun."""
+        self.pool.shutdown(wait=False, cancel_futures=True)

@@ -1,20 +1,28 @@
-"""Training data: folders of images in the usual layouts (docs/datasets.md), some held out."""
+"""The data of a run: folders of images in the usual layouts (docs/datasets.md), some held out."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+import models
+from models.cli import note
 from models.datasets import list_images, natural_order, sample_photographs
 from models.errors import ImageError
 from models.files import printable
 from models.images import image_size, read_image
+from training.settings import Settings
 
 EXAMPLES = 5  # skipped files that a report names
+MAX_HELD_OUT = 24
+VALIDATION_SIDE = 256  # pixels, whatever the size of the training crops: runs stay comparable
+
+Entry = tuple[str, Path, tuple[str, ...]]  # name, folder, files; the first one tells the size
 
 
 @dataclass(frozen=True)
@@ -33,11 +41,14 @@ class Source:
         """How many there are to choose from; 1 for an image."""
         return len(self.files) or 1
 
-    def read(self, frame: int = 0) -> np.ndarray:
-        """uint8 (H, W, 3). ImageError if the file cannot be read."""
+    def read(self, frame: int = 0, side: int = 1) -> np.ndarray:
+        """uint8 (H, W, 3), sides of at least `side`. ImageError if the file has no such image."""
         if self.pixels is not None:
             return self.pixels
-        return read_image(self.folder / self.files[frame])
+        pixels = read_image(self.folder / self.files[frame])
+        if min(pixels.shape[:2]) < side:  # changed since its header was read
+            raise ImageError(f"{self.name} has become smaller than the crop.")
+        return pixels
 
 
 @dataclass(frozen=True)
@@ -87,29 +98,34 @@ def open_dataset(root: str | Path | None, split: str = "train", min_side: int = 
     `min_side` pixels, are skipped and listed in the result. ImageError if nothing is left.
     """
     skipped: list[str] = []
+    sources: list[Source] = []
+    entries: list[Entry] = []
     if root is None:
         title = "built-in sample photographs"
         sources = [Source(n, len(p), len(p[0]), pixels=p) for n, p in sample_photographs()]
     elif (Path(root) / "sequences").is_dir() and any(Path(root).glob("*_t*list.txt")):
         title = f"{root} (Vimeo-90k, {split})"
-        sources = _vimeo(Path(root), split, skipped)
+        entries = _vimeo(Path(root), split, skipped)
     else:
         folder = _split_folder(Path(root), split)
         title = str(folder)
         names = (p.relative_to(folder).as_posix() for p in list_images(folder, recursive=True))
-        sources = _readable(((name, folder, (name,)) for name in names), skipped)
-    large = [s for s in sources if min(s.height, s.width) >= min_side]
-    skipped += [too_small(s, min_side) for s in sources if min(s.height, s.width) < min_side]
-    result = ImageSet(title, tuple(large), tuple(skipped))
+        entries = [(name, folder, (name,)) for name in names]
+    for name, folder, files in entries:
+        try:
+            sources.append(Source(name, *image_size(folder / files[0]), folder, files))
+        except ImageError as error:
+            skipped.append(str(error))
+    large = tuple(s for s in sources if min(s.height, s.width) >= min_side)
+    skipped += [
+        f"{s.name} is {s.width}x{s.height}, smaller than the crop of {min_side}x{min_side}."
+        for s in sources
+        if min(s.height, s.width) < min_side
+    ]
+    result = ImageSet(title, large, tuple(skipped))
     if not large:
         raise ImageError(f"There is no usable image. {result.report()}")
     return result
-
-
-def too_small(source: Source, side: int) -> str:
-    """What is said of an image that holds no square of `side` pixels."""
-    size = f"{source.width}x{source.height}"
-    return f"{source.name} is {size}, smaller than the crop of {side}x{side}."
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -124,20 +140,7 @@ def _split_folder(root: Path, split: str) -> Path:
     return root / split if present else root
 
 
-def _readable(
-    entries: Iterable[tuple[str, Path, tuple[str, ...]]], skipped: list[str]
-) -> list[Source]:
-    """Images by name, folder and files, with the size of the first; the others go to `skipped`."""
-    sources = []
-    for name, folder, files in entries:
-        try:
-            sources.append(Source(name, *image_size(folder / files[0]), folder, files))
-        except ImageError as error:
-            skipped.append(str(error))
-    return sources
-
-
-def _vimeo(root: Path, split: str, skipped: list[str]) -> list[Source]:
+def _vimeo(root: Path, split: str, skipped: list[str]) -> list[Entry]:
     """The clips of a list file ('00001/0266' in each line); all frames have the first's size.
 
     Xue et al. 2019, "Video Enhancement with Task-Oriented Flow": septuplets or triplets.
@@ -155,7 +158,7 @@ def _vimeo(root: Path, split: str, skipped: list[str]) -> list[Source]:
             clips.append((name, folder, tuple(frames)))
         else:
             skipped.append(f"{folder} is in {present[0].name} but holds no frames (im1.png, ...).")
-    return _readable(clips, skipped)
+    return clips
 
 
 def held_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet]:
@@ -165,9 +168,79 @@ def held_out(images: ImageSet, n: int) -> tuple[ImageSet, ImageSet]:
     folder moves, and changes little when images are added.
     """
 
-    def digest(source: Source) -> bytes:
-        return hashlib.sha256(source.name.encode("utf-8", "surrogateescape")).digest()
+    def digest(name: str) -> bytes:
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
-    chosen = {s.name for s in sorted(images.sources, key=digest)[:n]}
+    chosen = set(sorted((s.name for s in images.sources), key=digest)[:n])
     out = tuple(s for s in images.sources if s.name in chosen)
     return images.without(chosen), ImageSet(f"held out of {images.title}", out)
+
+
+def centre_crops(images: ImageSet, multiple: int) -> dict[str, Tensor]:
+    """The centre of each image that can be read, by name, float32 (3, P, P) in [0, 1]; of a clip,
+    its middle frame. The others are noted.
+
+    P: the largest multiple of `multiple` that fits into all of them, at most 256.
+    """
+    least = min((min(s.height, s.width) for s in images.sources), default=multiple)
+    side = min(VALIDATION_SIDE, least // multiple * multiple)
+    centres = {}
+    for source in images.sources:
+        try:
+            pixels = source.read(source.frames // 2, side)
+        except ImageError as error:
+            note(f"Skipped: {error}")
+            continue
+        y, x = ((length - side) // 2 for length in pixels.shape[:2])
+        view = pixels[y : y + side, x : x + side]
+        centres[source.name] = torch.from_numpy(view.transpose(2, 0, 1).copy()).float().div_(255)
+    return centres
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training images; images for validation, each (3, P, P); what to tell about them."""
+
+    images: ImageSet
+    held_out: list[Tensor]
+    report: str
+    provenance: dict
+
+
+def open_data(settings: Settings) -> Data:
+    """The data of a run. ImageError, with what to do, when there is none.
+
+    Validation takes `--test_dataset`, else the test/ folder beside train/, else images held out
+    of the training set: one in twenty, at most 24. One of these that cannot be read is left out
+    and the next is taken.
+    """
+    images = open_dataset(settings.dataset, "train", min_side=settings.patch_size)
+    step = models.MODELS[settings.model_name].downsampling
+    test = settings.test_dataset
+    if test is None and settings.dataset and (Path(settings.dataset) / "test").is_dir():
+        test = settings.dataset
+    if test is not None:
+        validation = open_dataset(test, "test", min_side=step)
+        centres = centre_crops(validation, step)
+        if not centres:
+            raise ImageError(f"No image of {validation.title} can be read.")
+    else:
+        while True:
+            count = min(MAX_HELD_OUT, max(len(images) // 20, 1), len(images) - 1)
+            rest, validation = held_out(images, count)
+            centres = centre_crops(validation, step)
+            if len(centres) == count:
+                break
+            images = images.without({s.name for s in validation.sources} - centres.keys())
+        images = rest
+    provenance = {
+        "data": settings.config()["dataset"] or "built-in sample photographs",
+        "images": len(images),
+        "data_fingerprint": images.fingerprint,
+        "validation": Path(test).resolve().name if test else f"{len(centres)} images held out",
+    }
+    report = (
+        f"Training on {images.report()}\nValidation on {validation.title}: {len(centres)}. "
+        "Pixels are sRGB, converted where a file has another profile."
+    )
+    return Data(images, list(centres.values()), report, provenance)

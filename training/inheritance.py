@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ from models.checkpoint import TABLES
 from models.errors import CheckpointError, TrainingError
 from models.files import printable
 from models.layers import analysis_transform
+from models.presets import OperatingPoint
 from training.settings import TRANSFORMS, Settings
 
 RUN = (
@@ -35,19 +35,17 @@ def new_model(
 ) -> Codec:
     """The model of the settings: seeded random weights and those of its parents, or `state`.
 
-    `say` is told what was taken; `images` is that of `take_weights`. CheckpointError for a parent
-    that cannot be used.
+    `say` is told what was taken; `images` and errors are those of `take_weights`.
     """
     torch.manual_seed(settings.seed)
-    model = models.build(settings.model_name, settings.N, settings.M)
-    model.point = settings.point
+    name, N, M = settings.model_name, settings.N, settings.M
+    model = models.build(name, N, M)
+    model.point = OperatingPoint(name, settings.lmbda, settings.code_rate, N, M, settings.metric)
     if state is not None:
         model.load_state_dict(state)
     else:
         for path, parts in settings.parents:
-            factor = settings.rescale
-            if factor is None:
-                factor = latent_factor(path, settings.lmbda, settings.metric)
+            factor = settings.rescale or latent_factor(path, settings.lmbda, settings.metric)
             say(take_weights(model, path, factor, parts, images))
     fix(model, settings.fixed)
     return model
@@ -62,36 +60,30 @@ def take_weights(
 ) -> str:
     """Copy every tensor of a checkpoint that fits by name and shape; says what did not.
 
-    Transforms of a narrower model are widened (see `widened`); of one with more channels of y
-    those that are `strongest` on `images()` are taken, if it is given. Latents are multiplied by
-    `factor` (see `rescaled`), and nothing but `parts`, such as "g_a.", is looked at.
-    CheckpointError if the file cannot be read, or if no part of the model, such as g_a, gets half
-    of its weights: the file is then of another width or another model.
+    Transforms of a narrower model are `widened`; those with more channels of y are `narrowed`, if
+    `images` are given. Latents are multiplied by `factor` (see `rescaled`), and nothing but
+    `parts`, such as "g_a.", is looked at. CheckpointError if the file cannot be read, or if nothing
+    but vectors fits: the file is then of another width or another model.
     """
-    tensors = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
-    chosen = images and strongest(tensors, model.M, images)
-    if chosen is not None:
-        tensors = narrowed(tensors, chosen)
-    tensors = {k: v for k, v in rescaled(tensors, factor).items() if k.startswith(parts)}
+    whole = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
+    chosen = narrowed(whole, model.M, images) if images else whole
+    tensors = {k: v for k, v in rescaled(chosen, factor).items() if k.startswith(parts)}
     own = {k: v for k, v in model.state_dict().items() if k.startswith(parts)}
     usable = tensors
-    if has_side_information(tensors) != has_side_information(own):  # of y in one, of z in the other
+    if has(tensors, "h_a") != has(own, "h_a"):  # the density is of y in one, of z in the other
         usable = {k: v for k, v in tensors.items() if not k.startswith("entropy_bottleneck.")}
     fitting = {k: v for k, v in usable.items() if k in own and own[k].shape == v.shape}
     wider = {k: v for k, v in widened(model, usable).items() if k not in fitting}
-    taken = {**fitting, **wider}
-    missing: Counter = Counter()  # of each part, weights that are not taken less those that are
-    for name, value in own.items():
-        missing[name.partition(".")[0]] += value.numel() * (-1 if name in taken else 1)
-    if min(missing.values()) > 0:
+    taken = fitting | wider
+    if all(value.ndim < 2 for value in taken.values()):
         raise CheckpointError(
             f"{path} has {len(taken)} of {len(own)} tensors of {type(model).__name__} with "
-            f"N={model.N}, M={model.M}, and half of no part of it: give another file, or its --N "
-            f"and --M."
+            f"N={model.N}, M={model.M}, and none of its convolutions: give another file, or its "
+            f"--N and --M."
         )
     model.load_state_dict({**model.state_dict(), **taken})
     words = f"Took {len(fitting)} of {len(own)} tensors from {path}."
-    if chosen is not None:
+    if chosen is not whole:
         words += f" Took the {model.M} latent channels of most power."
     if factor != 1:
         words += f" Multiplied the latents by {factor:.4g}."
@@ -118,9 +110,9 @@ def latent_factor(path: str | Path, lmbda: float, metric: str) -> float:
     return 1.0
 
 
-def has_side_information(tensors: dict[str, Tensor]) -> bool:
-    """Whether the weights, by name and of any size, have a hyperprior: y is coded given z."""
-    return any(name.startswith("h_a.") for name in tensors)
+def has(tensors: dict[str, Tensor], part: str) -> bool:
+    """Whether the weights, by name and of any size, have a part such as h_a."""
+    return any(name.startswith(f"{part}.") for name in tensors)
 
 
 def rescaled(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
@@ -133,7 +125,7 @@ def rescaled(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
     """
     if factor == 1:
         return tensors
-    head = "entropy_parameters" if any(k.startswith("entropy_p") for k in tensors) else "h_s"
+    head = "entropy_parameters" if has(tensors, "entropy_parameters") else "h_s"
     written = {_layer(tensors, "g_a", -1), _layer(tensors, head, -1)}
     read = {_layer(tensors, part, 0) for part in ("g_s", "h_a")} | {"context_prediction"}
     result = dict(tensors)
@@ -144,7 +136,7 @@ def rescaled(tensors: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
         elif layer in read and kind == "weight":
             result[name] = value / factor
     first, quantiles = "entropy_bottleneck.matrices.0", "entropy_bottleneck.quantiles"
-    if not has_side_information(tensors) and first in tensors:
+    if not has(tensors, "h_a") and first in tensors:
         slope = F.softplus(tensors[first].double()) / factor
         result[first] = (slope + (-(-slope).expm1()).log()).to(tensors[first].dtype)
         result[quantiles] = tensors[quantiles] * factor
@@ -169,58 +161,51 @@ def widened(model: Codec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     same and the gradient of those weights does not vanish. Source: Chen et al. 2016, "Net2Net"
     (arXiv 1511.05641), section 2.4, with zeros in place of its copies.
     """
-    result = {}
-    own = model.state_dict()
-    whole = all(
-        has_side_information(t) and not any(k.startswith("entropy_p") for k in t)
-        for t in (own, tensors)
-    )
-    for name in own if whole else (k for k in own if k.startswith(TRANSFORMS)):
-        old, new = tensors.get(name), own[name].clone()
-        if old is None or old.ndim != new.ndim or old.shape[2:] != new.shape[2:]:
-            return {}
-        if any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
+    result, own = {}, model.state_dict()
+    whole = all(has(t, "h_a") and not has(t, "entropy_parameters") for t in (own, tensors))
+    names = [name for name in own if whole or name.startswith(TRANSFORMS)]
+    if not tensors.keys() >= set(names):
+        return {}
+    for name in names:
+        old, new = tensors[name], own[name].clone()
+        alike = old.ndim == new.ndim and old.shape[2:] == new.shape[2:]
+        if not alike or any(a > b for a, b in zip(old.shape, new.shape, strict=True)):
             return {}
         layer = model.get_submodule(name.rpartition(".")[0])
         if old.ndim > 1 and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            out_dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+            out_dim = int(isinstance(layer, nn.ConvTranspose2d))
             new.narrow(out_dim, 0, old.shape[out_dim]).zero_()
-        new[tuple(slice(size) for size in old.shape)] = old
+        new[tuple(map(slice, old.shape))] = old
         result[name] = new
     return result
 
 
 @torch.no_grad()
-def strongest(tensors: dict[str, Tensor], M: int, images: Callable[[], Tensor]) -> Tensor | None:
-    """The M channels of y with the largest mean square on images (B, 3, H, W), in order, (M,).
+def narrowed(tensors: dict[str, Tensor], M: int, images: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """The weights of transforms and of a scale hyperprior with the M channels of y alone that have
+    the largest mean square on images (B, 3, H, W), in their order.
 
-    None where the tensors have no more than M, or another g_a than ours.
+    g_a and h_s compute them as before; g_s and h_a do what they did where the others were zero.
+    Nothing fits of what context models and Factorized have beside. `tensors` itself where it has no
+    more than M, or another g_a than ours.
     """
     own = {k.removeprefix("g_a."): v for k, v in tensors.items() if k.startswith("g_a.")}
     N, channels = (len(own.get(f"{layer}.bias", ())) for layer in (0, 6))
     if not N or channels <= M:
-        return None
+        return tensors
     g_a = analysis_transform(N, channels)
     try:
         g_a.load_state_dict(own)
     except RuntimeError:
-        return None
+        return tensors
     power = torch.stack([g_a(x[None]).square().mean((0, 2, 3)) for x in images()]).mean(0)
-    return power.topk(M).indices.sort().values
-
-
-def narrowed(tensors: dict[str, Tensor], channels: Tensor) -> dict[str, Tensor]:
-    """The weights of transforms and of a scale hyperprior with these channels of y alone.
-
-    g_a and h_s compute them as before; g_s and h_a do what they did where the others were zero.
-    Nothing fits of what context models and Factorized have beside.
-    """
+    strongest = power.topk(M).indices.sort().values
     result = dict(tensors)
     for part, place, dim in (("g_a", -1, 0), ("h_s", -1, 0), ("g_s", 0, 0), ("h_a", 0, 1)):
         layer = _layer(tensors, part, place)  # the inputs of g_s, deconvolutions, come first
         for name, value in tensors.items():
             if name == f"{layer}.weight" or name == f"{layer}.bias" and place == -1:
-                result[name] = value.index_select(dim, channels)
+                result[name] = value.index_select(dim, strongest)
     return result
 
 
@@ -233,17 +218,15 @@ def ancestors(*paths: str | Path, by: str | None = None) -> list[dict]:
     """
     runs: list[dict] = []
     for path in paths:
-        try:
+        with suppress(CheckpointError):
             metadata = checkpoint.read_metadata(path)
-        except CheckpointError:
-            continue
-        facts = {**metadata["config"], **metadata["provenance"], **metadata}
-        known = {run["run_id"] for run in runs}
-        lineage = [{name: facts.get(name) for name in RUN}, *facts.get("ancestors", [])]
-        new = [run for run in lineage if run["run_id"] not in known]
-        if runs and new and by:
-            new[0] = {**new[0], "joined_by": by}
-        runs += new
+            facts = {**metadata["config"], **metadata["provenance"], **metadata}
+            known = {run["run_id"] for run in runs}
+            lineage = [{name: facts.get(name) for name in RUN}, *facts.get("ancestors", [])]
+            new = [run for run in lineage if run["run_id"] not in known]
+            if runs and new and by:
+                new[0] = {**new[0], "joined_by": by}
+            runs += new
     return runs
 
 

@@ -5,7 +5,6 @@ The distortion is then a constant, so the loss is the rate, and a step meets nei
 
 from __future__ import annotations
 
-import math
 import os
 from contextlib import suppress
 
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 
 from models.base import Codec, pad
 from models.cli import Progress
-from models.coding.container import padded
 from models.errors import ImageError, TrainingError
 from models.images import to_tensor
-from training.crops import Pixels, RandomCrops
+from training.crops import Arrays, Pixels, RandomCrops
 from training.data import ImageSet
+from training.loss import STRIDE
 from training.settings import Settings
 
-STRIDE = 16  # pixels for one position of y
 LARGEST_SHIFT = 64  # pixels, less than; what the coarsest latent has one position for
 
 
@@ -40,8 +38,8 @@ class RateModel(nn.Module):
         return {"likelihoods": likelihoods}
 
 
-class Latents:
-    """y of images, fp16 (h, w, M), as `Arrays` to take crops of.
+class Latents(Arrays):
+    """y of images, fp16 (h, w, M), to take crops of.
 
     Of whole images, padded as for coding. Crops begin where a position of the coarsest latent does,
     so that z on a crop has the grid of z on the image, and are not mirrored: g_a of a mirrored
@@ -56,12 +54,9 @@ class Latents:
     scale, mirrors = 1, False
 
     def __init__(self, codec: Codec, images: ImageSet, settings: Settings, copies: int = 1):
-        self.images, self.views = images, settings.latent_views
-        self.grid = codec.downsampling // STRIDE
-        pixels = sum(
-            s.frames * math.prod(padded(s.height, s.width, codec.downsampling))
-            for s in images.sources
-        )
+        super().__init__(images)
+        self.views, self.grid = settings.latent_views, codec.downsampling // STRIDE
+        pixels = sum(s.frames * s.height * s.width for s in images.sources)
         needed = 2 * codec.M * pixels // STRIDE**2 * self.views * copies
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > memory:
@@ -70,18 +65,18 @@ class Latents:
                 f"{needed / 1e9:.1f} GB, but the memory has {memory / 1e9:.1f}: use fewer images "
                 f"or --latent_views, or leave g_s out of --fixed."
             )
-        self.kept: dict[tuple[int, int], np.ndarray] = {}
         decoded = Pixels(images, settings.patch_size, memory=0)
         frames = [(i, frame) for i, s in enumerate(images.sources) for frame in range(s.frames)]
         with Progress("Latents of the training images", len(frames), "image") as progress:
             for index, frame in frames:
                 with suppress(ImageError):  # noted there, and another is drawn in its place
                     whole = decoded.array(index, frame)
-                    self._keep_views(codec, whole, index, frame, settings)
+                    for number in range(frame * self.views, (frame + 1) * self.views):
+                        self.kept[index, number] = self._view(codec, whole, index, number, settings)
                 progress.step()
         if not self.kept:
             raise ImageError(f"No image of {images.title} can be read.")
-        self.bytes: float = sum(y.nbytes for y in self.kept.values())
+        self.bytes = sum(y.nbytes for y in self.kept.values())
 
     def crops(self, settings: Settings) -> RandomCrops:
         """Random crops of y, (B, M, patch/16, patch/16)."""
@@ -94,36 +89,26 @@ class Latents:
             f"{self.bytes / 1e6:,.0f} MB: the transforms are fixed, and training does without them."
         )
 
-    def array(self, index: int, number: int) -> np.ndarray:
-        """Kept latents, fp16 (h, w, M). ImageError for an image that could not be read."""
-        if (index, number) not in self.kept:
-            raise ImageError(f"{self.images.sources[index].name} cannot be read.")
-        return self.kept[index, number]
-
-    def _keep_views(self, codec: Codec, whole: np.ndarray, index: int, frame: int, s: Settings):
-        room = np.array(whole.shape[:2]) - s.patch_size + 1
-        for number in range(frame * self.views, (frame + 1) * self.views):
-            view = whole
-            if number % self.views:
-                random = np.random.default_rng((s.seed, index, number))
-                top, left = random.integers(np.minimum(room, LARGEST_SHIFT))
-                view = whole[top:, left:]
-            if number % self.views % 2:
-                view = np.ascontiguousarray(view[:, ::-1])
-            y = _analysed(codec, view, half=s.precision == "bf16")
-            if not torch.isfinite(y).all():
-                raise TrainingError(
-                    f"The latents of {self.images.sources[index].name} do not fit fp16: these "
-                    f"transforms were not trained."
-                )
-            self.kept[index, number] = y.numpy()
-
-
-@torch.no_grad()
-def _analysed(codec: Codec, pixels: np.ndarray, half: bool) -> Tensor:
-    """y of an image, fp16 (h, w, M)."""
-    x = pad(to_tensor(pixels), codec.downsampling)
-    device = next(codec.parameters()).device
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
-        y = codec.analysis(x.to(device, memory_format=torch.channels_last))["y"]
-    return y[0].permute(1, 2, 0).to("cpu", torch.float16).contiguous()
+    @torch.no_grad()
+    def _view(
+        self, codec: Codec, pixels: np.ndarray, index: int, number: int, settings: Settings
+    ) -> np.ndarray:
+        """y of view `number` of an image, fp16 (h, w, M)."""
+        if number % self.views:
+            random = np.random.default_rng((settings.seed, index, number))
+            room = np.array(pixels.shape[:2]) - settings.patch_size + 1
+            top, left = random.integers(np.minimum(room, LARGEST_SHIFT))
+            pixels = pixels[top:, left:]
+        if number % self.views % 2:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        x = pad(to_tensor(pixels), codec.downsampling)
+        device, half = next(codec.parameters()).device, settings.precision == "bf16"
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            y = codec.analysis(x.to(device, memory_format=torch.channels_last))["y"]
+        y = y[0].permute(1, 2, 0).to("cpu", torch.float16).contiguous()
+        if not torch.isfinite(y).all():
+            raise TrainingError(
+                f"The latents of {self.images.sources[index].name} do not fit fp16: these "
+                f"transforms were not trained."
+            )
+        return y.numpy()

@@ -38,26 +38,23 @@ class Log:
         if self.folder is None:
             return
         self.start, self.total, self.began = start, total, time.monotonic()
-        path, lines = self.folder / "curve.csv", [",".join(COLUMNS)]
-        if path.is_file():
-            rows = [row.split(",") for row in path.read_text(encoding="utf-8").splitlines()[1:]]
-            whole = (row for row in rows if len(row) == len(COLUMNS))  # not cut short
-            lines += [",".join(row) for row in whole if int(row[0]) <= start]
-        write_text(path, "\n".join(lines) + "\n")
+        path = self.folder / "curve.csv"
+        rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []
+        whole = (row for row in rows if row.count(",") == len(COLUMNS) - 1)  # not cut short
+        kept = [row for row in whole if int(row.partition(",")[0]) <= start]
+        write_text(path, "\n".join([",".join(COLUMNS), *kept]) + "\n")
         self.curve = path.open("a", newline="", encoding="utf-8")
         if self.tensorboard:
-            self._open_board(self.folder / "tensorboard", start)
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
+            else:
+                folder = str(self.folder / "tensorboard")
+                self.board = SummaryWriter(folder, purge_step=start + 1)
+                self.say(f"To watch it: tensorboard --logdir {shlex.quote(folder)}")
         if sys.stderr.isatty():
             self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
-
-    def _open_board(self, folder: Path, start: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
-            return
-        self.board = SummaryWriter(str(folder), purge_step=start + 1)
-        self.say(f"To watch it: tensorboard --logdir {shlex.quote(str(folder))}")
 
     def say(self, text: str, *, beside_bar: bool = True) -> None:
         """One line for train.log and the reader, who may do without where there is a bar."""
@@ -76,20 +73,20 @@ class Log:
             self.bar.update(step - self.bar.n)
 
     def record(self, row: dict) -> None:
-        """A row of the curve (missing columns stay empty), and a plain line of it."""
+        """A row of the curve, of which columns may be missing, and a plain line of it."""
         if self.folder is None:
             return
-        self._write(self.curve, ",".join(_cell(row.get(name)) for name in COLUMNS) + "\n")
+        cells = (row.get(name, "") for name in COLUMNS)
+        line = ",".join(f"{c:.6g}" if isinstance(c, float) else str(c) for c in cells)
+        self._write(self.curve, line + "\n")
         for name in ("lr", *TRAINING, *VALIDATION):
-            if self.board is not None and row.get(name) is not None:
-                group = "validation" if name in VALIDATION else "training"
-                self.board.add_scalar(
-                    f"{group}/{name.removeprefix('val_')}", row[name], row["step"]
-                )
+            if self.board is not None and name in row:
+                tag = f"training/{name}".replace("training/val_", "validation/")
+                self.board.add_scalar(tag, row[name], row["step"])
         parts = [f"epoch {row['epoch']}", f"step {row['step']}"]
-        if row.get("loss") is not None:
+        if "loss" in row:
             parts.append(figures(row["loss"], row["bpp"], row.get("psnr", math.nan)))
-        if row.get("val_loss") is not None:
+        if "val_loss" in row:
             parts.append(f"held out: {figures(*(row[name] for name in VALIDATION))}")
         pace = (time.monotonic() - self.began) / max(1, row["step"] - self.start)
         left = timedelta(seconds=round(pace * (self.total - row["step"])))
@@ -118,9 +115,3 @@ def figures(loss: float, bpp: float, psnr: float) -> str:
 def psnr_of(mse: float) -> float:
     """PSNR in dB of a mean square error of values in [0, 1]."""
     return math.inf if mse == 0 else -10 * math.log10(mse)
-
-
-def _cell(value) -> str:
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shlex
 import time
 from collections.abc import Callable
 
@@ -16,12 +17,12 @@ import torch
 from torch import Tensor
 
 from models.base import Codec
-from training.latents import STRIDE, RateModel
+from models.errors import TrainingError
+from training.latents import RateModel
 from training.log import VALIDATION, Log, figures, psnr_of
-from training.loss import RateDistortion, rate_alone
-from training.optimizers import build_optimizer
+from training.loss import rate_distortion
+from training.optimizers import Schedule, build_optimizer
 from training.run import Run
-from training.schedules import Schedule
 from training.settings import Settings
 from training.team import Team
 
@@ -33,35 +34,30 @@ PARTS = ("model", "averaged", "optimizer", "schedule")  # of a state, beside the
 class Trainer:
     """Trains `model` on `batches(step)`, from step 0 or a loaded state.
 
-    A batch: crops (B, 3, P, P), or of y, (B, M, P/16, P/16), if `settings.keeps_latents`.
-    `settings`: completed. `held_out`: for validation, all of one (3, H, W), H and W multiples of
-    the model's downsampling, or none. `run`: None in all processes but the first.
+    Both lie on the team's device, channels last. A batch: crops (B, 3, P, P), or of y,
+    (B, M, P/16, P/16), if `settings.keeps_latents`. `settings`: completed. `held_out`: for
+    validation, all of one (3, H, W), H and W multiples of the model's downsampling, or none.
+    `run`: None in all processes but the first. `signals`: not empty once a stop is asked for.
     """
 
     def __init__(
         self, settings: Settings, model: Codec, batches: Callable[[int], Tensor],
-        held_out: list[Tensor], run: Run | None, team: Team,
-        stop_asked: Callable[[], bool] = lambda: False,
+        held_out: list[Tensor], run: Run | None, log: Log, team: Team, signals: list[int],
     ):  # fmt: skip
-        self.settings, self.team, self.run = settings, team, run
-        self.log = run.log if run else Log()
-        self.batches, self.held_out, self.stop_asked = batches, held_out, stop_asked
-        self.model = model.to(team.device, memory_format=torch.channels_last).train()
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.averaged = copy.deepcopy(self.model).eval() if settings.ema else self.model
-        self.loss = RateDistortion(settings.lmbda, settings.metric)
-        rates = settings.lr, settings.rest_lr
-        self.optimizer = build_optimizer(settings.optimizer, self.model, *rates)
-        self.schedule = Schedule(
-            self.optimizer, settings.scheduler, total=settings.total, warmup=settings.warmup,
-            steps_per_epoch=settings.steps_per_epoch, milestones=settings.milestones,
-        )  # fmt: skip
-        trained = RateModel(self.model) if settings.keeps_latents else self.model
+        self.settings, self.run, self.log, self.team = settings, run, log, team
+        self.batches, self.held_out, self.signals = batches, held_out, signals
+        self.batch_size = settings.batch_size * team.size  # crops of a step, of all processes
+        self.model = model.train()
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.averaged = copy.deepcopy(model).eval() if settings.ema else model
+        self.optimizer = build_optimizer(settings.optimizer, model, settings.lr, settings.rest_lr)
+        self.schedule = Schedule(self.optimizer, settings)
+        trained = RateModel(model) if settings.keeps_latents else model
         if settings.compile:
             trained.compile()
         self.forward = team.wrap(trained)
         self.step = 0  # steps done, skipped ones included
-        self.earlier = 0.0  # seconds of the sessions before this one
+        self.zero = time.monotonic()  # less the seconds of the sessions before this one
         self.skipped = 0  # skipped steps in a row
         self.window = [0.0] * 4  # sums since the last row of the curve: loss, bpp, mse, steps
         self.stretch = STRETCH.get(team.device.type, 1) if team.size == 1 else 1
@@ -75,19 +71,17 @@ class Trainer:
         return state if self.settings.ema else state | {"averaged": None}
 
     def load_state_dict(self, state: dict) -> None:
-        self.step, self.earlier = state["step"], state["seconds"]
-        self.skipped, self.window = state["skipped"], state["window"]
+        self.step, self.skipped, self.window = state["step"], state["skipped"], state["window"]
+        self.zero = time.monotonic() - state["seconds"]
         for name in PARTS:
             if state[name] is not None:
                 getattr(self, name).load_state_dict(state[name])
 
     def train(self) -> str:
-        """Run until the end, the time limit, a signal, or too many non-finite steps in a row.
-
-        Returns which of these it was. The state is saved in every case, if there is room for it.
-        """
+        """Run until the end, the time limit, a signal, or too many non-finite steps in a row: which
+        of these it was. The state is saved in every case, if there is room for it."""
         settings = self.settings
-        self.began = self.saved = time.monotonic()
+        self.began = self.saved = time.monotonic()  # of this session
         self.first_step = self.step
         self.log.begin(self.step, settings.total)
         while self.step < settings.total:
@@ -95,12 +89,10 @@ class Trainer:
             if self.step % settings.steps_per_epoch == 0:
                 self.end_epoch()
             elif self.step % settings.log_every == 0:
-                self.report()
+                self.report({})
             if self.skipped >= settings.max_skips:
                 reason = NOT_FINITE
-            if self.step == settings.total:
-                break
-            if reason:
+            if reason and self.step < settings.total:
                 if reason == TIME_IS_UP and settings.scheduler == "constant":
                     self.checkpoint((self.step - 1) // settings.steps_per_epoch)  # as they are
                 self.save_state()
@@ -110,13 +102,9 @@ class Trainer:
         return FINISHED
 
     @property
-    def session_seconds(self) -> float:
-        return time.monotonic() - self.began
-
-    @property
     def seconds(self) -> float:
         """Of all sessions of the run."""
-        return self.earlier + self.session_seconds
+        return time.monotonic() - self.zero
 
     def save_state(self) -> None:
         self.settle()
@@ -129,7 +117,7 @@ class Trainer:
         self.settle()
         if self.run is not None:
             progress = {
-                "steps": self.step, "images_seen": self.images_seen,
+                "steps": self.step, "images_seen": self.step * self.batch_size,
                 "hours": round(self.seconds / 3600, 6),  # a trial takes a fraction of a second
                 "hardware": self.team.hardware,
             }  # fmt: skip
@@ -142,16 +130,16 @@ class Trainer:
         """
         settings, read = self.settings, read or self.stretch == 1
         if not read and not self.unread:
-            parts = {name: getattr(self, name).state_dict() for name in PARTS}
-            self.before = copy.deepcopy(parts)
+            self.before = copy.deepcopy(self.state_dict())
         self.schedule.set(self.step)
         try:
-            x = self.batches(self.step).to(self.team.device)
-            torch.manual_seed(noise_seed(settings.seed, self.step, self.team.rank))
+            x = self.batches(self.step)
+            noise = (settings.seed * 1_000_003 + self.step) * 65_537 + self.team.rank
+            torch.manual_seed(noise % 2**63)  # another stream for every step and process
             with self.team.waiting():
                 stats = self.gradients(x)
-                late = float(self.session_seconds > (settings.time_limit or math.inf))
-                asked = [float(self.stop_asked()), late]
+                late = float(time.monotonic() - self.began > (settings.time_limit or math.inf))
+                asked = [float(bool(self.signals)), late]
                 if read:
                     both = torch.cat([stats, torch.tensor(asked, device=stats.device)])
                     *values, asked[0], asked[1] = self.team.mean(both)
@@ -173,17 +161,13 @@ class Trainer:
     def gradients(self, x: Tensor) -> Tensor:
         """Forward and backward; loss, bpp, mse and norm of the gradient, (4,) on the device."""
         settings, device = self.settings, self.team.device
-        x = x.contiguous(memory_format=torch.channels_last)
         mode = self.quantization()
         if self.step == settings.ste_start:
             self.model.solve_quantiles()
         half = settings.precision == "bf16"
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             output = self.forward(x, quantization=mode)
-        if settings.keeps_latents:
-            terms = rate_alone(output, x[:, 0].numel() * STRIDE**2)
-        else:
-            terms = self.loss(output, x)
+        terms = rate_distortion(output, x, settings.lmbda, settings.metric)
         terms.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
         return torch.stack([terms.loss.detach(), terms.bpp, terms.mse, norm])
@@ -208,15 +192,12 @@ class Trainer:
         if not self.unread:
             return
         rows, end, self.unread = torch.stack(self.unread).tolist(), self.step, []
-        first = end - len(rows)
         if all(math.isfinite(loss) and math.isfinite(norm) for loss, _, _, norm in rows):
-            for step, row in enumerate(rows, first):
+            for step, row in enumerate(rows, end - len(rows)):
                 self.note(step, *row)
             return
-        for name in PARTS:
-            getattr(self, name).load_state_dict(self.before[name])
+        self.load_state_dict(self.before)
         self.optimizer.zero_grad(set_to_none=True)
-        self.step = first
         while self.step < end:
             self.one_step(read=True)
 
@@ -239,14 +220,12 @@ class Trainer:
         epoch = self.step // settings.steps_per_epoch - 1
         last = self.step == settings.total
         due = last or (epoch + 1) % settings.val_time == 0
-        result = self.team.share(self.validate() if due and self.team.is_first else None)
+        result = self.team.share(self.validate() if due and self.team.rank == 0 else {})
         if result:
             self.schedule.end_epoch(result["val_loss"])
-        elif due and self.window[3]:
-            self.schedule.end_epoch(self.window[0] / self.window[3])
         if self.quantization() != "noise":  # of the next step
             self.model.solve_quantiles()  # the medians that rounding is centred on
-        self.report(result or {})
+        self.report(result)
         if last or (epoch + 1) % settings.check_time == 0:
             if last:  # first the state: if writing the checkpoint fails, nothing is lost
                 self.save_state()
@@ -254,33 +233,33 @@ class Trainer:
             self.save_state()
 
     @torch.no_grad()
-    def validate(self) -> dict | None:
+    def validate(self) -> dict:
         """Loss, bpp and PSNR with rounded latents, in fp32; means over the held-out images."""
         if not self.held_out:
-            return None
+            return {}
         model = self.averaged.eval()
         model.solve_quantiles()
         sums = torch.zeros(3, dtype=torch.float64)
         for batch in torch.stack(self.held_out).split(self.settings.test_batch_size):
             x = batch.to(self.team.device, memory_format=torch.channels_last)
             output = model(x, quantization="round")
-            x_hat = output["x_hat"].clamp(0, 1)
-            terms = self.loss({**output, "x_hat": x_hat}, x)
+            x_hat = output["x_hat"].clamp_(0, 1)
+            terms = rate_distortion(output, x, self.settings.lmbda, self.settings.metric)
             mses = (x_hat - x).square().flatten(1).mean(1).tolist()
             psnr = sum(map(psnr_of, mses)) / len(x)
             sums += len(x) * torch.tensor([terms.loss.item(), terms.bpp.item(), psnr])
         self.model.train()
         return dict(zip(VALIDATION, (sums / len(self.held_out)).tolist(), strict=True))
 
-    def report(self, validation: dict | None = None) -> None:
+    def report(self, validation: dict) -> None:
         """A row of the curve: means since the last row, and the validation if there is one."""
         self.settle()
         loss, bpp, mse, steps = self.window
         self.window = [0.0] * 4
         row = {
             "step": self.step, "epoch": (self.step - 1) // self.settings.steps_per_epoch,
-            "images": self.images_seen, "seconds": self.seconds,
-            "lr": self.optimizer.param_groups[0]["lr"], **(validation or {}),
+            "images": self.step * self.batch_size, "seconds": self.seconds,
+            "lr": self.optimizer.param_groups[0]["lr"], **validation,
         }  # fmt: skip
         if steps:
             row |= {"loss": loss / steps, "bpp": bpp / steps}
@@ -288,12 +267,37 @@ class Trainer:
                 row["psnr"] = psnr_of(mse / steps)
         self.log.record(row)
 
-    @property
-    def images_seen(self) -> int:
-        """Crops of all steps so far, of all processes."""
-        return self.step * self.settings.batch_size * self.team.size
-
-
-def noise_seed(seed: int, step: int, rank: int) -> int:
-    """A different stream of noise for every step and process."""
-    return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63
+    def finish(self, reason: str) -> None:
+        """Leave the results of the run, say why it ended and what to do next. TrainingError if
+        that is no success."""
+        settings, step, run = self.settings, self.step, self.run
+        if run is None:
+            return
+        path = run.checkpoint_path(settings.epoch - 1)
+        if reason == FINISHED:
+            if not run.owns(path):
+                self.checkpoint(settings.epoch - 1)
+            if settings.record:
+                run.record()
+        if steps := step - self.first_step:
+            seconds = time.monotonic() - self.began
+            pace = steps * self.batch_size / seconds
+            self.log.say(f"{steps} steps in {seconds:.0f} s: {pace:.1f} images/s.")
+        if reason == NOT_FINITE:
+            raise TrainingError(
+                f"{self.skipped} steps in a row up to step {step - 1} had a loss or gradient "
+                "that is not finite. The weights are those before; lower --lr, or use --warmup and "
+                "--clip."
+            )
+        if run.saved != step:
+            raise TrainingError(f"Stopped after step {step}. {run.what_is_saved()}.")
+        to_go_on = f"to go on, repeat the command with --resume --exp_version {run.folder.name}."
+        test = f"python test.py --model_name {settings.model_name} --metric {settings.metric}"
+        test += f" --checkpoint {shlex.quote(str(path))}"
+        if settings.import_module:
+            test += f" --import_module {settings.import_module}"
+        self.log.say({
+            FINISHED: f"Finished after step {step}. To test it: {test}",
+            TIME_IS_UP: f"The time is up after step {step} of {settings.total}; {to_go_on}",
+            SIGNALLED: f"Stopped after step {step} of {settings.total}; {to_go_on}",
+        }[reason])  # fmt: skip

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
-import shlex
 import subprocess
 import uuid
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from models import checkpoint
 from models.base import Codec
 from models.errors import CheckpointError, TrainingError
 from models.files import atomic_write, locked, write_bytes
+from training.inheritance import ancestors
 from training.log import Log
 from training.settings import Settings
 
@@ -29,70 +27,56 @@ DIGEST = 32  # bytes: a state ends with the SHA-256 of what comes before
 class Run:
     """runs/<Model>/<exp_version>/: state.pt, train.log, curve.csv, tensorboard/.
 
-    The folder is locked until `close`, or until the process ends, however it does; a second
-    process that asks for it gets a TrainingError.
+    The folder of a new run, or of the one to resume; without a version a new number, or the run
+    that was saved last. It is locked until `close`, or until the process ends, however it does.
+    TrainingError when another process has it, or when a new run would write into an old one's.
     """
 
-    def __init__(self, folder: Path, settings: Settings):
-        self.folder, self.settings = folder, settings
-        self._closing = ExitStack()
+    def __init__(self, settings: Settings):
+        self.folder, self.settings = _folder(settings), settings
+        self.lock = locked(self.folder, wait=False)
         try:
-            self._closing.enter_context(locked(folder, wait=False))
+            self.lock.acquire()
         except Timeout:
             raise TrainingError(
-                f"Another process is training in {folder}; choose another --exp_version."
+                f"Another process is training in {self.folder}; choose another --exp_version."
             ) from None
-        self.log = Log(folder, tensorboard=not settings.no_tensorboard)
-        self._closing.callback(self.log.close)
+        self.log = Log(self.folder, tensorboard=not settings.no_tensorboard)
         self.saved: int | None = None  # the step of the state that is on the disk
         # What all sessions of the run share; a state brings its own.
-        self.origin: dict[str, Any] = {"run": folder.name, "run_id": uuid.uuid4().hex[:12]}
+        self.origin: dict[str, Any] = {"run": self.folder.name, "run_id": uuid.uuid4().hex[:12]}
         self.last_checkpoint: str | None = None
 
     def close(self) -> None:
         """Give the folder back."""
-        self._closing.close()
+        self.log.close()
+        self.lock.release()
 
-    @classmethod
-    def open(cls, settings: Settings) -> Run:
-        """The folder of a new run, or of the one to resume; without a version a new number, or
-        the run that was saved last. TrainingError when a new run would write into an old one's.
-        """
-        root = Path(settings.runs) / settings.model_name
-        if settings.exp_version is not None:
-            folder = root / settings.exp_version
-            if not settings.resume and (folder / STATE).exists():
-                raise TrainingError(
-                    f"{folder} holds another run: add --resume to go on with it, choose another "
-                    f"--exp_version, or leave the flag out to get a number."
-                )
-            return cls(folder, settings)
-        if not settings.resume:
-            return cls(_numbered(root), settings)
-        states = sorted(root.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
-        if not states:
-            raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
-        return cls(states[-1].parent, settings)
-
-    def begin(self, origin: dict) -> dict | None:
+    def begin(self, data: dict) -> dict | None:
         """The state to go on from, on the CPU, if there is one; else the beginning of a run.
 
-        `origin`: where the weights of a new run come from. A state's own stays as it is.
-        TrainingError if the state cannot be read, or is of another training.
+        `data`: the provenance of the images. TrainingError if the state cannot be read, or is of
+        another training.
         """
         path = self.folder / STATE
         if not path.is_file():
-            self.origin |= origin
+            settings = self.settings
+            parents = (path for path, _ in settings.parents)
+            self.origin |= {
+                **data, "demonstration": settings.dataset is None, "seed": settings.seed,
+                "parent": settings.config()["init_ckpt"],
+                "ancestors": ancestors(*parents, by=self.origin["run_id"]),
+            }  # fmt: skip
             return None
-        data = path.read_bytes()
-        if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
+        content = path.read_bytes()
+        if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
             raise TrainingError(
                 f"{path} cannot be read: it is damaged, or of an earlier version of train.py; "
                 f"choose another --exp_version to start again."
             )
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         different = self.settings.differences(state["config"])
-        if state["origin"]["data_fingerprint"] != origin["data_fingerprint"]:
+        if state["origin"]["data_fingerprint"] != data["data_fingerprint"]:
             different.append("the images are not the same (their names and sizes)")
         if different:
             further = state["last_checkpoint"] or "FILE"
@@ -116,9 +100,10 @@ class Run:
                     file.write(hashlib.file_digest(file, "sha256").digest())
             self.saved = state["step"]
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            line = str(error).partition("\n")[0]
             self.log.say(
-                f"The state of step {state['step']} could not be saved ({_first_line(error)}): "
-                f"make room on the disk of {self.folder}. {self.what_is_saved()}."
+                f"The state of step {state['step']} could not be saved ({line}): make "
+                f"room on the disk of {self.folder}. {self.what_is_saved()}."
             )
 
     def what_is_saved(self) -> str:
@@ -139,10 +124,9 @@ class Run:
         """Where a checkpoint goes: with the run, unless --ckpts says otherwise; also where the
         file there is another run's, and --overwrite is not given."""
         settings = self.settings
-        own, given = (
-            checkpoint.path_for(settings.model_name, epoch, settings.lmbda, root)
-            for root in (self.folder / "ckpts", settings.ckpts or self.folder / "ckpts")
-        )
+        path = checkpoint.path_for(settings.model_name, epoch, settings.lmbda, "")
+        own = self.folder / "ckpts" / path
+        given = settings.ckpts / path if settings.ckpts else own
         return given if settings.overwrite or not given.exists() or self.owns(given) else own
 
     def checkpoint(self, model: Codec, epoch: int, progress: dict) -> None:
@@ -159,10 +143,10 @@ class Run:
         except (OSError, CheckpointError) as error:
             if epoch == self.settings.epoch - 1:
                 raise TrainingError(
-                    f"The checkpoint {path} could not be written ({_first_line(error)}). "
+                    f"The checkpoint {path} could not be written ({error}). "
                     f"{self.what_is_saved()}; put it right and repeat the command with --resume."
                 ) from error
-            self.log.say(f"No checkpoint of epoch {epoch}: {_first_line(error)}")
+            self.log.say(f"No checkpoint of epoch {epoch}: {error}")
             return
         self.log.say(f"Wrote {path}")
         previous, self.last_checkpoint = self.last_checkpoint, str(path)
@@ -176,31 +160,29 @@ class Run:
         write_bytes(target, (self.folder / "curve.csv").read_bytes())
         self.log.say(f"Wrote {target}")
 
-    def resume_command(self) -> str:
-        """What a user does to go on."""
-        named = self.folder.name == self.settings.exp_version
-        version = "" if named else f" --exp_version {self.folder.name}"
-        return f"repeat the command with --resume{version}"
 
-    def test_command(self) -> str:
-        """What a user does with the final checkpoint."""
-        settings, path = self.settings, self.checkpoint_path(self.settings.epoch - 1)
-        words = f"python test.py --model_name {settings.model_name}".split()
-        words += ["--checkpoint", str(path)]
-        if settings.metric != "mse":
-            words += ["--metric", settings.metric]
-        if settings.import_module:
-            words += ["--import_module", settings.import_module]
-        return shlex.join(words)
-
-
-def _numbered(root: Path) -> Path:
-    """A new folder run_0, run_1, ..."""
-    for number in itertools.count():  # mkdir decides between two processes that start together
-        with suppress(FileExistsError):
+def _folder(settings: Settings) -> Path:
+    root = Path(settings.runs) / settings.model_name
+    if settings.exp_version is not None:
+        folder = root / settings.exp_version
+        if not settings.resume and (folder / STATE).exists():
+            raise TrainingError(
+                f"{folder} holds another run: add --resume to go on with it, choose another "
+                f"--exp_version, or leave the flag out to get a number."
+            )
+        return folder
+    if settings.resume:
+        states = sorted(root.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
+        if not states:
+            raise TrainingError(f"There is no run to resume in {root}; drop --resume to start one.")
+        return states[-1].parent
+    number = 0
+    while True:  # mkdir decides between two processes that start together
+        try:
             (root / f"run_{number}").mkdir(parents=True)
-            break
-    return root / f"run_{number}"
+            return root / f"run_{number}"
+        except FileExistsError:
+            number += 1
 
 
 def code_revision() -> str | None:
@@ -211,7 +193,3 @@ def code_revision() -> str | None:
         return subprocess.check_output(command, cwd=Path(__file__).parent, **options).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

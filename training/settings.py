@@ -12,10 +12,11 @@ import models
 from models.cli import module_name, number
 from models.errors import TrainingError
 from models.presets import CATALOGUE, CHANNELS, LAMBDAS, METRICS, OperatingPoint, zoo_point
-from training.optimizers import DEFAULT_LR, OPTIMIZERS
-from training.schedules import SCHEDULERS
 
 TRANSFORMS = ("g_a", "g_s")  # of all codecs, equal but for N and M
+# Peak learning rates: Adam's is the report's, Muon's worked best in short runs.
+DEFAULT_LR = {"adam": 1e-4, "muon": 1e-3}
+SCHEDULERS = ("plateau", "multistep", "cosine", "constant")
 
 # Of the original report: the context models train for 250 epochs, and Hyperprior's learning rate
 # falls at fixed epochs where the others wait for a plateau.
@@ -25,13 +26,11 @@ BY_MODEL: dict[str, dict[str, Any]] = {
 }
 MS_SSIM_LR = 1e-5  # from an MSE checkpoint, as CompressAI's zoo was trained
 MS_SSIM_MIN_PATCH = 161  # five scales with a window of 11
-STUDY_STEPS = 70_000  # that the weights of a model of the study have gone through, at least
 
 # Not for other machines' eyes, or not about the training.
 UNTOLD = ("runs", "ckpts", "resume", "overwrite", "record", "import_module")
 PATHS = ("dataset", "test_dataset", "init_ckpt", "init_transforms")  # told by their last names
 
-# Types of flags.
 COUNT, ANY, SIDE, WIDTH = (number(int, *b) for b in ((1, 10**9), (0, 10**9), (1, 65536), (1, 4096)))
 POSITIVE = number(float, 1e-12)
 SWITCH: dict[str, Any] = {"default": False, "action": "store_true"}
@@ -92,7 +91,7 @@ class Settings:
     steps_per_epoch: int = flag(
         "steps of an epoch, 0: one pass over the images", ANY, report=0, demo=30, binds=True)
     optimizer: str = flag(
-        "optimiser", choices=OPTIMIZERS, report="adam", demo="muon", binds=True)
+        "optimiser", choices=tuple(DEFAULT_LR), report="adam", demo="muon", binds=True)
     lr: float = flag("peak learning rate (adam 1e-4, muon 1e-3)", POSITIVE, binds=True)
     rest_lr: float | None = flag("Adam's rate on what Muon leaves (2 lr)", POSITIVE, binds=True)
     scheduler: str = flag(
@@ -134,11 +133,6 @@ class Settings:
     # fmt: on
 
     @property
-    def demonstration(self) -> bool:
-        """A short run on sample photographs, for want of data."""
-        return self.dataset is None
-
-    @property
     def total(self) -> int:
         """Steps of the whole run."""
         return self.epoch * self.steps_per_epoch
@@ -158,12 +152,6 @@ class Settings:
         """The checkpoints to start from, and the parts that each gives; the later one prevails."""
         pairs = (self.init_ckpt, ("",)), (self.init_transforms, TRANSFORMS)
         return [(path, parts) for path, parts in pairs if path is not None]
-
-    @property
-    def point(self) -> OperatingPoint:
-        """The operating point that is trained."""
-        rate = self.code_rate
-        return OperatingPoint(self.model_name, self.lmbda, rate, self.N, self.M, self.metric)
 
     def completed(self, images: int, processes: int) -> Settings:
         """With what depends on the number of training images and of processes."""
@@ -188,20 +176,22 @@ class Settings:
 
 
 def resolve(flags: Namespace) -> Settings:
-    """The flags with every default filled in; TrainingError for flags that exclude each other."""
+    """The flags with every default filled in, `--import_module` imported; TrainingError for flags
+    that exclude each other."""
+    if flags.import_module:
+        importlib.import_module(flags.import_module)
     try:
         name = models.canonical_name(flags.model_name)
         point = _point(flags, name)
     except ValueError as error:
         raise TrainingError(str(error)) from None
-    chosen = {k: getattr(point, k) for k in ("lmbda", "code_rate", "N", "M")}
-    given = {**vars(flags), **chosen, "model_name": name}
-    demonstration = flags.dataset is None
-    by_model = {} if demonstration else BY_MODEL.get(name, {})
-    for f in fields(Settings):
-        if given.get(f.name) is None and "flag" in f.metadata:
-            default = f.metadata["demo" if demonstration else "report"]
-            given[f.name] = by_model.get(f.name, default)
+    given = {**vars(flags), **asdict(point)}
+    given["model_name"] = given.pop("model")
+    column = "demo" if flags.dataset is None else "report"
+    defaults = {f.name: f.metadata[column] for f in fields(Settings) if "flag" in f.metadata}
+    if flags.dataset is not None:
+        defaults |= BY_MODEL.get(name, {})
+    given |= {k: default for k, default in defaults.items() if given[k] is None}
     if given["lr"] is None:
         fine_tune = flags.metric == "ms-ssim" and flags.init_ckpt
         given["lr"] = MS_SSIM_LR if fine_tune else DEFAULT_LR[given["optimizer"]]

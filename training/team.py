@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,19 +28,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Team:
-    """One process's view: its rank of `size`, and the device it trains on.
-
-    What asks the others raises TrainingError when they do not answer.
-    """
+    """One process's view: its rank of `size`, and its device. Rank 0 alone writes."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    @property
-    def is_first(self) -> bool:
-        """The one process that writes."""
-        return self.rank == 0
+    device: torch.device = torch.device("cpu")
 
     @property
     def hardware(self) -> str:
@@ -61,14 +53,13 @@ class Team:
             raise TrainingError(f"Another process does not answer: {line}") from error
 
     def mean(self, values: Tensor) -> list[float]:
-        """The mean over the processes of a vector (n,); the same list on all of them."""
+        """The mean over the processes of a vector (n,), the same on all; called while `waiting`."""
         if self.size > 1:
-            with self.waiting():
-                dist.all_reduce(values)
+            dist.all_reduce(values)
         return (values / self.size).tolist()
 
     def share(self, value: Result) -> Result:
-        """The first process's object, on all of them."""
+        """The first process's object, on all of them. TrainingError as `waiting`."""
         box = [value]
         if self.size > 1:
             with self.waiting():
@@ -76,10 +67,8 @@ class Team:
         return box[0]
 
     def together(self, action: Callable[[], Result]) -> Result:
-        """What `action` returns in this process, if it fails in none; all wait for all.
-
-        Otherwise the first that failed raises its error, and the others leave without a word.
-        """
+        """What `action` returns in this process, if it fails in none; all wait for all. Otherwise
+        the first that failed raises its error, and the others leave without a word."""
         problem = None
         try:
             result = action()
@@ -107,54 +96,43 @@ class Team:
         )
 
 
-class Signals:
+@contextmanager
+def stop_signals(team: Team) -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM ask for a stop after the present step, which is said at once; a second
-    Ctrl-C interrupts.
+    Ctrl-C interrupts. Gives the list of the exit codes that those which came ask for.
 
     Not one of several processes: Ctrl-C in a terminal reaches it twice, from there and from the
     process that started it, perhaps while it leaves.
     """
+    codes: list[int] = []
 
-    def __init__(self, team: Team):
-        self.team, self.exit_code = team, 0
-
-    def received(self) -> bool:
-        """Whether one has come."""
-        return self.exit_code != 0
-
-    def _note(self, number: int, frame) -> None:
-        if self.exit_code and number == signal.SIGINT and self.team.size == 1:
+    def note(number: int, frame) -> None:
+        if codes and number == signal.SIGINT and team.size == 1:
             raise KeyboardInterrupt
-        if self.team.is_first and not self.exit_code:
+        if team.rank == 0 and not codes:
             # Below the bar, if there is one; print may not be interrupted by itself.
             os.write(2, b"\n" * sys.stderr.isatty() + STOPPING)
-        self.exit_code = 128 + number
+        codes.append(128 + number)
 
-    def __enter__(self) -> Signals:
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def __exit__(self, *exception) -> None:
-        if self.team.size == 1:
-            for number, handler in self.before.items():
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield codes
+    finally:
+        if team.size == 1:
+            for number, handler in before.items():
                 signal.signal(number, handler)
 
 
 def devices(gpu_id: str) -> list[torch.device]:
     """'' -> the first GPU, else the CPU; '0 1 2' -> those GPUs; 'cpu cpu' -> two CPU processes."""
     tokens, there = gpu_id.replace(",", " ").split(), torch.cuda.device_count()
-    for token in tokens:
-        if token != "cpu" and not (token.isascii() and token.isdigit()):
-            raise TrainingError(f"--gpu_id takes numbers of GPUs, such as '0 1 2', not {token!r}.")
-        if token != "cpu" and int(token) >= there:
-            raise TrainingError(
-                f"There is no GPU {token}: torch sees {there}. --gpu_id cpu trains on the CPU."
-            )
-    if "cpu" in tokens and set(tokens) != {"cpu"}:
-        raise TrainingError("--gpu_id names GPUs or 'cpu', not both.")
-    tokens = tokens or ["0" if torch.cuda.is_available() else "cpu"]
-    return [torch.device("cpu") if t == "cpu" else torch.device("cuda", int(t)) for t in tokens]
+    tokens = tokens or ["0" if there else "cpu"]
+    if set(tokens) != {"cpu"} and not set(tokens) <= set(map(str, range(there))):
+        raise TrainingError(
+            f"--gpu_id takes numbers of GPUs, such as '0 1 2', or cpu, not {gpu_id!r}; torch sees "
+            f"{there} here."
+        )
+    return [torch.device("cpu" if token == "cpu" else f"cuda:{token}") for token in tokens]
 
 
 def launch(program: list[str], processes: int) -> int:
@@ -185,10 +163,8 @@ def join(work: Callable[[Team], int], gpu_id: str) -> int:
     One of several ends at once, since Python's usual way out destroys the process group while its
     threads still run, which aborts; and after a failure the others may not answer.
     """
-    rank, size, local = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    rank, local = (int(os.environ.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
+    size = int(os.environ.get("WORLD_SIZE", 1))
     if size > 1 and not gpu_id:
         gpu_id = " ".join(map(str, range(torch.cuda.device_count())))
     chosen = devices(gpu_id)

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from models.errors import ImageError
-from training.crops import MEMORY, CropsOnDevice, Pixels, RandomCrops, centre_crops
-from training.data import ImageSet, Source, held_out, open_dataset
+from training.crops import MEMORY, CropsOnDevice, Pixels, RandomCrops
+from training.data import ImageSet, Source, centre_crops, held_out, open_dataset
 
 
 def save(path: Path, height: int = 20, width: int = 30) -> Path:
@@ -90,7 +90,7 @@ def test_vimeo_90k(tmp_path, kind, frames):
     # Every frame of the clips is drawn.
     crops = crops_of(train, 16)
     crops.batch(0, 40 * frames)
-    assert sorted(crops.arrays.decoded) == [(k, i) for k in range(2) for i in range(frames)]
+    assert sorted(crops.arrays.kept) == [(k, i) for k in range(2) for i in range(frames)]
 
     middle = train.sources[0].read(frames // 2)
     centre = centre_crops(train, 16)["00001/0001"].permute(1, 2, 0).numpy()
@@ -132,7 +132,7 @@ def test_an_image_that_is_damaged_or_shrank_since_it_was_found_is_replaced(tmp_p
     with ThreadPoolExecutor(4) as pool:
         batch = torch.cat(list(pool.map(lambda step: crops.batch(step, 10), range(4))))
     assert batch.shape == (40, 3, 16, 16)
-    assert sorted(crops.arrays.unreadable) == ["2.png 0", "3.png 0"]
+    assert sorted(crops.arrays.unreadable) == [(2, 0), (3, 0)]
     notes = capsys.readouterr().err
     assert f"{tmp_path / '2.png'} cannot be read: it is damaged" in notes
     assert "3.png has become smaller than the crop." in notes
@@ -212,7 +212,7 @@ def test_memory_is_kept_within_its_budget(tmp_path, monkeypatch):
         save(tmp_path / f"{i}.png", 20, 20)
     reads = []
     read = Source.read
-    monkeypatch.setattr(Source, "read", lambda s, frame=0: reads.append(s.name) or read(s, frame))
+    monkeypatch.setattr(Source, "read", lambda s, *which: reads.append(s.name) or read(s, *which))
     images = open_dataset(tmp_path)
     crops = crops_of(images, 16)
     crops.batch(0, 60)

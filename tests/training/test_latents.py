@@ -24,7 +24,7 @@ from training.data import ImageSet, Source
 from training.inheritance import fix
 from training.latents import Latents, RateModel
 from training.loop import Trainer
-from training.loss import RateDistortion, rate_alone
+from training.loss import rate_distortion
 
 each_model = pytest.mark.parametrize("name", NAMES)
 
@@ -69,10 +69,10 @@ def test_the_prior_learns_from_kept_latents_what_it_learns_from_images(name, mod
 
     torch.manual_seed(1)
     output = model(x, mode)
-    expected = gradients(model, output, RateDistortion(0.01)(output, x).loss)
+    expected = gradients(model, output, rate_distortion(output, x, 0.01).loss)
     torch.manual_seed(1)
     output = RateModel(model)(y, mode)
-    terms = rate_alone(output, 128 * 128)
+    terms = rate_distortion(output, y, 0.01)
     found = gradients(model, output, terms.loss)
 
     assert found.keys() == expected.keys() and terms.mse.isnan()

@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 import models
+from tests.training.runs import settings
 from training.optimizers import (
-    OPTIMIZERS,
+    COSINE_END,
     QUINTIC,
     Muon,
+    Schedule,
     build_optimizer,
     orthogonalize,
-    parameter_groups,
 )
-from training.schedules import COSINE_END, Schedule
+from training.settings import DEFAULT_LR
 
 
 def network() -> nn.Module:
@@ -80,18 +81,20 @@ def test_groups_that_are_not_muons_are_adams():
     assert a == descend(theirs, torch.optim.Adam(theirs.parameters(), lr=0.01), 15)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", DEFAULT_LR)
 def test_every_parameter_that_trains_is_in_one_group(name):
     model = models.build("JointAutoregressiveHierarchicalPriors", 8, 12)
     optimizer = build_optimizer(name, model, lr=0.01)
     grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    plain, transposed, rest = parameter_groups(model)
-    assert len(transposed) == 4 + 2 and len(plain) == 4 + 3 + 1 + 1 + 3
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    plain, transposed, rest = parameters[:12], parameters[12:18], parameters[18:]
+    assert all(p.dim() == 4 for p in plain + transposed) and rest[0].dim() == 2
+    assert {p.shape[1] for p in transposed} == {3, 8, 12, 18}
     assert [p.dim() for p in rest[:7]] == [2] * 6 + [1]  # GDN's gammas, then vectors
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", DEFAULT_LR)
 def test_state_round_trip_is_exact(name, tmp_path):
     torch.manual_seed(0)
     model = network().to(memory_format=torch.channels_last)
@@ -124,18 +127,24 @@ def test_muon_leaves_masked_taps_alone():
     assert moved[hidden].max() == 0
 
 
-def rates(kind: str, steps: int, **options) -> list[float]:
+def schedule(kind: str, epoch: int, steps_per_epoch: int, *extra: str) -> Schedule:
+    """Of a rate of 2."""
+    sizes = ("--epoch", str(epoch), "--steps_per_epoch", str(steps_per_epoch))
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = Schedule(optimizer, kind, total=steps, **{"steps_per_epoch": 10, **options})
-    seen = []
-    for step in range(steps):
-        schedule.set(step)
-        seen.append(optimizer.param_groups[0]["lr"])
+    return Schedule(optimizer, settings("--scheduler", kind, *sizes, "--warmup", "0", *extra))
+
+
+def rates(*words) -> list[float]:
+    """Of every step."""
+    made, seen = schedule(*words), []
+    for step in range(made.settings.total):
+        made.set(step)
+        seen.append(made.optimizer.param_groups[0]["lr"])
     return seen
 
 
 def test_cosine_warms_up_and_ends_near_zero():
-    seen = rates("cosine", 101, warmup=10)
+    seen = rates("cosine", 1, 101, "--warmup", "10")
     assert seen[0] == pytest.approx(0.2) and seen[9] == pytest.approx(2.0)
     assert seen[-1] == pytest.approx(2.0 * COSINE_END)
     assert seen[55] == pytest.approx(2.0 * (1 + COSINE_END) / 2)
@@ -143,22 +152,22 @@ def test_cosine_warms_up_and_ends_near_zero():
 
 
 def test_multistep_falls_at_the_epochs_given():
-    seen = rates("multistep", 100, milestones=(4, 9))
+    seen = rates("multistep", 10, 10, "--milestones", "4", "9")
     assert seen[39] == 2.0 and seen[40] == pytest.approx(1.0)
     assert seen[89] == pytest.approx(1.0) and seen[90] == pytest.approx(0.5)
 
 
 def test_plateau_follows_torch():
-    parameters = [nn.Parameter(torch.zeros(1))]
-    ours, theirs = (torch.optim.SGD(parameters, lr=1.0) for _ in range(2))
-    schedule = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
-    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=3)
-    losses = [2.0, 1.5, 1.5, 1.49999, 1.6, 1.5, 1.7, 1.4, *[1.41] * 9]
+    ours = schedule("plateau", 400, 1)
+    theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=10)
+    losses = [2.0, 1.5, 1.5, 1.49999, *[1.6] * 9, 1.4, *[1.41] * 25]
     for epoch, loss in enumerate(losses):
-        schedule.end_epoch(loss)
+        ours.end_epoch(loss)
         reference.step(loss)
-        schedule.set(epoch)
-        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"])
-    again = Schedule(ours, "plateau", total=400, steps_per_epoch=1, patience=3)
-    again.load_state_dict(schedule.state_dict())
-    assert again.factor(0) == schedule.factor(0) < 0.3
+        ours.set(epoch)
+        rate = ours.optimizer.param_groups[0]["lr"]
+        assert rate == pytest.approx(theirs.param_groups[0]["lr"])
+    again = schedule("plateau", 400, 1)
+    again.load_state_dict(ours.state_dict())
+    assert again.factor(0) == ours.factor(0) < 0.3

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from models.errors import TrainingError
 from tests.programs import ROOT
 from tests.training.runs import STEPS, rows, state
-from training.feed import Prefetch
+from training.crops import Prefetch
 from training.team import Team
 
 SAVED = "to go on, repeat the command with --resume"

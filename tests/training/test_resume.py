@@ -17,8 +17,7 @@ from models.errors import TrainingError
 from tests.programs import one_line
 from tests.training.runs import PAUSE, STEPS, assert_same_weights, rows, settings, state
 from training import loop
-from training.crops import RandomCrops
-from training.feed import Prefetch
+from training.crops import Prefetch, RandomCrops
 from training.run import Run
 
 
@@ -186,14 +185,14 @@ def test_a_full_disk_is_said_and_what_was_there_stays(run, monkeypatch, capsys):
 def test_a_damaged_state_is_refused(run):
     """Wherever a byte is changed or the file ends."""
     assert run("--exp_version", "a", *PAUSE) == 0
-    folder = run.folder / "runs/Factorized/a"
-    whole = (folder / "state.pt").read_bytes()
+    path = run.folder / "runs/Factorized/a/state.pt"
+    whole = path.read_bytes()
     damaged = [whole[:1000], whole[:-1], b""]
     for place in (random.randrange(len(whole)) for _ in range(20)):
         damaged.append(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with closing(Run(folder, settings(*run.flags))) as opened:
+    with closing(Run(settings(*run.flags, "--exp_version", "a", "--resume"))) as opened:
         for data in damaged:
-            (folder / "state.pt").write_bytes(data)
+            path.write_bytes(data)
             with pytest.raises(TrainingError, match="state.pt cannot be read: it is damaged"):
                 opened.begin({})
 

@@ -11,7 +11,7 @@ from models.presets import OperatingPoint
 from tests.helpers import make
 from tests.training.runs import settings
 from training.log import psnr_of
-from training.loss import RateDistortion
+from training.loss import rate_distortion
 
 
 def test_defaults_are_those_of_the_report():
@@ -103,7 +103,8 @@ def test_ms_ssim_goes_on_from_an_mse_checkpoint_at_a_low_rate(tmp_path):
         ("--rescale 0.5", "add --init_ckpt or --init_transforms"),
         ("--optimizer adam --rest_lr 1e-3", "add --optimizer muon"),
         ("--exp_version ..", "a folder's name, not '..'"),
-        ("--gpu_id 99", "There is no GPU 99"),
+        ("--gpu_id 99", "not '99'; torch sees"),
+        ("--gpu_id cpu,0", "or cpu, not 'cpu,0'"),
         ("--gpu_id gpu", "numbers of GPUs"),
         ("--dataset nowhere", "nowhere does not exist"),
         ("--resume --runs nowhere", "no run to resume"),
@@ -136,7 +137,7 @@ def test_a_number_out_of_its_bounds_is_refused_before_anything_is_written(
 def test_rate_distortion_by_hand():
     x = torch.zeros(2, 3, 4, 4)
     likelihoods = {"y": torch.full((2, 5, 1, 1), 0.5), "z": torch.full((2, 1, 1, 1), 0.25)}
-    terms = RateDistortion(0.01)({"x_hat": x + 0.1, "likelihoods": likelihoods}, x)
+    terms = rate_distortion({"x_hat": x + 0.1, "likelihoods": likelihoods}, x, 0.01)
     assert terms.mse.item() == pytest.approx(0.01)
     assert terms.bpp.item() == pytest.approx((10 * 1 + 2 * 2) / 32)
     assert terms.loss.item() == pytest.approx(0.01 * 255**2 * 0.01 + 14 / 32)
@@ -146,6 +147,5 @@ def test_rate_distortion_by_hand():
 def test_ms_ssim_loss_is_zero_distortion_for_equal_images():
     x = torch.rand(1, 3, 192, 192)
     output = {"x_hat": x, "likelihoods": {"y": torch.full((1, 1, 1, 1), 0.5)}}
-    assert RateDistortion(8.73, "ms-ssim")(output, x).loss.item() == pytest.approx(
-        1 / 192**2, abs=1e-5
-    )
+    loss = rate_distortion(output, x, 8.73, "ms-ssim").loss.item()
+    assert loss == pytest.approx(1 / 192**2, abs=1e-5)

@@ -21,7 +21,7 @@ from models.presets import OperatingPoint
 from tests.helpers import make
 from tests.programs import SecondCodec, load_test_program, read_csv
 from tests.training.runs import PAUSE, STEPS, rows, settings, state
-from training import feed
+from training.data import open_data
 from training.log import Log
 from training.loop import Trainer
 from training.run import Run
@@ -186,13 +186,13 @@ def test_in_place_of_a_held_out_image_that_cannot_be_read_the_next_is_taken(
     folder = shutil.copytree(photographs, run.folder / "images")
     (folder / "broken\x1b.png").write_bytes(b"no image")
     flags = settings(*run.flags, "--dataset", str(folder))
-    before = feed.open_data(flags)
+    before = open_data(flags)
     assert r"broken\x1b.png" in before.report and "\x1b" not in before.report
     names = {path.name for path in photographs.iterdir()}
     (first,) = names - {s.name for s in before.images.sources}  # never trained on
     assert before.held_out[0].shape == (3, 96, 96)
     (folder / first).write_bytes((folder / first).read_bytes()[:-200])
-    after = feed.open_data(flags)
+    after = open_data(flags)
     rest = {s.name for s in after.images.sources}
     assert len(after.held_out) == 1 and first not in rest and rest < names - {first}
     assert not torch.equal(after.held_out[0], before.held_out[0])
@@ -203,19 +203,19 @@ def test_runs_are_numbered_and_a_folder_has_one_run_and_one_process(run):
     flags = settings(*run.flags)
     folders = []
     for _ in range(2):
-        with closing(Run.open(flags)) as opened:
+        with closing(Run(flags)) as opened:
             folders.append(opened.folder)
             opened.save({"step": 3})
     assert folders == [run.folder / f"runs/Factorized/run_{i}" for i in range(2)]
     with pytest.raises(TrainingError, match="add --resume .* another --exp_version"):
-        Run.open(replace(flags, exp_version="run_1"))
+        Run(replace(flags, exp_version="run_1"))
     again = replace(flags, exp_version="run_0", resume=True)
-    with closing(Run.open(again)), pytest.raises(TrainingError, match="Another process is trai"):
-        Run.open(again)
-    with closing(Run.open(replace(flags, resume=True))) as last:
+    with closing(Run(again)), pytest.raises(TrainingError, match="Another process is trai"):
+        Run(again)
+    with closing(Run(replace(flags, resume=True))) as last:
         assert last.folder == folders[1]
     with pytest.raises(TrainingError, match="no run to resume"):
-        Run.open(replace(flags, model_name="Hyperprior", resume=True))
+        Run(replace(flags, model_name="Hyperprior", resume=True))
 
 
 def test_a_checkpoint_of_another_run_stays_unless_overwrite(run):
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_another_run_stays_unless_overwrite(run):
     model.point = OperatingPoint("Factorized", 0.013, "low", model.N, model.M)
 
     def save(*words: str) -> str:
-        with closing(Run.open(settings(*run.flags, *words))) as opened:
+        with closing(Run(settings(*run.flags, *words))) as opened:
             opened.checkpoint(model, 1, {})
             return opened.origin["run_id"]
 
