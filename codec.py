@@ -24,16 +24,15 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import argparse
 import importlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import models
 from models import batch, checkpoint, rates, search
 from models.base import Codec
-from models.cli import Progress, choose_device, colour, guarded, note
+from models.cli import Progress, choose_device, colour, guarded, note, number
 from models.coding.container import read_file, read_header, scan_file
 from models.datasets import SUFFIXES
 from models.errors import CheckpointError, UsageError
@@ -44,7 +43,6 @@ from models.presets import MAX_PIXELS
 
 NAME = "lic" if Path(sys.argv[0]).name == "lic" else "codec.py"  # as it was called
 USAGE = "%(prog)s IN OUT [--FLAG ...]\n       %(prog)s FILE [FILE ...] -o DIR [--FLAG ...]"
-AIMS = ("lmbda", "bpp", "bytes", "psnr")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,12 +59,14 @@ def parser() -> argparse.ArgumentParser:
         help="IN: PNG, JPEG, WebP, TIFF, ..., and OUT: the compressed file, by custom *.lic; - is "
         "a pipe; with -o any images and folders of them")  # fmt: skip
     add("--model_name", help="a model (default: Hyperprior, or that of --checkpoint)")
-    add("--lmbda", type=float, help="trade-off, trained or not (default: the largest trained)")
     add("--epoch_num", type=int, metavar="E", help="epoch of the checkpoint (default: the newest)")
-    add("--effort", type=int, default=0, metavar="N", help="steps of a search for a smaller file")
-    add("--bpp", type=float, metavar="X", help="at most so many bits per pixel, and nearly as many")
-    add("--bytes", type=int, metavar="N", help="the same in bytes of the file")
-    add("--psnr", type=float, metavar="X", help="the smallest file of at least so many dB")
+    add("--effort", type=number(int, 0), default=0, metavar="N",
+        help="steps of a search for a smaller file")  # fmt: skip
+    aim = command.add_mutually_exclusive_group().add_argument
+    aim("--lmbda", type=float, help="trade-off, trained or not (default: the largest trained)")
+    aim("--bpp", type=float, metavar="X", help="at most so many bits per pixel, and nearly as many")
+    aim("--bytes", type=int, metavar="N", help="the same in bytes of the file")
+    aim("--psnr", type=float, metavar="X", help="the smallest file of at least so many dB")
     add("--background", type=colour, metavar="COLOUR",
         help="of transparent pictures: white, #888, ... (default: they are refused)")  # fmt: skip
     _shared(command)
@@ -105,24 +105,21 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 def compress(flags: argparse.Namespace) -> int:
     """Images to compressed files."""
-    search.check_effort(flags.effort)
     pairs = _pairs(flags, ".lic", SUFFIXES)
     _aim(flags, 1)  # before any file
-    name, trained, unwatched = _trained(flags)
-    load = lru_cache(4)(lambda lmbda: _watched(unwatched(lmbda), flags))
+    paths = _trained(flags)
+    load = lru_cache(4)(lambda lmbda: _load(flags, paths[lmbda]))
     watch = _shown_steps()
-    lmbda = max(trained) if flags.lmbda is None else flags.lmbda
-    rates.at_lambda(trained, lmbda)  # refused before any file
+    lmbda = max(paths) if flags.lmbda is None else flags.lmbda
+    rates.at_lambda(list(paths), lmbda)  # refused before any file
 
     def work(source: Path, target: Path) -> str:
         pixels = read_image(source, flags.max_pixels, background=flags.background, notice=note)
         count = pixels.shape[0] * pixels.shape[1]
         aim, x = _aim(flags, count), to_tensor(pixels).to(choose_device(flags.device))
+        code, goal = (rates.compress, lmbda) if aim is None else (rates.fit, aim)
         try:
-            if aim is None:
-                model, data = rates.compress(load, trained, x, lmbda, flags.effort, watch=watch)
-            else:
-                model, data = rates.fit(load, trained, x, aim, flags.effort, watch=watch)
+            model, data = code(load, list(paths), x, goal, flags.effort, watch=watch)
         except ValueError as error:
             raise UsageError(f"{source} cannot be compressed: {error}") from error
         batch.write(target, data)
@@ -133,7 +130,7 @@ def compress(flags: argparse.Namespace) -> int:
         point = f"{header.lmbda:g}"
         if header.gain != 1:
             point = f"{header.lmbda * header.gain**2:.3g} by a gain of {header.gain:.4f}"
-        return f"{size}, {name}, lambda {point}; checkpoint {model.metadata['file']}"
+        return f"{size}, {header.model}, lambda {point}; checkpoint {model.metadata['file']}"
 
     return _run(flags, pairs, work)
 
@@ -142,9 +139,7 @@ def decompress(flags: argparse.Namespace) -> int:
     """Compressed files to images."""
     pairs = _pairs(flags, flags.suffix, (".lic",))
     _import(flags)
-    load = lru_cache(4)(
-        lambda path: _watched(checkpoint.load(path, choose_device(flags.device)), flags)
-    )
+    load = lru_cache(4)(partial(_load, flags))
 
     def work(source: Path, target: Path) -> str:
         data, header = read_file(source, flags.max_pixels)
@@ -226,36 +221,28 @@ def _run(
 
 def _aim(flags: argparse.Namespace, pixels: int) -> rates.Aim | None:
     """What the file of an image of so many pixels is to be; UsageError for what none can be."""
-    asked = [f"--{aim}" for aim in AIMS if getattr(flags, aim) is not None]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} each say what the file is to be: keep one.")
     if flags.bpp is not None:
-        if not 0 < flags.bpp < math.inf:
-            raise UsageError(f"--bpp is a number of bits above 0, not {flags.bpp:g}.")
-        return rates.Aim(max(math.floor(flags.bpp * pixels / 8), 1))
+        return rates.Aim.of_rate(flags.bpp, pixels)
     none = flags.bytes is None and flags.psnr is None
     return None if none else rates.Aim(flags.bytes, flags.psnr)
 
 
-def _trained(flags: argparse.Namespace) -> tuple[str, list[float], Callable[[float], Codec]]:
-    """The model, the lambdas that it was trained for, and what loads the codec of one."""
+def _trained(flags: argparse.Namespace) -> dict[float, Path]:
+    """The checkpoints to choose from, by the lambdas that they were trained for."""
     _import(flags)
     try:
         name = models.canonical_name(flags.model_name or "Hyperprior")
     except ValueError as error:
         raise UsageError(str(error)) from None
-    device, folder, epoch = choose_device(flags.device), flags.ckpt_dir, flags.epoch_num
     if flags.checkpoint is not None:
         metadata = checkpoint.read_metadata(flags.checkpoint)
         if flags.model_name and metadata["model"] != name:
             raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
-        only = [metadata["lmbda"]]
-        return metadata["model"], only, lambda _: checkpoint.load(flags.checkpoint, device)
-    paths = checkpoint.find(name, folder, epoch)
+        return {metadata["lmbda"]: flags.checkpoint}
+    places = name, flags.ckpt_dir, flags.epoch_num
     with suppress(CheckpointError):  # there is none of exactly that lambda
-        paths = checkpoint.find(name, folder, epoch, flags.lmbda)
-    trained = checkpoint.lambdas(paths)
-    return name, trained, lambda lmbda: models.load(name, lmbda, epoch, folder, device)
+        return checkpoint.by_lambda(checkpoint.find(*places, flags.lmbda))
+    return checkpoint.by_lambda(checkpoint.find(*places))
 
 
 def _import(flags: argparse.Namespace) -> None:
@@ -263,8 +250,8 @@ def _import(flags: argparse.Namespace) -> None:
         importlib.import_module(module)
 
 
-def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
-    """The model in the precision asked for; large images show their progress tile by tile."""
+def _load(flags: argparse.Namespace, path: Path) -> Codec:
+    """A codec in the precision asked for; large images show their progress tile by tile."""
 
     def watched(tiles):
         with Progress(flags.command, len(tiles), "tile") as progress:
@@ -272,6 +259,7 @@ def _watched(model: Codec, flags: argparse.Namespace) -> Codec:
                 yield tile
                 progress.step()
 
+    model = checkpoint.load(path, choose_device(flags.device))
     model.progress = watched
     return model.use(flags.precision)
 
@@ -280,11 +268,11 @@ def _shown_steps() -> search.Watch:
     """What shows the steps of searches: how far each is, and what it has reached."""
     bar: Progress | None = None
 
-    def watch(step: search.Step) -> None:
+    def watch(done: int, total: int, state: str) -> None:
         nonlocal bar
-        if bar is None or step.done == 1:
-            bar = Progress("search", step.total, "step")
-        bar.step(f"loss {step.loss:.4f}, {step.bpp:.4f} bpp, {step.psnr:.2f} dB")
+        if bar is None or done == 1:
+            bar = Progress("search", total, "step")
+        bar.step(state)
 
     return watch
 

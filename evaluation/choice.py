@@ -16,7 +16,6 @@ from models.errors import CheckpointError, UsageError
 from models.layers.bf16 import check_precision
 from models.presets import MAX_PIXELS, short, zoo_point
 from models.rates import at_lambda
-from models.search import check_effort
 
 PREFIX = "compressai:"
 
@@ -103,7 +102,6 @@ def choose_all(ckpt_dir: Path, device: str) -> dict[str, Sequence[Point]]:
 
 def _check(wanted: Wanted, zoo_model: bool) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
-    check_effort(wanted.effort)
     check_precision(wanted.precision, torch.device(wanted.device))
     one_of_ours = wanted.lmbda or wanted.epoch_num is not None
     for excluded, message in (

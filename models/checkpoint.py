@@ -94,17 +94,13 @@ def read_metadata(path: str | Path) -> dict:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        fine = {key: isinstance(metadata[key], kind) for key, kind in METADATA.items()}
+        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata[key], kind)]
+        if wrong or not 0 <= metadata["lmbda"] < LARGEST_LAMBDA or metadata["metric"] not in METRICS:
+            raise ValueError(metadata)
     except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
             f"{path} is not a checkpoint of this program, or is cut short."
         ) from error
-    fine["lmbda"] = fine["lmbda"] and 0 <= metadata["lmbda"] < LARGEST_LAMBDA
-    fine["metric"] = metadata["metric"] in METRICS
-    for key in fine:
-        if not fine[key]:
-            value = str(metadata[key])[:50]
-            raise CheckpointError(f"{path} is no checkpoint of this program: {key} is {value!r}.")
     epoch = re.match(r"epoch_(\d+)_", path.name)
     return {**metadata, "epoch": int(epoch[1]) if epoch else None, "file": str(path)}
 
@@ -127,7 +123,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not hold the model it claims: {reason}") from error
-    if model.digest != metadata.get("digest"):
+    if model.digest != metadata["digest"]:
         raise CheckpointError(f"{path} is damaged: its integer weights do not have its digest.")
     model.point = OperatingPoint(type(model).__name__, *point)
     model.metadata = metadata
@@ -278,6 +274,6 @@ def find(
     )
 
 
-def lambdas(paths: Sequence[Path]) -> list[float]:
-    """Those that checkpoints were trained for, in their order. CheckpointError."""
-    return [read_metadata(path)["lmbda"] for path in paths]
+def by_lambda(paths: Sequence[Path]) -> dict[float, Path]:
+    """Checkpoints by the lambda that they were trained for, in their order. CheckpointError."""
+    return {read_metadata(path)["lmbda"]: path for path in paths}

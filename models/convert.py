@@ -1,11 +1,9 @@
-"""Checkpoints to and from CompressAI's files.
+"""Checkpoints to CompressAI's files, and CompressAI's weights to codecs of ours.
 
     python -m models.convert export ckpts/Hyperprior/epoch_199_lmbda_0.013.safetensors out.pth
-    python -m models.convert import bmshj2018-hyperprior-4-de1b779c.pth.tar out.safetensors \\
-        --model_name Hyperprior --quality 4
 
-`export` writes a state dictionary that CompressAI's `eval_model` runs; `import` freezes
-weights of CompressAI into a checkpoint of ours, which test.py and codec.py take by --checkpoint.
+writes a state dictionary that CompressAI's `eval_model` runs. test.py takes weights of CompressAI
+by --checkpoint FILE --quality Q; from Python they are a codec by `load_compressai`.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ from models.files import atomic_write, check_target
 from models.layers import GDN, MaskedConv2d
 from models.layers.defaults import torch_defaults
 from models.layers.gdn import BETA_MIN, PEDESTAL
-from models.presets import METRICS, TWINS, ZOO_LAMBDAS, zoo_point
-from models.registry import canonical_name
+from models.presets import TWINS, ZOO_LAMBDAS, zoo_point
 
 # CompressAI's names that ours do without: buffers that are derived from the weights.
 _DERIVED = re.compile(
@@ -71,27 +68,20 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     file. Pickles run no code: `weights_only=True`.
     """
     path = checkpoint.readable(path)
-    tensors = checkpoint.read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
-    try:
-        renamed = rename_keys(tensors)
-    except (TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} holds no table of weights.") from error
-    return checkpoint.checked(path, renamed)
-
-
-def _unpickled(path: Path):
-    """What `torch.save` wrote. CheckpointError for any other file."""
+    if path.suffix == ".safetensors":
+        return checkpoint.checked(path, rename_keys(checkpoint.read_tensors(path)))
     try:
         if zipfile.is_zipfile(path):  # unpacked by torch
             with zipfile.ZipFile(path) as archive:
                 checkpoint.check_room(path, sum(entry.file_size for entry in archive.infolist()))
-        return torch.load(path, map_location="cpu", weights_only=True)
+        tensors = rename_keys(torch.load(path, map_location="cpu", weights_only=True))
     except CheckpointError:
         raise
     except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
             f"{path} is no file of weights by torch.save, or is cut short."
         ) from error
+    return checkpoint.checked(path, tensors)
 
 
 @torch_defaults()
@@ -167,56 +157,23 @@ or, on this project's bench, with real files:
   python test.py {bench} --checkpoint {target}"""
 
 
-def import_weights(source: Path, target: Path, model_name: str, quality: int, metric: str) -> str:
-    """Write CompressAI's weights as a checkpoint of ours, rounded to fp16; says what it wrote.
-
-    Arguments and errors as `load_compressai`, but UsageError for a model or point that is none.
-    """
-    if target.suffix != ".safetensors":
-        raise UsageError(f"{target} is to be a checkpoint: end its name in .safetensors.")
-    try:
-        model = load_compressai(source, canonical_name(model_name), quality, metric)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    checkpoint.save(target, model, config={}, provenance={"imported_from": source.name})
-    digest = checkpoint.read_metadata(target)["digest"]
-    return f"Wrote {target}, tables {digest}; test.py and codec.py take it by --checkpoint."
-
-
-def arguments() -> argparse.ArgumentParser:
-    """The flags of both commands."""
+def main(words: list[str] | None = None) -> int:
+    """Command line; returns the exit code: 0, 1 after a failure in one line, 2 for usage."""
     parser = argparse.ArgumentParser(
         prog="python -m models.convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    export = commands.add_parser("export", help="our checkpoint to CompressAI's state dictionary")
-    export.add_argument("source", type=Path, metavar="CHECKPOINT")
-    export.add_argument("target", type=Path, metavar="OUT", help="by custom *.pth or *.pth.tar")
-    into = commands.add_parser("import", help="CompressAI's weights to our checkpoint")
-    add = into.add_argument
-    add("source", type=Path, metavar="FILE", help=".pth, .pth.tar, .safetensors")
-    add("target", type=Path, metavar="OUT", help="*.safetensors")
-    add("--model_name", required=True, help="our model of the same architecture")
-    add("--quality", type=int, required=True, metavar="Q", help="CompressAI's, 1 to 8")
-    add("--metric", choices=METRICS, default="mse", help="what it was trained for")
-    for command in (export, into):
-        command.add_argument("--overwrite", action="store_true", help="write over a file")
-    return parser
-
-
-def main(words: list[str] | None = None) -> int:
-    """Command line; returns the exit code: 0, 1 after a failure in one line, 2 for usage."""
-    flags = vars(arguments().parse_args(words))
-    command, overwrite = flags.pop("command"), flags.pop("overwrite")
-    convert = export_checkpoint if command == "export" else import_weights
+    add = parser.add_argument
+    add("command", choices=["export"])
+    add("source", type=Path, metavar="CHECKPOINT", help="one of ours")
+    add("target", type=Path, metavar="OUT", help="by custom *.pth or *.pth.tar")
+    add("--overwrite", action="store_true", help="write over a file")
+    flags = parser.parse_args(words)
 
     def run() -> int:
-        check_target(flags["target"], flags["source"], overwrite)
-        print(convert(**flags))
+        check_target(flags.target, flags.source, flags.overwrite)
+        print(export_checkpoint(flags.source, flags.target))
         return 0
 
     return guarded("convert", run)

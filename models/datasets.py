@@ -35,10 +35,8 @@ def list_images(
     ImageError if the folder does not exist or holds no image.
     """
     folder = Path(folder)
-    if not folder.exists():
-        raise ImageError(f"The folder {folder} does not exist.")
     if not folder.is_dir():
-        raise ImageError(f"{folder} is not a folder; name the folder that holds the images.")
+        raise ImageError(f"The folder {folder} does not exist, or is not a folder.")
     files = _walk(folder) if recursive else folder.iterdir()
     images = [p for p in files if p.suffix.lower() in suffixes and p.name[0] != "." and p.is_file()]
     if not images:

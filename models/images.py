@@ -7,16 +7,14 @@ An image is a uint8 array (H, W, 3) of sRGB samples. What each kind of file beco
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from PIL.TiffImagePlugin import TiffImageFile
 
 from models import files
@@ -24,9 +22,7 @@ from models.errors import ImageError
 from models.presets import MAX_PIXELS
 
 # Pillow also opens formats that run an interpreter (EPS); files from strangers stay with these.
-READABLE = (
-    "PNG", "JPEG", "MPO", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000",
-)  # fmt: skip
+READABLE = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
 
 # Suffix -> Pillow's format and options. All lossless but JPEG, which keeps the chroma's size.
 WRITABLE: dict[str, tuple[str, dict]] = {
@@ -46,15 +42,6 @@ PROFILED = {  # mode of an image and space of its profile -> the mode that the p
 NEARLY = 2  # levels from sRGB within which a profile is a way of writing sRGB
 BITS, PHOTOMETRIC, ORIENTATION, PLANES, KINDS = 258, 262, 274, 284, 339  # tags of TIFF and EXIF
 WHITE_IS_ZERO, SEPARATE, UNSIGNED = 0, 2, 1  # values of PHOTOMETRIC, PLANES and KINDS
-UPRIGHT = {  # EXIF 2.3: what has to be done to the stored rows to see them upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 Colour = tuple[int, int, int]  # sRGB, 0 to 255
 Notice = Callable[[str], None]  # takes a sentence
 
@@ -83,7 +70,9 @@ def read_image(
         image.load()
         orientation = _orientation(image, notice, path)
         rgb = _rgb(_eight_bits(image, path), profile, path, background, notice)
-        return np.array(rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb)
+        rgb.info.clear()  # of the EXIF data, which may be damaged, only the orientation counts
+        rgb.getexif()[ORIENTATION] = orientation
+        return np.array(ImageOps.exif_transpose(rgb))
 
 
 def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -113,14 +102,10 @@ def _orientation(image: Image.Image, notice: Notice = lambda _: None, path: obje
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """Yield the opened, not yet decoded image; every failure in the block is an ImageError."""
     try:
-        with warnings.catch_warnings(), open(path, "rb") as opened:
+        with warnings.catch_warnings(), open(path, "rb") as file:
             # Of sizes below the limit that is checked here, and of odd metadata.
             warnings.filterwarnings("ignore", module="PIL")
-            Image.init()  # otherwise only some of the formats are known; nothing the second time
-            pipe = not opened.seekable()
-            file: IO[bytes] = io.BytesIO(opened.read()) if pipe else opened
-            image = Image.open(file, formats=[f for f in READABLE if f in Image.OPEN])
-            with image:
+            with Image.open(file, formats=READABLE) as image:
                 _check_header(image, path, max_pixels)
                 yield image
     except ImageError:
@@ -241,15 +226,11 @@ def write_image(path: str | Path, pixels: np.ndarray) -> None:
 def encoded(path: str | Path, pixels: np.ndarray) -> bytes:
     """The image file of a uint8 array (H, W, 3) in the format of the path's suffix.
 
-    ImageError for another suffix, another array, and a size that the format cannot hold.
+    ImageError for another suffix, and for a size that the format cannot hold.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise ImageError(f"{path} ends in none of the formats written: {', '.join(WRITABLE)}.")
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-        raise ImageError(
-            f"An image to write is a uint8 array (H, W, 3), not {pixels.dtype} {pixels.shape}."
-        )
     kind, options = WRITABLE[path.suffix.lower()]
     buffer = io.BytesIO()
     try:
@@ -282,9 +263,7 @@ def check_images(x: torch.Tensor) -> None:
     if x.ndim != 4 or x.shape[1] != 3 or not x.numel() or x.dtype != torch.float32:
         raise ValueError(f"{expected}, B, H, W >= 1, not {tuple(x.shape)} of {x.dtype}.")
     low, high = (v.item() for v in x.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the least and the greatest
-        raise ValueError(f"{expected}; these hold pixels that are not finite.")
-    if low < 0 or high > 1:
+    if not (low >= 0 and high <= 1):  # NaN is the least and the greatest
         raise ValueError(
             f"{expected}, not from {low:g} to {high:g}: divide by 255, or clamp to that range."
         )

@@ -13,7 +13,6 @@ needs another checkpoint, a CodecError when it is decoded. Four codecs stay in m
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import IO
 
@@ -65,20 +64,19 @@ def save(image: Image.Image, file: IO[bytes], _: str | bytes) -> None:
     if image.mode != "RGB":
         raise OSError(f'cannot write mode {image.mode} as {FORMAT}: use image.convert("RGB")')
     name, lmbda, bpp = map(image.encoderinfo.get, ("model", "lmbda", "bpp"))
-    if bpp is not None and not (lmbda is None and 0 < bpp < math.inf):
-        raise UsageError(f"bpp is a number of bits above 0, without a lambda, not {bpp}.")
-    paths = checkpoint.find(name or "Hyperprior", checkpoint.STUDY)
-    codecs = dict(zip(checkpoint.lambdas(paths), paths, strict=True))
+    if None not in (lmbda, bpp):
+        raise UsageError("lmbda and bpp each say what the file is to be: keep one.")
+    paths = checkpoint.by_lambda(checkpoint.find(name or "Hyperprior"))
 
     def load(lmbda: float) -> Codec:
-        return _load(codecs[lmbda])
+        return _load(paths[lmbda])
 
-    x, trained = to_tensor(np.array(image)), list(codecs)
+    x = to_tensor(np.array(image))
     if bpp is None:
-        _, data = rates.compress(load, trained, x, max(trained) if lmbda is None else lmbda)
+        _, data = rates.compress(load, list(paths), x, max(paths) if lmbda is None else lmbda)
     else:
-        aim = rates.Aim(max(math.floor(bpp * image.width * image.height / 8), 1))
-        _, data = rates.fit(load, trained, x, aim)
+        aim = rates.Aim.of_rate(bpp, image.width * image.height)
+        _, data = rates.fit(load, list(paths), x, aim)
     file.write(data)
 
 

@@ -64,6 +64,13 @@ class Aim:
         if self.psnr is not None and not 0 < self.psnr < 100:
             raise UsageError(f"A PSNR is a number of dB from 0 to 100, not {self.psnr:g}.")
 
+    @classmethod
+    def of_rate(cls, bpp: float, pixels: int) -> Aim:
+        """At most so many bits for each of an image's pixels, but a byte in all."""
+        if not 0 < bpp < math.inf:
+            raise UsageError(f"bpp is a number of bits above 0, not {bpp:g}.")
+        return cls(max(math.floor(bpp * pixels / 8), 1))
+
     @property
     def near(self) -> float:
         """How far on the right side of the aim is as good as on it: 0.1 %, or 0.01 dB."""
@@ -95,7 +102,7 @@ def compress(
     lmbda: float,
     effort: int = 0,
     *,
-    watch: Watch = lambda _: None,
+    watch: Watch = lambda *_: None,
 ) -> tuple[Codec, bytes]:
     """The file of an image (1, 3, H, W) at a lambda, trained or not, and its codec; as `fit`."""
     own, gain = at_lambda(trained, lmbda)
@@ -112,8 +119,7 @@ def fit(
     aim: Aim,
     effort: int = 0,
     *,
-    seed: int = 0,
-    watch: Watch = lambda _: None,
+    watch: Watch = lambda *_: None,
 ) -> tuple[Codec, bytes]:
     """The file of an image (1, 3, H, W) that meets an aim the most closely, and its codec.
 
@@ -122,7 +128,6 @@ def fit(
     taken. UsageError that says how near it came if no gain meets the aim; ValueError as
     `Codec.compress`.
     """
-    search.check_effort(effort)
     height, width = x.shape[-2:]
 
     def plain(gain: float) -> Coded:
@@ -132,7 +137,7 @@ def fit(
 
     def searched(gain: float) -> Coded:
         lmbda = search.lambda_of(model) * gain**2
-        better = search.search(model, x, latents, effort, lmbda, seed, watch, gain)
+        better = search.search(model, x, latents, effort, lmbda, watch=watch, gain=gain)
         return search.code(model, x, better, gain)
 
     own = nearest(trained, aim.guess(height * width))

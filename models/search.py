@@ -44,18 +44,8 @@ WITH_CONTEXT = 0.5  # of that rate for Joint and Checkerboard
 DAMPING = 2.0  # Adam's epsilon, in bits per quantisation step
 
 
-@dataclass(frozen=True)
-class Step:
-    """`done` of `total` steps of a search; the relaxed loss, and its parts in bpp and dB."""
-
-    done: int
-    total: int
-    loss: float
-    bpp: float
-    psnr: float
-
-
-Watch = Callable[[Step], None]
+# Steps done, and of how many; what the last one reached, in words: relaxed loss, bpp, PSNR.
+Watch = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -87,27 +77,18 @@ def compress(
     effort: int,
     gain: float = 1.0,
     *,
-    seed: int = 0,
-    watch: Watch = lambda _: None,
+    watch: Watch = lambda *_: None,
 ) -> bytes:
     """One image (1, 3, H, W) to a file: the better of `Codec.compress` and `effort` search steps.
 
-    A gain stands for the model's lambda times gain**2. On a CPU, the same seed, machine and number
-    of threads give the same file. UsageError for an effort below 1 and for a model that was not
-    trained for the MSE; ValueError as `Codec.compress`.
+    A gain stands for the model's lambda times gain**2. On a CPU, the same machine and number of
+    threads give the same file. UsageError for a model that was not trained for the MSE, and as
+    `search`; ValueError as `Codec.compress`.
     """
-    if effort < 1:
-        raise UsageError(f"A search takes 1 step or more, not {effort}.")
     lmbda, latents = lambda_of(model) * gain**2, analysis(model, x)
-    searched = search(model, x, latents, effort, lmbda, seed, watch, gain)
+    searched = search(model, x, latents, effort, lmbda, watch=watch, gain=gain)
     candidates = code(model, x, latents, gain), code(model, x, searched, gain)
     return min(candidates, key=lambda coded: coded.loss(lmbda)).data
-
-
-def check_effort(effort: int) -> None:
-    """UsageError unless it is a number of steps."""
-    if effort < 0:
-        raise UsageError(f"--effort is a number of steps, 0 or more, not {effort}.")
 
 
 def lambda_of(model: Codec) -> float:
@@ -175,7 +156,7 @@ def search(
     steps: int,
     lmbda: float,
     seed: int = 0,
-    watch: Watch = lambda _: None,
+    watch: Watch = lambda *_: None,
     gain: float = 1.0,
 ) -> dict[str, Tensor]:
     """Latents (1, C, h, w) of an image x (1, 3, H, W) after descent from those given, which stay.
@@ -183,8 +164,10 @@ def search(
     lmbda: that of the gain, the model's times gain**2. Windows of `WINDOW` pixels a side follow
     each other in raster order, all steps each, which bounds the memory. A window is seen with
     `MARGIN` pixels around, as far as its latents reach, whose own latents are fixed. Pixels of
-    padding count in the rate only.
+    padding count in the rate only. UsageError for less than a step.
     """
+    if steps < 1:
+        raise UsageError(f"A search takes 1 step or more, not {steps}.")
     generator = torch.Generator(x.device).manual_seed(seed)
     height, width = x.shape[2:]
     tall = padded(height, width, model.downsampling)[0]
@@ -203,9 +186,9 @@ def search(
             _view(mask, corner, 0, strides[name]).fill_(1)
             free[name] = _view(mask, corner, MARGIN, strides[name])
         target = _view(x, corner, MARGIN, 1)
-        for terms in _descent(model, target, part, free, steps, lmbda, gain, generator):
+        for state in _descent(model, target, part, free, steps, lmbda, gain, generator):
             done += 1
-            watch(Step(done, total, *terms))
+            watch(done, total, state)
         if all(v.isfinite().all() for v in part.values()):  # else those given stay
             for name, v in views.items():
                 v.copy_(part[name].detach())
@@ -237,8 +220,8 @@ def _descent(
     lmbda: float,
     gain: float,
     generator: torch.Generator,
-) -> Iterator[tuple[float, float, float]]:
-    """Change latents (1, C, h, w) where free (1, 1, h, w) is 1; yields loss, bpp, PSNR by step.
+) -> Iterator[str]:
+    """Change latents (1, C, h, w) where free (1, 1, h, w) is 1; yields how each step stands.
 
     target: the pixels (1, 3, H, W) that they stand for, without padding.
     """
@@ -267,4 +250,5 @@ def _descent(
             v.grad = gradient * free[name]
         adam.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         adam.step()
-        yield loss.item(), bpp.item(), -10 * math.log10(max(mse.item(), 1e-10))
+        psnr = -10 * math.log10(max(mse.item(), 1e-10))
+        yield f"loss {loss.item():.4f}, {bpp.item():.4f} bpp, {psnr:.2f} dB"

@@ -1,22 +1,7 @@
 """The file: one self-describing container per image.
 
-    offset  bytes   field
-    0       3       magic "LIC"
-    3       1       format version: 1, or 2 for a file of another gain than 1
-    4       1       model: 1..4 in the order of `models.presets`, or 128 + n and n ASCII letters
-    .       1       metric: 0 MSE, 1 MS-SSIM
-    .       4       lambda, float32 (0 when the model has no operating point)
-    .       8       digest of the tables and integer weights
-    .       varint  gain in units of 1/4096, 256 to 65536; in version 2 only
-    .       varint  height in pixels
-    .       varint  width in pixels
-    .       1       number of streams
-    .       varint  length in bytes, for each stream
-    .       ...     the streams
-    end-4   4       CRC-32 of everything before it
-
-Integers are little-endian; a varint holds 7 bits a byte, lowest first, the high bit set on
-all but the last. A Kodak image's header and checksum are 32 bytes for a model with z and y.
+Section 1 of docs/format.md is its description, byte by byte: `pack` writes what stands there, and
+`_parse` reads it. A Kodak image's header and checksum are 32 bytes for a model with z and y.
 """
 
 from __future__ import annotations
@@ -25,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from models.coding.gain import LEAST, MOST, UNIT
@@ -157,9 +143,9 @@ def check_pixels(header: Header, max_pixels: int, multiple: int = 1) -> None:
 
 
 def _parse(data: bytes) -> tuple[Header, int]:
-    if data[:3] != MAGIC:
+    reader = _Bytes(data)
+    if reader.read(3) != MAGIC:
         raise StreamError("This is not a file compressed by this program.")
-    reader = _Bytes(data, 3)
     version = reader.byte()
     if version not in (PLAIN, GAINED):
         raise StreamError(f"The format version is {version}; this program reads 1 and 2.")
@@ -175,11 +161,9 @@ def _parse(data: bytes) -> tuple[Header, int]:
     if not LEAST <= gain <= MOST:
         raise StreamError(f"The header's gain is {gain:g}; one is {LEAST:g} to {MOST:g}.")
     height, width = reader.varint(), reader.varint()
-    if not (height and width):
-        raise StreamError("The header claims an image without pixels.")
-    if max(height, width) > MAX_SIDE:
+    if not (1 <= min(height, width) <= max(height, width) <= MAX_SIDE):
         raise StreamError(
-            f"The header claims {height} x {width} pixels; a side has at most {MAX_SIDE}."
+            f"The header claims {height} x {width} pixels; a side has 1 to {MAX_SIDE}."
         )
     count = reader.byte()
     if count > MAX_STREAMS:
@@ -192,7 +176,7 @@ def _parse(data: bytes) -> tuple[Header, int]:
         )
     lmbda = float(f"{lmbda:.6g}")
     header = Header(model, lmbda, METRICS[metric], digest, height, width, lengths, gain)
-    return header, reader.at
+    return header, reader.tell()
 
 
 def _model_name(reader: _Bytes) -> str:
@@ -216,17 +200,13 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-class _Bytes:
-    """A cursor over the header that says so when the data end."""
-
-    def __init__(self, data: bytes, at: int):
-        self.data, self.at = data, at
+class _Bytes(BytesIO):
+    """The header, read from its start on, that says so when the data end."""
 
     def take(self, count: int) -> bytes:
-        part = self.data[self.at : self.at + count]
+        part = self.read(count)
         if len(part) < count:
             raise StreamError("The file is cut short: it ends inside its header.")
-        self.at += count
         return part
 
     def byte(self) -> int:

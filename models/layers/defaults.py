@@ -9,14 +9,14 @@ import torch
 
 
 @contextmanager
-def torch_defaults(grad: bool = False) -> Iterator[None]:
-    """Numbers are float32, without autocast and inference mode; gradients if `grad`."""
+def torch_defaults() -> Iterator[None]:
+    """Numbers are float32, without gradients, autocast and inference mode."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
         with (
             torch.inference_mode(False),
-            torch.set_grad_enabled(grad),
+            torch.no_grad(),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
         ):

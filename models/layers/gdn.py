@@ -38,6 +38,7 @@ def _normalise(x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, keep: bool
         part = x[here].to(gamma.dtype)
         n = torch.empty_like(part) if norm is None else norm[here]
         torch.addmm(beta, part.square(), gamma.t(), out=n)
+        n = n.to(torch.promote_types(n.dtype, torch.float32))  # bf16 has few digits for a root
         torch.mul(part, n.sqrt() if inverse else n.rsqrt(), out=y[here])
     return y, norm
 

@@ -20,10 +20,9 @@ def pruned(network: nn.Module) -> nn.Module:
 
     `network` stays as it is; it is returned itself where all is read, or has other layers.
     """
+    layers = network if isinstance(network, nn.Sequential) else [None]
     kinds = (nn.Conv2d, nn.ConvTranspose2d, GDN)
-    if not isinstance(network, nn.Sequential) or any(type(layer) not in kinds for layer in network):
-        return network
-    if any(getattr(layer, "groups", 1) != 1 for layer in network):
+    if any(type(k) not in kinds or getattr(k, "groups", 1) != 1 for k in layers):
         return network
     read = [torch.ones_like(_reads(network[-1])[:, 0])]  # of what a layer gives, the last one's
     for layer in reversed(network):

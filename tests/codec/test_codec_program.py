@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 import codec
-import models
 from models import checkpoint
 from models.coding.container import Header, pack, unpack
 from models.images import read_image, to_uint8
@@ -132,8 +131,7 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
         ("more than the limit", ["compress", picture, new, "--max_pixels", "3499"]),
         ("written with another", ["decompress", file, out, "--checkpoint", other]),
         ("Lambda 3 is out of reach", ["compress", picture, new, "--lmbda", "3"]),
-        ("--lmbda and --bpp each say", ["compress", picture, new, "--lmbda", "0.01", "--bpp", "1"]),
-        ("--bytes and --psnr each say", ["compress", picture, new, "--bytes", "9", "--psnr", "9"]),
+        ("bpp is a number", ["compress", picture, new, "--bpp", "nan"]),
         ("more than the 30 asked for", ["compress", picture, new, "--bytes", "30"]),
         ("holds a Factorized", ["compress", picture, new, *as_hyperprior]),
     ):
@@ -142,7 +140,9 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
         one_line(capsys, "codec.py: ", words)
     assert files_in(tmp_path) == ["taken", "taken.png"]
     assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}
-    for words in (["info", file, out], ["compress", picture, new, "--no_such_flag"]):
+    compress = ["compress", picture, new]
+    for words in (["info", file, out], [*compress, "--no_such_flag"], [*compress, "--effort", "-1"],
+                  [*compress, "--lmbda", "0.01", "--bpp", "1"]):  # fmt: skip
         with pytest.raises(SystemExit, match="2"):
             codec.main(words)
 
@@ -155,8 +155,8 @@ def test_many_files_in_one_run(ckpts, photographs, tmp_path, capsys, monkeypatch
         Image.open(photographs / "small.png").save(pictures / name)
     (pictures / "c.png").write_bytes(b"half")
     single = photographs / "odd.png"
-    loads, load = [], models.load
-    monkeypatch.setattr(models, "load", lambda *words: loads.append(1) or load(*words))
+    loads, load = [], checkpoint.load
+    monkeypatch.setattr(checkpoint, "load", lambda *words: loads.append(1) or load(*words))
     places = ["--ckpt_dir", str(ckpts), "--csv", str(tmp_path / "sizes.csv")]
     words = ["compress", str(pictures), str(single), "-o", str(out), *places]
     assert codec.main(words) == 1 and len(loads) == 1

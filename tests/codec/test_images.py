@@ -54,7 +54,6 @@ def test_jpeg_is_written_close_to_the_pixels(tmp_path):
 def test_write_refuses_in_words(tmp_path):
     for name, pixels, message in (
         ("a.xyz", photograph(), "ends in none of the formats"),
-        ("a.png", photograph().astype(np.float32), "uint8 array"),
         ("a.webp", np.zeros((1, 16384, 3), np.uint8), r"WEBP cannot hold 16384x1 .*use \.png"),
         ("a.jpg", np.zeros((1, 70000, 3), np.uint8), "JPEG cannot hold"),
     ):

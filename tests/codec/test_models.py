@@ -117,8 +117,8 @@ def test_digest_names_tables_and_integer_weights(name):
         (lambda x: (x * 255).byte(), "torch.uint8"),
         (lambda x: x * 255, "divide by 255"),
         (lambda x: x - 0.5, "clamp"),
-        (lambda x: x.where(x < 0.9, torch.nan), "not finite"),
-        (lambda x: x.where(x < 0.9, torch.inf), "not finite"),
+        (lambda x: x.where(x < 0.9, torch.nan), "not from nan to nan"),
+        (lambda x: x.where(x < 0.9, torch.inf), "to inf: divide"),
     ],
 )
 def test_what_is_no_image_is_refused_in_a_sentence(change, found):

@@ -49,7 +49,7 @@ def test_refusals_are_sentences(photograph, tmp_path):
     path = tmp_path / "a.lic"
     for error, words, options in (
         (CodecError, "bpp is a number", {"bpp": -1}),
-        (CodecError, "without a lambda", {"bpp": 1, "lmbda": LAMBDAS[0]}),
+        (CodecError, "keep one", {"bpp": 1, "lmbda": LAMBDAS[0]}),
         (CodecError, "Lambda 3 is out of reach", {"lmbda": 3}),
         (ValueError, "Unknown model", {"model": "nosuch"}),
     ):

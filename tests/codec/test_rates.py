@@ -114,7 +114,7 @@ def test_a_search_starts_where_the_aim_is_met(name):
     load = lambda _: codec(name, 0.013)  # noqa: E731
     steps = []
     _, plain = fit(load, [0.013], X, Aim(most=most))
-    _, data = fit(load, [0.013], X, Aim(most=most), 6, watch=steps.append)
+    _, data = fit(load, [0.013], X, Aim(most=most), 6, watch=lambda *step: steps.append(step))
     assert len(data) <= most and len(steps) in (6, 12, 18)
     errors = []
     for file in (plain, data):
@@ -132,3 +132,6 @@ def test_what_cannot_be_met_is_said_with_how_near_it_came():
     for wrong in ({}, {"most": 5, "psnr": 30}, {"most": 0}, {"psnr": -1}, {"psnr": math.nan}):
         with pytest.raises(UsageError):
             Aim(**wrong)
+    for bpp in (-1, 0, math.inf, math.nan):
+        with pytest.raises(UsageError, match="bpp is a number"):
+            Aim.of_rate(bpp, 100)

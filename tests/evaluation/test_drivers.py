@@ -156,7 +156,6 @@ FAILURES = {
     "quality": (["--model_name", "compressai:mbt2018", "--quality", "9"], {}, None, ("1 to 8",)),
     "not the study's": (["--record"], {}, None, ("24 Kodak images", "drop it")),
     "two folders": (["--record"], {}, None, ("drop it or --resultdir",)),
-    "no steps": (["--effort", "-1"], {}, None, ("not -1",)),
     "no search": (["--effort", "1", "--metric", "ms-ssim"], {}, None, ("drop --effort",)),
     "search of another's": (
         ["--effort", "1", "--model_name", "compressai:mbt2018"], {}, None, ("drop --effort",)),
