@@ -106,20 +106,19 @@ def _shared(command: argparse.ArgumentParser) -> None:
 def compress(flags: argparse.Namespace) -> int:
     """Images to compressed files."""
     pairs = _pairs(flags, ".lic", SUFFIXES)
-    _aim(flags, 1)  # before any file
+    _goal(flags, 1)  # refused before any file, as the lambda
     paths = _trained(flags)
     load = lru_cache(4)(lambda lmbda: _load(flags, paths[lmbda]))
     watch = _shown_steps()
-    lmbda = max(paths) if flags.lmbda is None else flags.lmbda
-    rates.at_lambda(list(paths), lmbda)  # refused before any file
+    flags.lmbda = max(paths) if flags.lmbda is None else flags.lmbda
+    rates.at_lambda(list(paths), flags.lmbda)
 
     def work(source: Path, target: Path) -> str:
         pixels = read_image(source, flags.max_pixels, background=flags.background, notice=note)
         count = pixels.shape[0] * pixels.shape[1]
-        aim, x = _aim(flags, count), to_tensor(pixels).to(choose_device(flags.device))
-        code, goal = (rates.compress, lmbda) if aim is None else (rates.fit, aim)
+        goal, x = _goal(flags, count), to_tensor(pixels).to(choose_device(flags.device))
         try:
-            model, data = code(load, list(paths), x, goal, flags.effort, watch=watch)
+            model, data = rates.fit(load, list(paths), x, goal, flags.effort, watch=watch)
         except ValueError as error:
             raise UsageError(f"{source} cannot be compressed: {error}") from error
         batch.write(target, data)
@@ -219,21 +218,19 @@ def _run(
     return 1 if failed else 0
 
 
-def _aim(flags: argparse.Namespace, pixels: int) -> rates.Aim | None:
+def _goal(flags: argparse.Namespace, pixels: int) -> rates.Aim | float:
     """What the file of an image of so many pixels is to be; UsageError for what none can be."""
     if flags.bpp is not None:
         return rates.Aim.of_rate(flags.bpp, pixels)
-    none = flags.bytes is None and flags.psnr is None
-    return None if none else rates.Aim(flags.bytes, flags.psnr)
+    if flags.bytes is None and flags.psnr is None:
+        return flags.lmbda
+    return rates.Aim(flags.bytes, flags.psnr)
 
 
 def _trained(flags: argparse.Namespace) -> dict[float, Path]:
     """The checkpoints to choose from, by the lambdas that they were trained for."""
     _import(flags)
-    try:
-        name = models.canonical_name(flags.model_name or "Hyperprior")
-    except ValueError as error:
-        raise UsageError(str(error)) from None
+    name = models.canonical_name(flags.model_name or "Hyperprior")
     if flags.checkpoint is not None:
         metadata = checkpoint.read_metadata(flags.checkpoint)
         if flags.model_name and metadata["model"] != name:
@@ -287,9 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
         flags = parser().parse_args(arguments)
     elif rest:  # OUT after a flag
         flags.files += map(Path, rest)
-    alone = flags.command == "info" or flags.outdir is None
-    left = "nothing was written" if alone else "what was written so far is complete"
-    return guarded(NAME, lambda: COMMANDS[flags.command](flags), left)
+    return guarded(NAME, lambda: COMMANDS[flags.command](flags))
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ def coder(model: Codec, codec: str) -> dict[str, Callable]:
             "encode": lambda x: model.use(codec).compress(x),
             "decode": lambda file: model.use(codec).decompress(file),
         }
-    name = TWINS[type(model).__name__].compressai_class
-    twin = getattr(import_compressai().models, name)(model.N, model.M).eval()
+    architectures = import_compressai().zoo.image.model_architectures
+    twin = architectures[TWINS[type(model).__name__].architecture](model.N, model.M).eval()
     twin.load_state_dict(to_compressai(model))
     twin.update(force=True)
     twin.to(next(model.parameters()).device)

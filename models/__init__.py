@@ -8,7 +8,7 @@ import torch
 
 from models import checkpoint
 from models.base import Codec
-from models.errors import CheckpointError
+from models.errors import CheckpointError, UsageError
 from models.registry import MODELS, build, canonical_name, register
 
 __all__ = ["MODELS", "Codec", "build", "canonical_name", "load", "register"]
@@ -32,7 +32,7 @@ def load(
     """
     try:
         name = canonical_name(name)
-    except ValueError as error:
+    except UsageError as error:
         raise CheckpointError(str(error)) from None
     path = checkpoint.find(name, root, epoch, lmbda)[-1]
     model = checkpoint.load(path, device)

@@ -21,7 +21,7 @@ from models import registry
 from models.base import Codec
 from models.coding.container import Header
 from models.entropy.tables import Tables
-from models.errors import CheckpointError, FreezeError
+from models.errors import CheckpointError, FreezeError, UsageError
 from models.files import write_bytes
 from models.layers.defaults import torch_defaults
 from models.presets import CHANNELS, METRICS, OperatingPoint, digits
@@ -94,8 +94,9 @@ def read_metadata(path: str | Path) -> dict:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        wrong = [key for key, kind in METADATA.items() if not isinstance(metadata[key], kind)]
-        if wrong or not 0 <= metadata["lmbda"] < LARGEST_LAMBDA or metadata["metric"] not in METRICS:
+        sound = all(isinstance(metadata[key], kind) for key, kind in METADATA.items())
+        sound = sound and metadata["metric"] in METRICS
+        if not (sound and 0 <= metadata["lmbda"] < LARGEST_LAMBDA):
             raise ValueError(metadata)
     except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
@@ -117,15 +118,13 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Codec:
     stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(TABLES)}
     try:
         model = with_weights(metadata["model"], metadata["N"], metadata["M"], tensors)
-        point = [metadata[key] for key in ("lmbda", "code_rate", "N", "M", "metric")]
-        latents = model.streams
-        model.freeze({v: Tables.from_tensors(stored, f"{TABLES}{v}.") for v in latents})
+        model.freeze({v: Tables.from_tensors(stored, f"{TABLES}{v}.") for v in model.streams})
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not hold the model it claims: {reason}") from error
     if model.digest != metadata["digest"]:
         raise CheckpointError(f"{path} is damaged: its integer weights do not have its digest.")
-    model.point = OperatingPoint(type(model).__name__, *point)
+    model.point = OperatingPoint(**{key: metadata[key] for key in OperatingPoint.__annotations__})
     model.metadata = metadata
     return model.to(device)
 
@@ -226,7 +225,7 @@ def for_file(header: Header, root: str | Path) -> Path:
     """The checkpoint whose tables a compressed file names, of any epoch; CheckpointError."""
     try:
         folder = Path(root) / registry.canonical_name(header.model)
-    except ValueError as error:
+    except UsageError as error:
         raise CheckpointError(f"{error} (--import_module adds others.)") from None
     for path in sorted(folder.glob("*.safetensors")):
         with suppress(CheckpointError):  # another file in the folder may be broken
@@ -247,7 +246,7 @@ def find(
     """Checkpoints of a model, lowest lambda first; of each lambda the last epoch, or `epoch`.
 
     root: the folder to look in; None is `STUDY`. CheckpointError that says what there is where
-    there are none; ValueError for an unknown model.
+    there are none; UsageError for an unknown model.
     """
     folder = Path(root or STUDY) / registry.canonical_name(model_name)
     checkpoints: list[tuple[float, int, Path]] = []

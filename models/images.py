@@ -1,7 +1,6 @@
 """Pixels in and out: image files to 8-bit RGB arrays, arrays to tensors, and back.
 
-An image is a uint8 array (H, W, 3) of sRGB samples. What each kind of file becomes is stated at
-`read_image`.
+An image is a uint8 array (H, W, 3) of sRGB samples.
 """
 
 from __future__ import annotations
@@ -55,15 +54,10 @@ def read_image(
 ) -> np.ndarray:
     """Decode an image file, or what comes out of a pipe, to a uint8 array (H, W, 3).
 
-    Grey, palette and 1-bit images become RGB. Of more than 8 bits per sample the upper 8 are kept.
-    An EXIF orientation is applied. Colours are converted to sRGB by the file's profile; without
-    one they are sRGB. Transparent pixels are laid on the `background`. Of a camera's JPEG with
-    embedded previews (MPO) the main image is taken. `notice` takes a sentence on colours that were
-    converted, and on a profile or EXIF data that make no sense and are left aside.
-
-    ImageError for what cannot be read, more than `max_pixels` pixels (before anything is decoded),
-    transparent pixels without a background, animations, several pages, CMYK without a profile, CIE
-    Lab, samples with a sign, of 32 bits or floating point, and planes of 16 bits.
+    docs/datasets.md has a table of what each kind of file becomes, and of those that are refused.
+    Transparent pixels are laid on the `background`; without one they are refused. `notice` takes a
+    sentence on colours that were converted, and on a profile or EXIF data that make no sense.
+    ImageError for what cannot be read; for more than `max_pixels` before anything is decoded.
     """
     with _opened(path, max_pixels) as image:
         profile = image.info.get("icc_profile")

@@ -71,13 +71,10 @@ def save(image: Image.Image, file: IO[bytes], _: str | bytes) -> None:
     def load(lmbda: float) -> Codec:
         return _load(paths[lmbda])
 
-    x = to_tensor(np.array(image))
-    if bpp is None:
-        _, data = rates.compress(load, list(paths), x, max(paths) if lmbda is None else lmbda)
-    else:
-        aim = rates.Aim.of_rate(bpp, image.width * image.height)
-        _, data = rates.fit(load, list(paths), x, aim)
-    file.write(data)
+    goal = max(paths) if lmbda is None else lmbda
+    if bpp is not None:
+        goal = rates.Aim.of_rate(bpp, image.width * image.height)
+    file.write(rates.fit(load, list(paths), to_tensor(np.array(image)), goal)[1])
 
 
 Image.register_open(FORMAT, LicImageFile, lambda prefix: prefix.startswith(MAGIC))

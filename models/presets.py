@@ -18,20 +18,13 @@ class Entry:
     short: str  # in tables and legends
     published: str  # its curve in statistics/reference/kodak_rd.csv
     architecture: str = ""  # CompressAI's with the same weights, if it has one
-    compressai_class: str = ""  # of that architecture
     context: bool = False  # predicts from latents that are decoded already
 
 
 CATALOGUE = {  # in the order of the papers
-    "Factorized": Entry(
-        "Factorized", "bmshj2018-factorized", "bmshj2018-factorized", "FactorizedPrior"
-    ),
-    "Hyperprior": Entry(
-        "Hyperprior", "bmshj2018-hyperprior", "bmshj2018-hyperprior", "ScaleHyperprior"
-    ),
-    "JointAutoregressiveHierarchicalPriors": Entry(
-        "Joint", "mbt2018", "mbt2018", "JointAutoregressiveHierarchicalPriors", context=True
-    ),
+    "Factorized": Entry("Factorized", "bmshj2018-factorized", "bmshj2018-factorized"),
+    "Hyperprior": Entry("Hyperprior", "bmshj2018-hyperprior", "bmshj2018-hyperprior"),
+    "JointAutoregressiveHierarchicalPriors": Entry("Joint", "mbt2018", "mbt2018", context=True),
     "CheckerboardAutogressive": Entry(
         "Checkerboard", "paper-minnen2018-checkerboard", context=True
     ),
@@ -85,11 +78,9 @@ ZOO_LAMBDAS = {
 }
 
 
-def points(model: str, code_rate: str | None = None) -> tuple[OperatingPoint, ...]:
+def points(model: str) -> tuple[OperatingPoint, ...]:
     """The study's points of a model, lowest lambda first; empty for a model not in it."""
-    return tuple(
-        p for p in OPERATING_POINTS if p.model == model and code_rate in (None, p.code_rate)
-    )
+    return tuple(p for p in OPERATING_POINTS if p.model == model)
 
 
 def zoo_point(model: str, quality: int, metric: str = "mse") -> OperatingPoint:

@@ -95,40 +95,30 @@ class Aim:
         return math.exp(((self.psnr or 0.0) - PSNR) / DECIBELS)
 
 
-def compress(
-    load: Callable[[float], Codec],
-    trained: Sequence[float],
-    x: Tensor,
-    lmbda: float,
-    effort: int = 0,
-    *,
-    watch: Watch = lambda *_: None,
-) -> tuple[Codec, bytes]:
-    """The file of an image (1, 3, H, W) at a lambda, trained or not, and its codec; as `fit`."""
-    own, gain = at_lambda(trained, lmbda)
-    model = load(own)
-    if effort:
-        return model, search.compress(model, x, effort, gain, watch=watch)
-    return model, model.compress(x, gain)[0]
-
-
 def fit(
     load: Callable[[float], Codec],
     trained: Sequence[float],
     x: Tensor,
-    aim: Aim,
+    goal: Aim | float,
     effort: int = 0,
     *,
     watch: Watch = lambda *_: None,
 ) -> tuple[Codec, bytes]:
-    """The file of an image (1, 3, H, W) that meets an aim the most closely, and its codec.
+    """The file of an image (1, 3, H, W) at a lambda, or that meets an aim the most closely, and its
+    codec.
 
-    load: a codec by its lambda, of those `trained`; two at most are loaded, and g_a runs once in
-    each. With effort, up to `SEARCHES` searches start where the aim is met, and the best file is
-    taken. UsageError that says how near it came if no gain meets the aim; ValueError as
-    `Codec.compress`.
+    load: a codec by its lambda, of those `trained`; for an aim two at most are loaded, and g_a runs
+    once in each. With effort, up to `SEARCHES` searches start where the aim is met, and the best
+    file is taken. UsageError for a lambda as `at_lambda`, and that says how near it came if no gain
+    meets the aim; ValueError as `Codec.compress`.
     """
-    height, width = x.shape[-2:]
+    if not isinstance(goal, Aim):
+        own, gain = at_lambda(trained, goal)
+        model = load(own)
+        if effort:
+            return model, search.compress(model, x, effort, gain, watch=watch)
+        return model, model.compress(x, gain)[0]
+    aim, (height, width) = goal, x.shape[-2:]
 
     def plain(gain: float) -> Coded:
         if aim.most:  # what the image is like is no matter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.base import Codec
 from models.checkerboard import CheckerboardAutogressive
+from models.errors import UsageError
 from models.factorized import Factorized
 from models.hyperprior import Hyperprior
 from models.joint_autoregressive import JointAutoregressiveHierarchicalPriors
@@ -26,11 +27,11 @@ def register(cls: type[Codec], *aliases: str) -> type[Codec]:
 
 
 def canonical_name(name: str) -> str:
-    """The registered name of a model; ValueError that lists them for an unknown one."""
+    """The registered name of a model; UsageError that lists them for an unknown one."""
     try:
         return _ALIASES[name.lower()]
     except KeyError:
-        raise ValueError(f"Unknown model {name!r}; choose one of: {', '.join(MODELS)}.") from None
+        raise UsageError(f"Unknown model {name!r}; choose one of: {', '.join(MODELS)}.") from None
 
 
 def build(name: str, N: int, M: int) -> Codec:

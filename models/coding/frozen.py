@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
-from models.coding.integer import digest_parts
 from models.coding.range_coder import CodingTables
 from models.entropy.tables import Tables
 
@@ -29,12 +29,10 @@ class Frozen:
         self.offsets = {k: torch.from_numpy(t.offsets).double() for k, t in tables.items()}
         self.device = torch.device("cpu")
         hashed = hashlib.sha256(name.encode())
-        for latent in sorted(tables):
-            for part in digest_parts(list(tables[latent].tensors().values())):
-                hashed.update(part)
-        for network in sorted(networks):
-            for part in digest_parts(networks[network].integers()):
-                hashed.update(part)
+        parts = [tables[latent].tensors().values() for latent in sorted(tables)]
+        parts += [networks[network].integers() for network in sorted(networks)]
+        for part in chain.from_iterable(parts):  # as bytes that do not depend on the machine
+            hashed.update(part.cpu().to(torch.int64).numpy().astype("<i8").tobytes())
         self.digest = hashed.hexdigest()[:16]
 
     @cached_property

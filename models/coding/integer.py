@@ -14,7 +14,7 @@ may choose Winograd or FFT in fractions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -303,8 +303,3 @@ class IntegerContext:
 def mean_scale_bits(channels: int) -> Tensor:
     """Fraction bits of a network's output of M scales and M means, (2M,)."""
     return torch.tensor([FRACTION_BITS, GRID_BITS]).repeat_interleave(channels)
-
-
-def digest_parts(parts: Sequence[Tensor]) -> list[bytes]:
-    """Integers of any shape as bytes that do not depend on the machine."""
-    return [p.cpu().to(torch.int64).numpy().astype("<i8").tobytes() for p in parts]

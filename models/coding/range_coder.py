@@ -1,14 +1,14 @@
 """A range coder over integer tables, with one interface for both directions.
 
 `code(symbols, indexes) -> symbols`: a `Writer` stores what it is given, a `Reader`
-ignores the first argument and returns what it read. Both wrap the range coder of
-`constriction`, imported when something is coded, since training does without it.
+ignores the first argument and returns what it read. Both wrap the range coder of `constriction`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import constriction
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,18 +35,11 @@ class CodingTables:
         self.escape = tables.lengths.astype(np.int64) - 1
         self.first = tables.first.astype(np.int64)
         self.index_type = np.uint8 if len(tables) <= 256 else np.uint16
-        stream = _library()
-        self.lengths, self.words = stream.model.Uniform(len(POWERS) + 1), stream.model.Uniform()
+        model = constriction.stream.model
+        self.lengths, self.words = model.Uniform(len(POWERS) + 1), model.Uniform()
         self.models = [
-            stream.model.Categorical((row - 1).astype(np.float64), perfect=False)
-            for row in tables.rows()
+            model.Categorical((row - 1).astype(np.float64), perfect=False) for row in tables.rows()
         ]
-
-
-def _library():
-    import constriction
-
-    return constriction.stream
 
 
 class Writer:
@@ -54,7 +47,7 @@ class Writer:
 
     def __init__(self, tables: CodingTables, batch: int, gain: Gain = ONE):
         self.tables, self.gain = tables, gain
-        self.encoders = [_library().queue.RangeEncoder() for _ in range(batch)]
+        self.encoders = [constriction.stream.queue.RangeEncoder() for _ in range(batch)]
 
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
         """Append symbols (B, n, C), integers in float64, with their tables' indexes."""
@@ -103,7 +96,7 @@ class Reader:
         if any(len(stream) % 4 for stream in streams):
             raise StreamError("A stream is cut short: its length is not a multiple of 4 bytes.")
         words = [np.frombuffer(stream, "<u4").astype(np.uint32) for stream in streams]
-        self.decoders = [_library().queue.RangeDecoder(w) for w in words]
+        self.decoders = [constriction.stream.queue.RangeDecoder(w) for w in words]
 
     def code(self, symbols: None, indexes: Tensor) -> Tensor:
         """Read one symbol for each of the indexes (B, n, C); float64 on their device."""

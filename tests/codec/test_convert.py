@@ -19,7 +19,8 @@ each_twin = pytest.mark.parametrize("name", TWINS)
 
 def twin(name):
     """CompressAI's model with its own random weights, in eval mode."""
-    return getattr(import_compressai().models, TWINS[name].compressai_class)(N, M).eval()
+    architectures = import_compressai().zoo.image.model_architectures
+    return architectures[TWINS[name].architecture](N, M).eval()
 
 
 def estimate(model, x):
