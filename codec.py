@@ -32,7 +32,7 @@ from pathlib import Path
 import models
 from models import batch, checkpoint, rates, search
 from models.base import Codec
-from models.cli import Progress, choose_device, colour, guarded, note, number
+from models.cli import Progress, choose_device, colour, guarded, module_name, note, number
 from models.coding.container import read_file, read_header, scan_file
 from models.datasets import SUFFIXES
 from models.errors import CheckpointError, UsageError
@@ -99,7 +99,7 @@ def _shared(command: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
     add("--precision", choices=PRECISIONS, default="fp32",
         help="of the transforms: bf16 takes half the time where the device has it")  # fmt: skip
-    add("--import_module", action="append", default=[], metavar="MODULE",
+    add("--import_module", action="append", type=module_name, default=[], metavar="MODULE",
         help="import first: one that registers your own model")  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from evaluation.figures import draw
 from evaluation.photographs import dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, STATISTICS, Results, compressai_json, means, table
 from models import checkpoint
-from models.cli import choose_device, guarded, number
+from models.cli import choose_device, guarded, module_name, number
 from models.errors import UsageError
 from models.files import printable, write_text
 from models.layers.bf16 import PRECISIONS
@@ -69,7 +69,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--ckpt_dir", type=Path, default=checkpoint.STUDY, metavar="DIR",
         help="holds <Model>/epoch_<E>_lmbda_<lambda>.safetensors (default: %(default)s)",
         )  # fmt: skip
-    add("--import_module", action="append", default=[], metavar="MODULE",
+    add("--import_module", action="append", type=module_name, default=[], metavar="MODULE",
         help="import first: one that registers your own model")  # fmt: skip
     add("--effort", type=number(int, 0), default=0, metavar="N",
         help="steps of the encoder's search for smaller files; results are filed under "

@@ -136,11 +136,13 @@ def _entropy_model(name: str) -> dict[str, Tensor]:
     return {**empty, f"{name}.likelihood_lower_bound.bound": torch.tensor([LIKELIHOOD_BOUND])}
 
 
-def export_checkpoint(source: Path, target: Path) -> str:
-    """Write a checkpoint of ours as CompressAI's state dictionary; says how to run it there.
+def export_checkpoint(source: Path, target: Path, overwrite: bool) -> int:
+    """Write a checkpoint of ours as CompressAI's state dictionary, print how to run it there; 0.
 
-    CheckpointError for a file that is none; UsageError for a model without a twin.
+    CheckpointError for a file that is none; UsageError for a model without a twin, and for a
+    target that exists unless `overwrite`.
     """
+    check_target(target, source, overwrite)
     model = checkpoint.load(source)
     name = type(model).__name__
     if name not in TWINS:
@@ -151,10 +153,11 @@ def export_checkpoint(source: Path, target: Path) -> str:
     lambdas, metric = ZOO_LAMBDAS[metadata["metric"]], metadata["metric"]
     nearest = min(range(len(lambdas)), key=lambda k: abs(lambdas[k] - metadata["lmbda"]))
     bench = f"--model_name compressai:{arch} --metric {metric} --quality {nearest + 1}"
-    return f"""Wrote {target}. To run it in CompressAI on a folder of images:
+    print(f"""Wrote {target}. To run it in CompressAI on a folder of images:
   python -m compressai.utils.eval_model checkpoint FOLDER -a {arch} -p {target}
 or, on this project's bench, with real files:
-  python test.py {bench} --checkpoint {target}"""
+  python test.py {bench} --checkpoint {target}""")
+    return 0
 
 
 def main(words: list[str] | None = None) -> int:
@@ -170,13 +173,8 @@ def main(words: list[str] | None = None) -> int:
     add("target", type=Path, metavar="OUT", help="by custom *.pth or *.pth.tar")
     add("--overwrite", action="store_true", help="write over a file")
     flags = parser.parse_args(words)
-
-    def run() -> int:
-        check_target(flags.target, flags.source, flags.overwrite)
-        print(export_checkpoint(flags.source, flags.target))
-        return 0
-
-    return guarded("convert", run)
+    files = flags.source, flags.target
+    return guarded("convert", lambda: export_checkpoint(*files, flags.overwrite))
 
 
 if __name__ == "__main__":

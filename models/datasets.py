@@ -17,13 +17,9 @@ SUFFIXES = (
     ".tif", ".tiff", ".gif", ".avif", ".jp2",
 )  # fmt: skip
 
-# Photographs of scikit-image that lie inside its wheel, and their licences.
-SAMPLES = {
-    "astronaut": "public domain (NASA)",
-    "chelsea": "CC0 (Stefan van der Walt)",
-    "coffee": "CC0 (Rachel Michetti)",
-    "rocket": "public domain (SpaceX)",
-}
+# Photographs that lie inside scikit-image's wheel, in the public domain: by NASA, Stefan van der
+# Walt (CC0), Rachel Michetti (CC0) and SpaceX.
+SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def list_images(

@@ -243,11 +243,8 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 def to_uint8(x: torch.Tensor) -> np.ndarray:
     """Float (1, 3, H, W) or (3, H, W) in [0, 1] to uint8 (H, W, 3): scaled, rounded, clamped."""
-    if x.ndim == 4:
-        x = x.squeeze(0)
-    if x.ndim != 3 or x.shape[0] != 3:
-        raise ImageError(f"One image is a tensor (1, 3, H, W), not {tuple(x.shape)}.")
-    levels = x.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
+    x = x.detach().reshape(3, *x.shape[-2:])
+    levels = x.float().mul(255).round().clamp(0, 255).to(torch.uint8)
     return levels.permute(1, 2, 0).contiguous().cpu().numpy()
 
 

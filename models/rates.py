@@ -126,8 +126,7 @@ def fit(
         return search.code(model, x, latents, gain)
 
     def searched(gain: float) -> Coded:
-        lmbda = search.lambda_of(model) * gain**2
-        better = search.search(model, x, latents, effort, lmbda, watch=watch, gain=gain)
+        better = search.search(model, x, latents, effort, gain, watch=watch)
         return search.code(model, x, better, gain)
 
     own = nearest(trained, aim.guess(height * width))

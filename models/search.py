@@ -30,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from models.base import Codec, pad
-from models.coding.container import padded
+from models.coding.container import MAX_SIDE, padded
 from models.errors import UsageError
-from models.images import check_images, to_uint8
+from models.images import check_images
 from models.layers import AtGain
 from models.layers.bf16 import computes_in_bf16, with_pixel_deconv
 from models.layers.defaults import torch_defaults
@@ -81,22 +81,21 @@ def compress(
 ) -> bytes:
     """One image (1, 3, H, W) to a file: the better of `Codec.compress` and `effort` search steps.
 
-    A gain stands for the model's lambda times gain**2. On a CPU, the same machine and number of
-    threads give the same file. UsageError for a model that was not trained for the MSE, and as
-    `search`; ValueError as `Codec.compress`.
+    On a CPU, the same machine and number of threads give the same file. UsageError as `search`;
+    ValueError as `Codec.compress`.
     """
-    lmbda, latents = lambda_of(model) * gain**2, analysis(model, x)
-    searched = search(model, x, latents, effort, lmbda, watch=watch, gain=gain)
+    latents = analysis(model, x)
+    searched = search(model, x, latents, effort, gain, watch=watch)
     candidates = code(model, x, latents, gain), code(model, x, searched, gain)
-    return min(candidates, key=lambda coded: coded.loss(lmbda)).data
+    return min(candidates, key=lambda coded: coded.loss(lambda_at(model, gain))).data
 
 
-def lambda_of(model: Codec) -> float:
-    """The lambda that the model was trained for. UsageError if there is none for the MSE."""
+def lambda_at(model: Codec, gain: float) -> float:
+    """The lambda that a gain stands for. UsageError if the model was not trained for the MSE."""
     point = model.point
     if point is None or point.metric != "mse" or not point.lmbda > 0:
         raise UsageError("A search needs a model trained for the mean square error: drop --effort.")
-    return point.lmbda
+    return point.lmbda * gain**2
 
 
 def analysis(model: Codec, x: Tensor) -> dict[str, Tensor]:
@@ -113,14 +112,9 @@ def code(model: Codec, x: Tensor, latents: dict[str, Tensor], gain: float = 1.0)
     """Code latents (1, C, h, w) and decode the file, to see how it serves x (1, 3, H, W)."""
     height, width = x.shape[-2:]
     (data,) = model.files(latents, height, width, gain)
-    pixels = math.prod(padded(height, width, model.downsampling))
-    x_hat = model.decompress([data], max_pixels=pixels)
-    squares = 0.0
-    # Strip by strip: float64 of a large image is too much memory.
-    for rows, expected in zip(x_hat.split(MARGIN, 2), x.split(MARGIN, 2), strict=True):
-        levels = torch.from_numpy(to_uint8(rows)).to(x.device).permute(2, 0, 1)
-        squares += (levels - 255 * expected).double().square().sum().item()
-    return Coded(data, height * width, squares / x.numel())
+    levels = model.decompress([data], max_pixels=MAX_SIDE**2).mul_(255).round_()
+    error = levels.sub_(x, alpha=255)
+    return Coded(data, height * width, error.square_().mean().item())
 
 
 class Relaxed:
@@ -154,18 +148,19 @@ def search(
     x: Tensor,
     latents: dict[str, Tensor],
     steps: int,
-    lmbda: float,
+    gain: float = 1.0,
+    *,
     seed: int = 0,
     watch: Watch = lambda *_: None,
-    gain: float = 1.0,
 ) -> dict[str, Tensor]:
     """Latents (1, C, h, w) of an image x (1, 3, H, W) after descent from those given, which stay.
 
-    lmbda: that of the gain, the model's times gain**2. Windows of `WINDOW` pixels a side follow
-    each other in raster order, all steps each, which bounds the memory. A window is seen with
-    `MARGIN` pixels around, as far as its latents reach, whose own latents are fixed. Pixels of
-    padding count in the rate only. UsageError for less than a step.
+    Windows of `WINDOW` pixels a side follow each other in raster order, all steps each, which
+    bounds the memory. A window is seen with `MARGIN` pixels around, as far as its latents reach,
+    whose own latents are fixed. Pixels of padding count in the rate only. UsageError for less than
+    a step and for a model that was not trained for the MSE.
     """
+    lmbda = lambda_at(model, gain)
     if steps < 1:
         raise UsageError(f"A search takes 1 step or more, not {steps}.")
     generator = torch.Generator(x.device).manual_seed(seed)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from models.coding.gain import LEAST, MOST, UNIT
@@ -77,17 +78,14 @@ def pack(header: Header, streams: Sequence[bytes]) -> bytes:
 def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     """Header and streams of a complete file. StreamError when anything is wrong with it."""
     header, start = _parse(data)
-    size = start + sum(header.lengths) + 4
+    edges = list(accumulate(header.lengths, initial=start))
+    size = edges[-1] + 4
     if len(data) != size:
         what = "cut short" if len(data) < size else "longer than it says"
         raise StreamError(f"The file is {what}: it should have {size} bytes.")
     if struct.pack("<I", zlib.crc32(memoryview(data)[:-4])) != data[-4:]:
         raise StreamError("The checksum does not match: the file was damaged on its way.")
-    streams = []
-    for length in header.lengths:
-        streams.append(data[start : start + length])
-        start += length
-    return header, streams
+    return header, [data[left:right] for left, right in pairwise(edges)]
 
 
 def read_file(path: Path, max_pixels: int) -> tuple[bytes, Header]:

@@ -80,14 +80,9 @@ class NonParametricDensity(nn.Module):
         """(C,) float64: the v with c(v) = probability, by bisection in float64."""
         target = math.log(probability) - math.log1p(-probability)
         logits = copy.deepcopy(self).double().logits_cumulative
-        low = torch.full_like(self.quantiles[..., :1], -1.0, dtype=torch.float64)
+        low = torch.full_like(self.quantiles[..., :1], -(2.0**40), dtype=torch.float64)
         high = -low
-        for _ in range(40):  # until the root is bracketed
-            above, below = logits(low) > target, logits(high) < target
-            if not (above | below).any():
-                break
-            low, high = torch.where(above, low * 2, low), torch.where(below, high * 2, high)
-        for _ in range(60):  # to the last bit or so
+        for _ in range(100):  # to the last bit or so
             middle = (low + high) / 2
             below = logits(middle) < target
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)

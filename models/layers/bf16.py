@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +92,7 @@ def with_pixel_deconv(g_s: nn.Module) -> nn.Module:
     return g_s
 
 
-def _gives_pixels(layer: nn.Module) -> TypeGuard[nn.ConvTranspose2d]:
+def _gives_pixels(layer: nn.Module) -> bool:
     """Whether it is the last layer of g_s."""
     if not isinstance(layer, nn.ConvTranspose2d):
         return False

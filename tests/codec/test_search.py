@@ -76,7 +76,7 @@ def test_a_search_is_repeatable_and_leaves_the_model_and_latents_alone(name):
     latents = search.analysis(model, x)
     before = {key: v.clone() for key, v in latents.items()}
     trained = [p.requires_grad for p in model.parameters()]
-    first, again, other = (search.search(model, x, latents, 3, LMBDA, seed) for seed in (0, 0, 1))
+    first, again, other = (search.search(model, x, latents, 3, seed=k) for k in (0, 0, 1))
     assert all(torch.equal(latents[key], before[key]) for key in before)
     assert all(torch.equal(first[key], again[key]) for key in before)
     assert not any(torch.equal(first[key], other[key]) for key in before)
@@ -93,7 +93,7 @@ def test_windows_bound_the_memory_and_search_everything(name, monkeypatch):
     sizes, steps = [], []
     hook = model.g_s.register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].shape[2:]))
     try:
-        found = search.search(model, x, latents, 4, LMBDA, watch=lambda *step: steps.append(step))
+        found = search.search(model, x, latents, 4, watch=lambda *step: steps.append(step))
     finally:
         hook.remove()
     most = (128 + 2 * search.MARGIN) // 16
