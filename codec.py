@@ -24,13 +24,13 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 import argparse
 import importlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
 import models
-from models import batch, checkpoint, rates, search
+from models import batch, checkpoint, rates
 from models.base import Codec
 from models.cli import Progress, choose_device, colour, guarded, module_name, note, number
 from models.coding.container import read_file, read_header, scan_file
@@ -109,7 +109,6 @@ def compress(flags: argparse.Namespace) -> int:
     _goal(flags, 1)  # refused before any file, as the lambda
     paths = _trained(flags)
     load = lru_cache(4)(lambda lmbda: _load(flags, paths[lmbda]))
-    watch = _shown_steps()
     flags.lmbda = max(paths) if flags.lmbda is None else flags.lmbda
     rates.at_lambda(list(paths), flags.lmbda)
 
@@ -118,7 +117,7 @@ def compress(flags: argparse.Namespace) -> int:
         count = pixels.shape[0] * pixels.shape[1]
         goal, x = _goal(flags, count), to_tensor(pixels).to(choose_device(flags.device))
         try:
-            model, data = rates.fit(load, list(paths), x, goal, flags.effort, watch=watch)
+            model, data = rates.fit(load, list(paths), x, goal, flags.effort)
         except ValueError as error:
             raise UsageError(f"{source} cannot be compressed: {error}") from error
         batch.write(target, data)
@@ -248,30 +247,18 @@ def _import(flags: argparse.Namespace) -> None:
 
 
 def _load(flags: argparse.Namespace, path: Path) -> Codec:
-    """A codec in the precision asked for; large images show their progress tile by tile."""
+    """A codec in the precision asked for, which shows the tiles of large images and its search."""
 
-    def watched(tiles):
-        with Progress(flags.command, len(tiles), "tile") as progress:
-            for tile in tiles:
-                yield tile
+    def shown(items: Sequence) -> Iterator:
+        kind = ("search", "step") if isinstance(items, range) else (flags.command, "tile")
+        with Progress(kind[0], len(items), kind[1]) as progress:
+            for item in items:
+                yield item
                 progress.step()
 
     model = checkpoint.load(path, choose_device(flags.device))
-    model.progress = watched
+    model.progress = shown
     return model.use(flags.precision)
-
-
-def _shown_steps() -> search.Watch:
-    """What shows the steps of searches: how far each is, and what it has reached."""
-    bar: Progress | None = None
-
-    def watch(done: int, total: int, state: str) -> None:
-        nonlocal bar
-        if bar is None or done == 1:
-            bar = Progress("search", total, "step")
-        bar.step(state)
-
-    return watch
 
 
 COMMANDS = {"compress": compress, "decompress": decompress, "info": info}

@@ -43,7 +43,7 @@ class Codec(nn.Module):
         self.N, self.M = N, M
         self.point: OperatingPoint | None = None
         self.metadata: dict = {}
-        self.progress: Progress = iter  # wraps the tiles of a large image, such as tqdm
+        self.progress: Progress = iter  # wraps the tiles of a large image, or steps, such as tqdm
         self.precision = "fp32"  # of the transforms while coding, see `use`
         self._frozen: Frozen | None = None
 
@@ -282,12 +282,10 @@ class Codec(nn.Module):
 
     def _check(self, header: Header, max_pixels: int) -> None:
         name = type(self).__name__
-        if header.model != name:
-            raise StreamError(f"The file was written by the model {header.model}, not {name}.")
-        if header.digest != self.digest:
+        if (header.model, header.digest) != (name, self.digest):
             raise StreamError(
-                f"The file needs the tables {header.digest}, this checkpoint has {self.digest}: "
-                f"it was written with another checkpoint (lambda {header.lmbda:g})."
+                f"The file needs {header.model} with the tables {header.digest}, this is {name} with "
+                f"{self.digest}: it was written with another checkpoint (lambda {header.lmbda:g})."
             )
         if len(header.lengths) != len(self.streams):
             raise StreamError(f"{name} has {len(self.streams)} streams, not {len(header.lengths)}.")

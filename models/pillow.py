@@ -1,8 +1,5 @@
 """Compressed files in Pillow, by the study's checkpoints: `import models.pillow` registers .lic.
 
-    from PIL import Image
-    import models.pillow
-
     image = Image.open("photo.lic")                       # decoded when its pixels are asked for
     image.save("small.lic", bpp=0.4)                      # at most so many bits per pixel
     image.save("other.lic", model="Joint", lmbda=0.013)   # the default: Hyperprior, best quality

@@ -16,7 +16,7 @@ from models import search
 from models.base import Codec
 from models.coding.gain import LEAST, MOST, UNIT, Gain
 from models.errors import UsageError
-from models.search import Coded, Watch
+from models.search import Coded
 
 SMALLEST, LARGEST = 1 / 4, 2.0  # gains for a lambda
 # Up to this gain the checkpoint below is taken, beyond it the one above: whichever had the lower
@@ -101,8 +101,6 @@ def fit(
     x: Tensor,
     goal: Aim | float,
     effort: int = 0,
-    *,
-    watch: Watch = lambda *_: None,
 ) -> tuple[Codec, bytes]:
     """The file of an image (1, 3, H, W) at a lambda, or that meets an aim the most closely, and its
     codec.
@@ -116,7 +114,7 @@ def fit(
         own, gain = at_lambda(trained, goal)
         model = load(own)
         if effort:
-            return model, search.compress(model, x, effort, gain, watch=watch)
+            return model, search.compress(model, x, effort, gain)
         return model, model.compress(x, gain)[0]
     aim, (height, width) = goal, x.shape[-2:]
 
@@ -126,7 +124,7 @@ def fit(
         return search.code(model, x, latents, gain)
 
     def searched(gain: float) -> Coded:
-        better = search.search(model, x, latents, effort, gain, watch=watch)
+        better = search.search(model, x, latents, effort, gain)
         return search.code(model, x, better, gain)
 
     own = nearest(trained, aim.guess(height * width))

@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +44,6 @@ WITH_CONTEXT = 0.5  # of that rate for Joint and Checkerboard
 DAMPING = 2.0  # Adam's epsilon, in bits per quantisation step
 
 
-# Steps done, and of how many; what the last one reached, in words: relaxed loss, bpp, PSNR.
-Watch = Callable[[int, int, str], None]
-
-
 @dataclass(frozen=True)
 class Coded:
     """A complete file of an image, and the mean square error of the decoded 8-bit image."""
@@ -66,28 +62,18 @@ class Coded:
         """Of the decoded image, in dB; 100 at most."""
         return 10 * math.log10(255**2 / max(self.mse, 255**2 / 1e10))
 
-    def loss(self, lmbda: float) -> float:
-        """The trade-off, from what is real."""
-        return lmbda * self.mse + self.bpp
 
-
-def compress(
-    model: Codec,
-    x: Tensor,
-    effort: int,
-    gain: float = 1.0,
-    *,
-    watch: Watch = lambda *_: None,
-) -> bytes:
+def compress(model: Codec, x: Tensor, effort: int, gain: float = 1.0) -> bytes:
     """One image (1, 3, H, W) to a file: the better of `Codec.compress` and `effort` search steps.
 
     On a CPU, the same machine and number of threads give the same file. UsageError as `search`;
     ValueError as `Codec.compress`.
     """
     latents = analysis(model, x)
-    searched = search(model, x, latents, effort, gain, watch=watch)
+    searched = search(model, x, latents, effort, gain)
     candidates = code(model, x, latents, gain), code(model, x, searched, gain)
-    return min(candidates, key=lambda coded: coded.loss(lambda_at(model, gain))).data
+    lmbda = lambda_at(model, gain)
+    return min(candidates, key=lambda coded: lmbda * coded.mse + coded.bpp).data
 
 
 def lambda_at(model: Codec, gain: float) -> float:
@@ -149,16 +135,15 @@ def search(
     latents: dict[str, Tensor],
     steps: int,
     gain: float = 1.0,
-    *,
     seed: int = 0,
-    watch: Watch = lambda *_: None,
 ) -> dict[str, Tensor]:
     """Latents (1, C, h, w) of an image x (1, 3, H, W) after descent from those given, which stay.
 
     Windows of `WINDOW` pixels a side follow each other in raster order, all steps each, which
     bounds the memory. A window is seen with `MARGIN` pixels around, as far as its latents reach,
-    whose own latents are fixed. Pixels of padding count in the rate only. UsageError for less than
-    a step and for a model that was not trained for the MSE.
+    whose own latents are fixed. Pixels of padding count in the rate only. The model's `progress`
+    goes through all steps. UsageError for less than a step and for a model that was not trained for
+    the MSE.
     """
     lmbda = lambda_at(model, gain)
     if steps < 1:
@@ -170,8 +155,8 @@ def search(
     # y is in steps of the quantiser here, as it is coded.
     searched = {name: v * gain if name == "y" else v.clone() for name, v in latents.items()}
     corners = list(itertools.product(*(range(0, side, WINDOW) for side in (height, width))))
-    done, total = 0, len(corners) * steps
     model = _constant(model)
+    progress = iter(model.progress(range(len(corners) * steps)))
     for corner in corners:
         views = {name: _view(v, corner, MARGIN, strides[name]) for name, v in searched.items()}
         part = {name: v.clone() for name, v in views.items()}
@@ -181,9 +166,8 @@ def search(
             _view(mask, corner, 0, strides[name]).fill_(1)
             free[name] = _view(mask, corner, MARGIN, strides[name])
         target = _view(x, corner, MARGIN, 1)
-        for state in _descent(model, target, part, free, steps, lmbda, gain, generator):
-            done += 1
-            watch(done, total, state)
+        for _ in _descent(model, target, part, free, steps, lmbda, gain, generator):
+            next(progress)
         if all(v.isfinite().all() for v in part.values()):  # else those given stay
             for name, v in views.items():
                 v.copy_(part[name].detach())
@@ -215,8 +199,8 @@ def _descent(
     lmbda: float,
     gain: float,
     generator: torch.Generator,
-) -> Iterator[str]:
-    """Change latents (1, C, h, w) where free (1, 1, h, w) is 1; yields how each step stands.
+) -> Iterator[None]:
+    """Change latents (1, C, h, w) where free (1, 1, h, w) is 1; yields after each step.
 
     target: the pixels (1, 3, H, W) that they stand for, without padding.
     """
@@ -245,5 +229,4 @@ def _descent(
             v.grad = gradient * free[name]
         adam.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
         adam.step()
-        psnr = -10 * math.log10(max(mse.item(), 1e-10))
-        yield f"loss {loss.item():.4f}, {bpp.item():.4f} bpp, {psnr:.2f} dB"
+        yield

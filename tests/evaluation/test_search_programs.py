@@ -54,7 +54,7 @@ def test_codec_searches_and_decodes(name, compress, ckpts, tmp_path, capsys):
 
 def test_an_interrupted_search_writes_nothing_and_says_so(compress, tmp_path, capsys, monkeypatch):
     def interrupted(*_):
-        yield ""
+        yield
         raise KeyboardInterrupt
 
     monkeypatch.setattr(search, "_descent", interrupted)
