@@ -284,7 +284,7 @@ class Codec(nn.Module):
         name = type(self).__name__
         if (header.model, header.digest) != (name, self.digest):
             raise StreamError(
-                f"The file needs {header.model} with the tables {header.digest}, this is {name} with "
+                f"The file needs the tables {header.digest} of {header.model}, this {name} has "
                 f"{self.digest}: it was written with another checkpoint (lambda {header.lmbda:g})."
             )
         if len(header.lengths) != len(self.streams):

@@ -28,7 +28,7 @@ def lying(name, **fields):
 ODD = {"lengths": (3,), "streams": (b"abc",)}
 LIES = {
     "other model": (lambda n: sound(NAMES[NAMES.index(n) - 1]), "written with another"),
-    "unknown model": (lambda n: lying(n, model=b"\x85Other"), "needs Other with"),
+    "unknown model": (lambda n: lying(n, model=b"\x85Other"), "of Other, this"),
     "other tables": (lambda n: lying(n, digest=bytes(8)), "needs the tables 0000000000000000"),
     "impossible length": (lambda n: lying(n, lengths=(2**34, 3)), "which no image takes"),
     "no streams": (lambda n: lying(n, count=0, lengths=(), streams=()), "streams, not 0"),
