@@ -10,9 +10,9 @@ from models.base import Codec
 from models.coding.frozen import Networks
 from models.coding.integer import FRACTION_BITS, GRID_BITS, IntegerNetwork
 from models.coding.loop import Coder
-from models.coding.priors import code_factorized
+from models.coding.priors import code_factorized, to_grid
 from models.entropy.gaussian import SCALE_LEVELS
-from models.entropy.tables import GRID, Tables, density_tables, gaussian_tables
+from models.entropy.tables import Tables, density_tables, gaussian_tables
 from models.layers import Mode, without_gain
 
 
@@ -43,8 +43,7 @@ class HierarchicalCodec(Codec):
     def code(self, coders: Mapping, latents: dict, shapes: dict) -> Tensor:
         offsets = self.frozen.offsets["z"]
         z_hat = code_factorized(coders["z"], latents.get("z"), shapes["z"], offsets)
-        z_hat = (z_hat.double() * GRID).round_()
-        return self.code_y(coders["y"], latents.get("y"), shapes["y"], z_hat)
+        return self.code_y(coders["y"], latents.get("y"), shapes["y"], to_grid(z_hat))
 
     def code_y(self, coder: Coder, y: Tensor | None, shape: tuple, z_hat: Tensor) -> Tensor:
         """Code y (B, M, H/16, W/16), or read it where None; returns y_hat.

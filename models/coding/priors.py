@@ -16,7 +16,7 @@ from models.coding.gain import ONE, Gain
 from models.coding.integer import FRACTION_BITS, IntegerContext
 from models.coding.loop import Coder, cells, code_latents
 from models.coding.orders import REACH, everywhere
-from models.entropy.tables import scale_thresholds
+from models.entropy.tables import GRID, scale_thresholds
 
 
 def code_factorized(
@@ -78,6 +78,11 @@ def code_with_context(
 
     steps = order(height, width)
     return code_latents(coder, latents, shape, steps, params_at, prepared.device)
+
+
+def to_grid(latents: Tensor) -> Tensor:
+    """Rounded latents (B, C, h, w), multiples of 1/64, as the integer networks' input."""
+    return (latents.double() * GRID).round_()
 
 
 class ScaleIndex:
