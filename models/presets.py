@@ -78,9 +78,11 @@ ZOO_LAMBDAS = {
 }
 
 
-def points(model: str) -> tuple[OperatingPoint, ...]:
+def points(model: str, code_rate: str | None = None) -> tuple[OperatingPoint, ...]:
     """The study's points of a model, lowest lambda first; empty for a model not in it."""
-    return tuple(p for p in OPERATING_POINTS if p.model == model)
+    return tuple(
+        p for p in OPERATING_POINTS if p.model == model and code_rate in (None, p.code_rate)
+    )
 
 
 def zoo_point(model: str, quality: int, metric: str = "mse") -> OperatingPoint:
