@@ -111,8 +111,6 @@ class Relaxed:
     draw for each shape: all roundings of a latent in one step agree.
     """
 
-    FARTHEST = 1e-4  # fractions stay that far from 0 and 1, where logits are infinite
-
     def __init__(self, temperature: float, generator: torch.Generator):
         self.temperature, self.generator = temperature, generator
         self.noise: dict[torch.Size, Tensor] = {}
@@ -123,7 +121,7 @@ class Relaxed:
             uniform = torch.rand(v.shape, generator=self.generator, device=v.device)
             self.noise[v.shape] = torch.logit(uniform, eps=1e-6)
         floor = v.detach().floor()
-        fraction = (v - floor).clamp(self.FARTHEST, 1 - self.FARTHEST)
+        fraction = (v - floor).clamp(1e-4, 1 - 1e-4)  # at 0 and 1 logits are infinite
         logit = torch.logit(fraction) / self.temperature
         return floor + torch.sigmoid((logit + self.noise[v.shape]) / self.temperature)
 
