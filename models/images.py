@@ -20,8 +20,8 @@ from models import files
 from models.errors import ImageError
 from models.presets import MAX_PIXELS
 
-# Pillow also opens formats that run an interpreter (EPS); files from strangers stay with these.
-READABLE = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
+# Not all of Pillow's: some run an interpreter (EPS). MPO, of cameras, is opened as a kind of JPEG.
+READABLE = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF", "AVIF", "JPEG2000")
 
 # Suffix -> Pillow's format and options. All lossless but JPEG, which keeps the chroma's size.
 WRITABLE: dict[str, tuple[str, dict]] = {
