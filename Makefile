@@ -33,8 +33,8 @@ $(STAMP): requirements.txt
 	$(PY) -m pip install --disable-pip-version-check --no-compile -r requirements.txt
 	@touch $@
 
-eval: $(STAMP)   ## show every trained model on two photographs (a minute); ALL=1: all of them, all lambdas
-	@$(PY) -m evaluation $(if $(ALL),--all)
+eval: $(STAMP)   ## show every trained model on four photographs (a minute); ALL=1: at all lambdas
+	@$(PY) test.py --model_name all $(if $(ALL),,--lmbda 0.013)
 
 KODAK_URL ?= http://r0k.us/graphics/kodak/kodak
 

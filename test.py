@@ -1,8 +1,8 @@
 """Test a codec on real files: `python test.py --model_name Hyperprior --dataset_path FOLDER`.
 
-For every operating point each image is compressed to a file, which another process reads
-back from the disk and decodes. Rate is the size of the file; PSNR and MS-SSIM are those of
-the decoded 8-bit image. See `evaluation/bench.py` for what is measured.
+For every operating point of a model, or of all models, each image is compressed to a file, which
+another process reads back from the disk and decodes. Rate is the size of the file; PSNR and MS-SSIM
+are those of the decoded 8-bit image. See `evaluation/bench.py` for what is measured.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
 from evaluation.bench import measure_points
-from evaluation.choice import Wanted, choose
+from evaluation.choice import choose
 from evaluation.figures import draw
 from evaluation.photographs import dataset_name, is_kodak, open_photographs
 from evaluation.results import OUTPUTS, STATISTICS, Results, compressai_json, means, table
@@ -52,8 +51,8 @@ def arguments() -> argparse.ArgumentParser:
     group = parser.add_argument_group("what to test")
     add = group.add_argument
     add("--model_name", default="Hyperprior",
-        help="a model, or compressai:ARCH for one of CompressAI's image models, such as "
-        "compressai:mbt2018 (default: %(default)s)")  # fmt: skip
+        help="a model; all for every one that has checkpoints; compressai:ARCH for one of "
+        "CompressAI's image models, such as compressai:mbt2018 (default: %(default)s)")  # fmt: skip
     add("--epoch_num", "--load_model_epoch", dest="epoch_num", type=int, metavar="E",
         help="epoch of the checkpoints (default: the last of each lambda)")  # fmt: skip
     add("--lmbda", type=float, nargs="+", default=[],
@@ -81,17 +80,20 @@ def arguments() -> argparse.ArgumentParser:
         help="folder of images, with those inside it, or one image (default: built-in "
         "photographs)")  # fmt: skip
     add("--outdir", type=Path, metavar="DIR",
-        help="for files, decoded images and figures (default: outputs/<Model>, with "
-        "--dataset_path a folder of its name inside)")  # fmt: skip
+        help="for files, decoded images and figures, of all models a folder each (default: "
+        "outputs/<Model> or outputs/all, with --dataset_path a folder of its name inside)",
+        )  # fmt: skip
     add("--resultdir", type=Path, metavar="DIR", help="for the CSVs (default: the --outdir)")
     add("--record", action="store_true",
         help="results go to statistics/, for the study's checkpoints, or CompressAI's, on the 24 "
         "Kodak images")  # fmt: skip
     add("--max_pixels", type=int, default=MAX_PIXELS, metavar="N",
         help="refuse larger images, before they are decoded (default: %(default)s)")  # fmt: skip
-    add("--json", nargs="?", type=Path, const=Path(), metavar="FILE",
-        help="also write the results as CompressAI does (default FILE: <Model>.json beside the CSV)"
-        )  # fmt: skip
+    add(
+        "--json",
+        action="store_true",
+        help="also write the results as CompressAI does, to <Model>.json beside the CSV",
+    )
 
     group = parser.add_argument_group("machine")
     add = group.add_argument
@@ -110,34 +112,41 @@ def run(flags: argparse.Namespace) -> int:
     flags.device = str(choose_device(flags.device))
     if flags.entropy_device is not None:
         print("--entropy_device is no longer needed and ignored: entropy parameters are integers.")
-    choice = choose(Wanted(**{field.name: getattr(flags, field.name) for field in fields(Wanted)}))
+    choices, together = choose(flags), flags.model_name == "all"
     unreadable: list[str] = []
     photographs = open_photographs(flags.dataset_path, flags.max_pixels, unreadable)
     dataset = dataset_name(flags.dataset_path)
-    outdir = flags.outdir or OUTPUTS / choice.name / (dataset if flags.dataset_path else "")
+    title = "all" if together else choices[0].name
+    outdir = flags.outdir or OUTPUTS / title / (dataset if flags.dataset_path else "")
     if flags.record and flags.resultdir:
         raise UsageError("--record means the folder statistics: drop it or --resultdir.")
-    if flags.record and not (choice.study and is_kodak(photographs)):
+    if flags.record and not (all(choice.study for choice in choices) and is_kodak(photographs)):
         raise UsageError(
             "--record is for the study's checkpoints on the 24 Kodak images (`make kodak`, then "
             "--dataset_path data/kodak): drop it."
         )
-    results = Results(STATISTICS if flags.record else flags.resultdir or outdir, choice.name)
+    resultdir = STATISTICS if flags.record else flags.resultdir or outdir
+    stores = [Results(resultdir, choice.name) for choice in choices]
+    for results in stores:
+        results.check({(p.name, p.width, p.height) for p in photographs})
     count = f"{len(photographs)} image(s)" + f", without {len(unreadable)}" * bool(unreadable)
-    print(f"{choice.name} on {count} of {dataset}, device {flags.device}")
+    print(f"{title} on {count} of {dataset}, device {flags.device}")
 
-    tested = measure_points(choice.name, choice.points, photographs, outdir, results)
-    now = {row["lmbda"] for row in tested.rows}
-    points = means(tested.stored)
-    print(f"\n{table([(short(choice.name), mean) for mean in points if mean['lmbda'] in now])}\n")
-    draw([tested], photographs, outdir)
-    wrote = f"{results.summary}, {results.per_image}, and files and figures in {outdir}."
-    print(f"Wrote {printable(wrote)}")
-    if flags.json is not None:
-        path = flags.json if flags.json != Path() else results.summary.with_suffix(".json")
-        title = f"{choice.name}-mse" if flags.metric == "mse" else choice.name
-        write_text(path, compressai_json(title, "Inference (sizes of real files)", points) + "\n")
-        print(f"Wrote {printable(path)}.")
+    tested = []
+    for choice, results in zip(choices, stores, strict=True):
+        folder = outdir / choice.name if together else outdir
+        tested.append((results, measure_points(choice.points, photographs, folder, results)))
+    shown = [(short(results.name), mean) for results, rows in tested for mean in means(rows)]
+    print(f"\n{table(shown)}\n")
+    draw(tested, photographs, outdir)
+    for results in stores:
+        print(f"Wrote {printable(results.summary)} and {printable(results.per_image)}.")
+        if flags.json:
+            name = f"{results.name}-mse" if flags.metric == "mse" else results.name
+            points, about = means(results.rows()), "Inference (sizes of real files)"
+            text = compressai_json(name, about, points) + "\n"
+            write_text(results.summary.with_suffix(".json"), text)
+    print(f"Files, decoded images, curves and a contact sheet are in {printable(outdir)}.")
     for problem in unreadable:
         print(f"test.py: left out: {printable(problem)}", file=sys.stderr)
     return 1 if unreadable else 0

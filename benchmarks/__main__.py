@@ -10,13 +10,17 @@ import importlib
 import sys
 from pathlib import Path
 
+from benchmarks.records import print_table, write_csv
+from evaluation.plots import IMAGES
 from evaluation.results import OUTPUTS, STATISTICS
 from models.cli import guarded
 
-# A module offers `run(options) -> exit code`, and `configure(parser)` if it has flags of its own.
+# A module offers `run(options)`, and `configure(parser)` if it has flags of its own. The rows that
+# `run` returns, if any, become CSV, which the module names, or <NAME>.csv; those with a --device
+# are times, and name the machine.
 NAMES = (
-    "speed", "orders", "classical", "bd_rate", "search", "priors", "complexity", "densities",
-    "side_information", "gallery", "noise", "any_rate",
+    "speed", "orders", "classical", "priors", "complexity", "densities", "side_information",
+    "gallery", "noise", "any_rate",
 )  # fmt: skip
 
 
@@ -48,7 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     if hasattr(module, "configure"):
         module.configure(parser)
     options = parser.parse_args(flags)
-    return guarded(name, lambda: module.run(options))
+    options.figures = IMAGES if options.outdir == STATISTICS else options.outdir
+
+    def work() -> int:
+        if rows := module.run(options):
+            print_table(rows)
+            path = options.outdir / getattr(module, "CSV", f"{name}.csv")
+            write_csv(path, rows, getattr(options, "device", None))
+        return 0
+
+    return guarded(name, work)
 
 
 if __name__ == "__main__":

@@ -14,18 +14,16 @@ Every count is proportional to the number of pixels, so an image of 64x64 is run
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from dataclasses import dataclass
 
 import thop
 import torch
 from torch import Tensor, nn
 
 import models
-from benchmarks.records import write_csv
 from models.layers import GDN, CausalConv2d, MaskedConv2d
 from models.presets import CHANNELS
 
+CSV = "macs.csv"
 BATCH = (64, 256, 256)  # the training batch that the original's first counts are of
 KODAK = (1, 512, 768)
 SIDE = 64
@@ -33,18 +31,6 @@ STAGES = {
     "g_a": "transforms", "g_s": "transforms", "h_a": "hyperprior", "h_s": "hyperprior",
     "context_prediction": "context", "entropy_parameters": "context",
 }  # fmt: skip
-
-COUNTED = ("transforms", "gdn", "hyperprior", "context")
-
-
-@dataclass
-class Count:
-    """Of one forward pass. `true`: MACs by stage, and of GDN."""
-
-    parameters: int
-    thop_parameters: int
-    thop_macs: int
-    true: Counter
 
 
 def transposed(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -63,38 +49,38 @@ def masked(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
 RULES = {nn.ConvTranspose2d: transposed, GDN: gdn, MaskedConv2d: masked, CausalConv2d: masked}
 
 
-def count(name: str, N: int, M: int, size: tuple[int, int, int]) -> Count:
-    """Count a forward pass on `size` = (batch, height, width) RGB images, multiples of 64."""
+def count(name: str, N: int, M: int, size: tuple[int, int, int]) -> dict[str, int]:
+    """Parameters and MACs of a forward pass on `size` = (batch, height, width) RGB images, whose
+    sides are multiples of 64: columns of macs.csv."""
     model = models.build(name, N, M).eval()
     x = torch.zeros(1, 3, SIDE, SIDE)
     scale = size[0] * size[1] * size[2] // SIDE**2
     # thop saw the original's forward pass, in which a checkerboard model predicts from its
     # entropy parameters twice, as ours does with rounding; noise needs one pass, as coding.
     thop_macs, thop_parameters = thop.profile(model, (x, "round"), verbose=False)
-    true, options = Counter(), {"custom_ops": RULES, "verbose": False, "ret_layer_info": True}
+    true = dict.fromkeys(("transforms_macs", "gdn_macs", "hyperprior_macs", "context_macs"), 0)
+    options = {"custom_ops": RULES, "verbose": False, "ret_layer_info": True}
     *_, parts = thop.profile(model, (x, "noise"), **options)
     for part, (macs, _, layers) in parts.items():
         own = layers or {"": (macs, 0, {})}  # a single layer, such as the context's
         for layer, (macs, *_) in own.items():
             kind = model.get_submodule(f"{part}.{layer}".rstrip("."))
-            stage = "gdn" if isinstance(kind, GDN) else STAGES.get(part)
-            if stage:
-                true[stage] += scale * int(macs)
-    parameters = sum(p.numel() for p in model.parameters())
-    return Count(parameters, int(thop_parameters), scale * int(thop_macs), true)
+            if part in STAGES:
+                stage = "gdn" if isinstance(kind, GDN) else STAGES[part]
+                true[f"{stage}_macs"] += scale * int(macs)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "thop_parameters": int(thop_parameters), "thop_macs": scale * int(thop_macs),
+        **true, "total_macs": sum(true.values()),
+    }  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> int:
-    """Count, and write a row for each model, width and image size."""
-    rows = []
-    for model, widths in CHANNELS.items():
-        for rate, (N, M) in widths.items():
-            for size in (BATCH, KODAK) if rate == "low" else (KODAK,):
-                counts = count(model, N, M, size)
-                row = {"model": model, "N": N, "M": M}
-                row |= zip(("batch", "height", "width"), size, strict=True)
-                row |= {k: v for k, v in vars(counts).items() if k != "true"}
-                row |= {f"{stage}_macs": counts.true[stage] for stage in COUNTED}
-                rows.append(row | {"total_macs": counts.true.total()})
-    write_csv(options.outdir / "macs.csv", rows)
-    return 0
+def run(options: argparse.Namespace) -> list[dict]:
+    """A row for each model, width and image size."""
+    return [
+        {"model": model, "N": N, "M": M, "batch": size[0], "height": size[1], "width": size[2],
+         **count(model, N, M, size)}
+        for model, widths in CHANNELS.items()
+        for rate, (N, M) in widths.items()
+        for size in ((BATCH, KODAK) if rate == "low" else (KODAK,))
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,12 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from benchmarks.records import print_table, write_csv
-from evaluation.plots import IMAGES, drawing
-from evaluation.results import STATISTICS
+from evaluation.plots import drawing
 from models.entropy.density import NonParametricDensity
 
+CSV = "univariate_density.csv"
 STEPS, BATCH, STARTS, KNOTS = 1200, 128, 8, 41
 AS_GOOD = 0.01  # bits per symbol above the other density's
-SPANS = ((-9.5, 9.5), (-1, 13), (-6, 6), (-12, 12), (-6, 6))  # of the targets, as drawn
 TARGET = {"color": "#CC3311", "linestyle": ":", "linewidth": 2}
 
 
@@ -128,9 +126,6 @@ class PiecewiseLinearDensity(nn.Module):
     ("piecewise linear density functions"), here normalised instead of penalised.
     """
 
-    low: Tensor
-    high: Tensor
-
     def __init__(self, low: Tensor, high: Tensor, knots: int):
         super().__init__()
         self.register_buffer("low", low[:, None])
@@ -152,78 +147,54 @@ class PiecewiseLinearDensity(nn.Module):
         return torch.where(inside, height / area[:, None], 0.0).log()
 
 
-@dataclass
-class Fitted:
-    """The best fits: their log density (targets, n) -> (targets, n), nats, and all divergences."""
+def best_fits(
+    model: nn.Module, log_p: Callable[[Tensor], Tensor], starts: int, lr: float, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fit `TARGETS`, `starts` times each: what is lost, in bits, (starts, targets), and the best
+    fits' densities at x (targets, n)."""
+    points, log_target = (part.repeat(starts, 1) for part in quantile_points(TARGETS.values()))
+    for _ in fit(model, log_p, points, log_target, steps=STEPS, lr=lr, batch=BATCH):
+        pass
+    lost = divergence(log_p, points, log_target).view(starts, -1)
+    best = lost.argmin(0) * len(TARGETS) + torch.arange(len(TARGETS))
+    with torch.no_grad():
+        return lost.clamp(min=0), log_p(x.repeat(starts, 1))[best].exp()
 
-    log_p: Callable[[Tensor], Tensor]
-    divergences: Tensor  # bits, (starts, targets)
+
+def draw(path: Path, rows: list[dict[str, str]], x: Tensor, fits: dict[str, Tensor]) -> None:
+    """A panel for each target with both fits at x, and their divergences in its title."""
+    with drawing(path, (10, 5.6)) as figure:
+        panels = figure.subplots(2, 3).flatten()
+        for k, (axes, row, v) in enumerate(zip(panels, rows, x, strict=False)):
+            for (label, p), color in zip(fits.items(), ("black", "#0072B2"), strict=True):
+                axes.plot(v, p[k], color=color, linewidth=1.4, label=label)
+            axes.plot(v, TARGETS[row["target"]].pdf(v.numpy()), label="target", **TARGET)
+            lost = f"{float(row['chain']):.3f} and {float(row['piecewise_linear']):.3f} bit lost"
+            axes.set(title=f"{row['target']}\n{lost}", xlabel="x", ylabel="p(x)", ylim=(0, None))
+        panels[-1].axis("off")
+        panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", fontsize=11)
 
 
-def fit_targets(steps: int = STEPS) -> dict[str, Fitted]:
-    """Both densities on `TARGETS`, seeded: the chain's best of `STARTS`; lines that start level."""
-    points, log_target = quantile_points(TARGETS.values())
+def run(options: argparse.Namespace) -> list[dict[str, str]]:
+    """Fit both densities, seeded, and draw: a target's divergences, in bits, and a verdict."""
+    points, _ = quantile_points(TARGETS.values())
     torch.manual_seed(0)
     chain = NonParametricDensity(channels=STARTS * len(TARGETS), filters=(3, 3, 3))
     linear = PiecewiseLinearDensity(points[:, 0], points[:, -1], KNOTS)
-    fitted = {}
-    for name, model, log_p, starts, lr in (
-        ("chain", chain, lambda v: log_density(chain, v), STARTS, 0.15),
-        ("piecewise_linear", linear, linear.log_density, 1, 0.3),
-    ):
-        data = points.repeat(starts, 1), log_target.repeat(starts, 1)
-        for _ in fit(model, log_p, *data, steps=steps, lr=lr, batch=BATCH):
-            pass
-        ends = divergence(log_p, *data).view(starts, -1)
-        best = ends.argmin(0) * len(TARGETS) + torch.arange(len(TARGETS))
-        chosen = lambda v, log_p=log_p, n=starts, best=best: log_p(v.repeat(n, 1))[best]  # noqa: E731
-        fitted[name] = Fitted(chosen, ends)
-    return fitted
-
-
-def rows(fitted: dict[str, Fitted]) -> list[dict[str, Any]]:
-    """A target's divergences, in bits: the chain's best and worst start, the lines', a verdict."""
-    chain, linear = (one.divergences.clamp(min=0) for one in fitted.values())
-    best = chain.min(0).values - linear[0]
-    return [
+    spans = (-9.5, 9.5), (-1, 13), (-6, 6), (-12, 12), (-6, 6)  # of the targets, as drawn
+    x = torch.stack([torch.linspace(*span, 1201) for span in spans])
+    chains, curved = best_fits(chain, partial(log_density, chain), STARTS, 0.15, x)
+    (lines,), straight = best_fits(linear, linear.log_density, 1, 0.3, x)
+    rows = [
         {
-            "target": target,
-            "chain": f"{chain[:, k].min():.4f}",
-            "chain_worst_start": f"{chain[:, k].max():.4f}",
-            "piecewise_linear": f"{linear[0, k]:.4f}",
-            "chain_as_good": "yes" if best[k] <= AS_GOOD else "no",
+            "target": target, "chain": f"{least:.4f}", "chain_worst_start": f"{most:.4f}",
+            "piecewise_linear": f"{line:.4f}",
+            "chain_as_good": "yes" if least - line <= AS_GOOD else "no",
         }
-        for k, target in enumerate(TARGETS)
-    ]
-
-
-@torch.no_grad()
-def draw(fitted: dict[str, Fitted], path: Path) -> None:
-    """A panel for each target with both fits, and their divergences in its title."""
-    x = torch.stack([torch.linspace(*span, 1201) for span in SPANS])
-    ours = {"K = 4 chain": "black", "piecewise linear": "#0072B2"}
-    with drawing(path, (10, 5.6)) as figure:
-        panels = figure.subplots(2, 3)
-        panels.flat[-1].axis("off")
-        for (label, color), one in zip(ours.items(), fitted.values(), strict=True):
-            for axes, v, p in zip(panels.flat, x, one.log_p(x).exp(), strict=False):
-                axes.plot(v, p, color=color, linewidth=1.4, label=label)
-        for axes, v, row, target in zip(
-            panels.flat, x, rows(fitted), TARGETS.values(), strict=False
-        ):
-            axes.plot(v, target.pdf(v.numpy()), label="target", **TARGET)
-            lost = f"{float(row['chain']):.3f} and {float(row['piecewise_linear']):.3f} bit lost"
-            axes.set(title=f"{row['target']}\n{lost}", xlabel="x", ylabel="p(x)", ylim=(0, None))
-        lines = panels.flat[0].get_legend_handles_labels()
-        panels.flat[-1].legend(*lines, loc="center", fontsize=11)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Fit, print, draw and write the table."""
-    fitted = fit_targets()
-    result = rows(fitted)
-    print_table(result)
-    write_csv(options.outdir / "univariate_density.csv", result)
-    folder = IMAGES if options.outdir == STATISTICS else options.outdir
-    draw(fitted, folder / "univariate_density_targets.png")
-    return 0
+        for target, least, most, line in zip(
+            TARGETS, chains.amin(0), chains.amax(0), lines, strict=True
+        )
+    ]  # fmt: skip
+    fits = {"K = 4 chain": curved, "piecewise linear": straight}
+    draw(options.figures / "univariate_density_targets.png", rows, x, fits)
+    return rows

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -23,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.records import number, print_table, write_csv
+from benchmarks.records import number
 from benchmarks.speed import alternate, clock, configure_timing, picture, spread
 from evaluation.bits import Order
 from evaluation.photographs import open_photographs
-from models import checkpoint
+from models import load
 from models.base import Codec, pad
 from models.cli import Progress, choose_device
 from models.coding.orders import checkerboard, raster, wavefront
@@ -78,17 +77,15 @@ def measure(
 
 
 @torch.no_grad()
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure size after size. CheckpointError or ImageError for what is missing."""
     device = choose_device(options.device)
-    find = partial(checkpoint.find, root=options.ckpt_dir, lmbda=options.lmbda)
-    models = {name: checkpoint.load(find(name)[-1], device) for name in (JOINT, CHECKERBOARD)}
+    where = {"root": options.ckpt_dir, "device": device}
+    models = {name: load(name, options.lmbda, **where) for name in (JOINT, CHECKERBOARD)}
     pixels = open_photographs(options.image)[0].read()
     rows: list[dict[str, Any]] = []
     smallest = min(options.sizes, key=math.prod)
     for sides in options.sizes:
         orders = [name for name in ORDERS if name != "raster" or sides == smallest]
         rows += measure(models, picture(pixels, *sides), orders, device, options.rounds)
-        write_csv(options.outdir / "orders.csv", rows, str(device))
-    print_table(rows)
-    return 0
+    return rows

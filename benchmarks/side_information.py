@@ -8,18 +8,18 @@ the distributions of all values in side_information_normal.png, the study's in I
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import models
-from benchmarks.records import print_table, write_csv
 from evaluation.bits import bits_per_position
-from evaluation.plots import IMAGES, drawing, style_of
-from evaluation.results import STATISTICS
+from evaluation.plots import drawing, style_of
 from models.base import Codec, pad
 from models.coding.loop import Coder
 from models.coding.orders import everywhere
@@ -40,12 +40,10 @@ class Watcher(Coder):
     """A coder that stores nothing and remembers symbols and indexes, each (1, n, M) per step."""
 
     def __init__(self) -> None:
-        self.symbols: list[Tensor] = []
-        self.indexes: list[Tensor] = []
+        self.steps: list[tuple[Tensor, Tensor]] = []
 
     def code(self, symbols: Tensor, indexes: Tensor) -> Tensor:
-        self.symbols.append(symbols)
-        self.indexes.append(indexes.clone())
+        self.steps.append((symbols, indexes.clone()))
         return symbols
 
 
@@ -60,15 +58,14 @@ def look(codec: Codec, pixels: np.ndarray) -> dict[str, Any]:
     latents = codec.analysis(pad(x, codec.downsampling))
     watchers = {key: Watcher() for key in latents}
     y_hat = codec.code(watchers, latents, {key: v.shape for key, v in latents.items()})[0]
-    positions = torch.cat(getattr(codec, "order", everywhere)(*y_hat.shape[1:]))
-
-    def grid(steps: list[Tensor]) -> Tensor:
-        rows = torch.cat(steps, 1)[0]  # (positions in coding order, M)
-        return torch.empty_like(rows).index_copy_(0, positions, rows).T.reshape(y_hat.shape)
-
+    turns = torch.cat(getattr(codec, "order", everywhere)(*y_hat.shape[1:])).argsort()
+    symbols, indexes = (
+        torch.cat(parts, 1)[0, turns].T.reshape(y_hat.shape)
+        for parts in zip(*watchers["y"].steps, strict=True)
+    )
     y = latents["y"][0]
-    mean = y_hat - grid(watchers["y"].symbols).float()
-    scale = scale_levels()[grid(watchers["y"].indexes).long()].float()
+    mean = y_hat - symbols.float()
+    scale = scale_levels()[indexes.long()].float()
     normalised = (y - mean) / scale
     bits = bits_per_position(codec, x)
     return {"y": y, "mean": mean, "scale": scale, "normalised": normalised, "bits": bits}
@@ -96,24 +93,15 @@ def correlations(parts: dict[str, Any]) -> dict[str, np.ndarray]:
 def correlation(values: Tensor) -> np.ndarray:
     """(9, 9): correlation of values (C, H, W) with those up to `REACH` away, mean over channels.
 
-    The middle is the value itself, 1; above it stands the correlation with what lies below.
+    The middle is the value itself, 1.
     """
     values = values - values.flatten(1).mean(1)[:, None, None]
-
-    def cut(down: int, right: int) -> Tensor:
-        """What overlaps with the values shifted by (down, right)."""
-        height, width = values.shape[1:]
-        rows = slice(max(0, down), height + min(0, down))
-        return values[:, rows, max(0, right) : width + min(0, right)]
-
-    result = np.empty((2 * REACH + 1, 2 * REACH + 1))
-    for down in range(-REACH, REACH + 1):
-        for right in range(-REACH, REACH + 1):
-            a, b = cut(down, right), cut(-down, -right)
-            product = (a * b).flatten(1).sum(1)
-            size = (a.square().flatten(1).sum(1) * b.square().flatten(1).sum(1)).sqrt()
-            result[down + REACH, right + REACH] = (product / size).mean()
-    return result
+    around = partial(F.unfold, kernel_size=2 * REACH + 1, padding=REACH)
+    here, there = values.flatten(1)[:, None], around(values[:, None])  # (C, 1, n), (C, 81, n)
+    inside = around(torch.ones_like(values[:1, None]))  # 0 beyond an edge
+    product = (here * there).sum(2)
+    size = (here.square() * inside).sum(2) * there.square().sum(2)
+    return (product / size.sqrt()).mean(0).view(2 * REACH + 1, -1).numpy()
 
 
 def row(name: str, photograph: str, parts: dict[str, Any]) -> dict[str, Any]:
@@ -149,17 +137,14 @@ def draw(values: dict[str, dict[str, np.ndarray]], path: Path) -> None:
         panels[2].legend(loc="upper right", fontsize=9)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Look, print, draw and write the table. CheckpointError where a model has no checkpoint."""
-    result, values = [], {}
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Look and draw; the lines of the table. CheckpointError where a model has no checkpoint."""
+    rows, values = [], {}
     for name in HYPERPRIORS:
         codec = models.load(name, LMBDA)
         looks = {photograph: look(codec, pixels) for photograph, pixels in sample_photographs()}
-        result += [row(short(name), *one) for one in looks.items()]
+        rows += [row(short(name), *one) for one in looks.items()]
         own = [distributions(parts) for parts in looks.values()]
         values[short(name)] = {kind: np.concatenate([one[kind] for one in own]) for kind in KINDS}
-    print_table(result)
-    write_csv(options.outdir / "side_information.csv", result)
-    folder = IMAGES if options.outdir == STATISTICS else options.outdir
-    draw(values, folder / "side_information_normal.png")
-    return 0
+    draw(values, options.figures / "side_information_normal.png")
+    return rows

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -145,10 +144,8 @@ def peak_memory(path: Path, codec: str, direction: str, data: Any, device: str) 
     work(to_tensor(data).to(device) if direction == "encode" else data)
     if device != "cpu":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    status = Path("/proc/self/status")  # `getrusage` counts what the parent had, too
-    if status.is_file() and (match := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(match[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS: in bytes
+    status = Path("/proc/self/status").read_text()  # `getrusage` counts what the parent had, too
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024 / 1e6
 
 
 def alone(work: Callable[[], Any]) -> Any:

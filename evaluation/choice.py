@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,33 +17,11 @@ from evaluation.points import Point, imported_point, trained_point
 from models import checkpoint, convert
 from models.errors import CheckpointError, UsageError
 from models.layers.bf16 import check_precision
-from models.presets import MAX_PIXELS, short, zoo_point
+from models.presets import short, zoo_point
 from models.rates import at_lambda
 
 PREFIX = "compressai:"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked for, by the flags of test.py of these names."""
-
-    model_name: str
-    lmbda: Sequence[float] = ()
-    epoch_num: int | None = None
-    quality: Sequence[int] = ()
-    checkpoint: Path | None = None
-    ckpt_dir: Path | None = None  # the study's
-    metric: str = "mse"
-    import_module: Sequence[str] = ()
-    device: str = "cpu"
-    max_pixels: int = MAX_PIXELS
-    effort: int = 0
-    precision: str = "fp32"
-
-    def options(self) -> dict:
-        """Those of `ModelCodec`."""
-        names = ("device", "max_pixels", "effort", "precision")
-        return {name: getattr(self, name) for name in names}
+OPTIONS = ("device", "max_pixels", "effort", "precision")  # flags that `ModelCodec` takes
 
 
 @dataclass(frozen=True)
@@ -55,111 +36,106 @@ class Choice:
     study: bool
 
 
-def choose(wanted: Wanted) -> Choice:
-    """The points of a model. UsageError or CheckpointError for what there is not."""
-    zoo_model = wanted.model_name.lower().startswith(PREFIX)
-    _check(wanted, zoo_model)
-    suffix = "" if wanted.metric == "mse" else f"-{wanted.metric}"
+def choose(flags: Namespace) -> list[Choice]:
+    """What test.py's flags ask for, whose device is no longer "auto": one model, or with the name
+    "all" every one that has checkpoints. UsageError or CheckpointError for what there is not."""
+    for module in flags.import_module:
+        importlib.import_module(module)
+    if flags.model_name == "all":
+        return list(of_every_model(partial(_choose_one, flags)).values())
+    return [_choose_one(flags, flags.model_name)]
+
+
+def _choose_one(flags: Namespace, model: str) -> Choice:
+    zoo_model = model.lower().startswith(PREFIX)
+    _check(flags, zoo_model)
+    suffix = "" if flags.metric == "mse" else f"-{flags.metric}"
     if zoo_model:
         from evaluation import zoo  # CompressAI is a reference: most runs do without it
 
-        arch = wanted.model_name[len(PREFIX) :].lower()
-        args = (arch, wanted.quality, wanted.metric, wanted.checkpoint, wanted.device)
-        return Choice(f"compressai-{arch}{suffix}", zoo.points(*args), wanted.checkpoint is None)
-    for module in wanted.import_module:
-        importlib.import_module(module)
+        arch = model[len(PREFIX) :].lower()
+        args = (arch, flags.quality, flags.metric, flags.checkpoint, flags.device)
+        return Choice(f"compressai-{arch}{suffix}", zoo.points(*args), flags.checkpoint is None)
     try:
-        name = models.canonical_name(wanted.model_name)
-        lambdas = [zoo_point(name, q, wanted.metric).lmbda for q in wanted.quality] or wanted.lmbda
+        name = models.canonical_name(model)
+        lambdas = [zoo_point(name, q, flags.metric).lmbda for q in flags.quality] or flags.lmbda
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if wanted.effort:  # never mixed with the main tables, as bf16
-        suffix += f"-searched{wanted.effort}"
-    if wanted.precision != "fp32":
-        suffix += f"-{wanted.precision}"
-    if wanted.checkpoint is not None:
-        return Choice(f"{name}{suffix}", [_from_file(wanted, name, wanted.checkpoint)], False)
-    points, study = _trained(wanted, name, lambdas)
-    study = study and not wanted.effort and wanted.precision == "fp32"
-    return Choice(f"{name}{suffix}", points, study)
+    options = {option: getattr(flags, option) for option in OPTIONS}
+    if flags.checkpoint is not None:
+        points, study = [_from_file(flags, name, options)], False
+    else:
+        points, study = _trained(flags, name, lambdas, options)
+    if flags.effort:  # never mixed with the main tables, as bf16
+        suffix += f"-searched{flags.effort}"
+    if flags.precision != "fp32":
+        suffix += f"-{flags.precision}"
+    return Choice(f"{name}{suffix}", points, study and not suffix)
 
 
-def choose_all(ckpt_dir: Path, device: str) -> dict[str, Sequence[Point]]:
-    """The points of each model that has any, by its name. CheckpointError where none has."""
-    chosen: dict[str, Sequence[Point]] = {}
+def of_every_model(choose_one: Callable[[str], Any]) -> dict[str, Any]:
+    """What a function chooses for each model that has checkpoints. CheckpointError if none has."""
+    chosen = {}
     for name in models.MODELS:
         try:
-            chosen[name] = choose(Wanted(name, ckpt_dir=ckpt_dir, device=device)).points
+            chosen[name] = choose_one(name)
         except CheckpointError as error:
             print(f"{short(name)} is left out: {error}")
     if not chosen:
         raise CheckpointError(
-            f"There is no checkpoint in {ckpt_dir}; train one, for example with "
+            "There is no checkpoint of any model; train one, for example with "
             "`python train.py --model_name Hyperprior --code_rate low`."
         )
     return chosen
 
 
-def _check(wanted: Wanted, zoo_model: bool) -> None:
+def _check(flags: Namespace, zoo_model: bool) -> None:
     """UsageError for flags that exclude each other, instead of ignoring one of them."""
-    check_precision(wanted.precision, torch.device(wanted.device))
-    one_of_ours = wanted.lmbda or wanted.epoch_num is not None
+    check_precision(flags.precision, torch.device(flags.device))
+    one_of_ours = flags.lmbda or flags.epoch_num is not None
     for excluded, message in (
-        (zoo_model and (wanted.effort or wanted.precision != "fp32"),
+        (zoo_model and (flags.effort or flags.precision != "fp32"),
          "CompressAI's models are measured as they are: drop --effort and --precision."),
-        (wanted.effort and wanted.metric != "mse",
+        (flags.effort and flags.metric != "mse",
          "A search is for the mean square error: drop --effort or --metric."),
-        (wanted.lmbda and wanted.quality,
+        (flags.lmbda and flags.quality,
          "--quality already means a lambda: drop one of the two flags."),
         (zoo_model and one_of_ours,
          "CompressAI's models go by --quality, not by --lmbda or --epoch_num."),
-        (wanted.checkpoint and one_of_ours,
-         "--checkpoint is one operating point: drop --lmbda and --epoch_num."),
-        (wanted.checkpoint and len(wanted.quality) > 1,
-         "One --checkpoint belongs to one --quality."),
+        (flags.checkpoint and (one_of_ours or len(flags.quality) > 1),
+         "--checkpoint is one operating point: drop --lmbda and --epoch_num, name one --quality."),
     ):  # fmt: skip
         if excluded:
             raise UsageError(message)
 
 
-def _trained(wanted: Wanted, name: str, lambdas: Sequence[float]) -> tuple[list[Point], bool]:
+def _trained(
+    flags: Namespace, name: str, lambdas: Sequence[float], options: dict[str, Any]
+) -> tuple[list[Point], bool]:
     """Those in the folder of checkpoints, and whether they are the study's.
 
     A lambda that none was trained for is had from another checkpoint by a gain.
     """
-    there = map(checkpoint.read_metadata, checkpoint.find(name, wanted.ckpt_dir, wanted.epoch_num))
-    by_metric: dict[str, dict[float, dict]] = {}
-    for metadata in there:
-        if metadata["model"] != name:
-            raise UsageError(
-                f"{metadata['file']} holds a {metadata['model']}, not a {name}: move it away."
-            )
-        by_metric.setdefault(metadata["metric"], {})[metadata["lmbda"]] = metadata
-    if wanted.metric not in by_metric:
-        raise UsageError(
-            f"The checkpoints of {name} were trained for {', '.join(sorted(by_metric))}: "
-            f"pass --metric {min(by_metric)}."
-        )
-    trained = by_metric[wanted.metric]
-    study = checkpoint.STUDY.resolve()
-    study_only = not wanted.import_module and (wanted.ckpt_dir or study).resolve() == study
+    paths = checkpoint.find(name, flags.ckpt_dir, flags.epoch_num)
+    there = [checkpoint.read_metadata(path) for path in paths]
+    trained = {own["lmbda"]: own for own in there if own["metric"] == flags.metric}
+    if not trained:
+        other = there[0]["metric"]
+        raise UsageError(f"The checkpoints of {name} are for {other}: pass --metric {other}.")
+    study = not flags.import_module and flags.ckpt_dir.resolve() == checkpoint.STUDY.resolve()
     points = []
     for lmbda in sorted(set(lambdas or trained)):
         own = trained[at_lambda(list(trained), lmbda)[0]]
-        args = Path(own["file"]), lmbda, wanted.import_module
-        points.append(trained_point(*args, **wanted.options()))
-        study_only &= lmbda in trained and not own["provenance"].get("demonstration")
-    return points, study_only
+        points.append(trained_point(Path(own["file"]), name, lmbda, flags.import_module, **options))
+        study &= lmbda in trained and not own["provenance"].get("demonstration")
+    return points, study
 
 
-def _from_file(wanted: Wanted, name: str, path: Path) -> Point:
-    if wanted.quality:
+def _from_file(flags: Namespace, name: str, options: dict[str, Any]) -> Point:
+    path = flags.checkpoint
+    if flags.quality:
         convert.load_tensors(path)  # says now what is wrong with it
-        args = (path, name, wanted.quality[0], wanted.metric)
-        return imported_point(*args, **wanted.options())
+        return imported_point(path, name, flags.quality[0], flags.metric, **options)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} is not one of ours; for CompressAI's weights add --quality.")
-    model = checkpoint.read_metadata(path)["model"]
-    if model != name:
-        raise UsageError(f"{path} holds a {model}: pass --model_name with that.")
-    return trained_point(path, None, wanted.import_module, **wanted.options())
+    return trained_point(path, name, None, flags.import_module, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,16 @@ class Curve:
     ms_ssim: tuple[float, ...]
 
     def pairs(self, metric: str) -> list[tuple[float, float]]:
-        """(bpp, dB) where the metric, "psnr" or "ms_ssim", is known; MS-SSIM in dB."""
-        values = self.psnr if metric == "psnr" else map(ms_ssim_db, self.ms_ssim)
-        pairs = zip(self.bpp, values, strict=True)
-        return [pair for pair in pairs if all(map(math.isfinite, pair))]
+        """`finite_points` by the metric "psnr" or "ms_ssim"."""
+        return finite_points(self.bpp, getattr(self, metric), metric)
+
+
+def finite_points(
+    bpp: Iterable[float], quality: Iterable[float], metric: str
+) -> list[tuple[float, float]]:
+    """(bpp, dB), lowest rate first, where the quality is known; MS-SSIM in dB."""
+    values = quality if metric == "psnr" else map(ms_ssim_db, quality)
+    return sorted(pair for pair in zip(bpp, values, strict=True) if all(map(math.isfinite, pair)))
 
 
 def curve_of(name: str, rows: Sequence[Row], psnr: str = "psnr", ms_ssim: str = "ms_ssim") -> Curve:

@@ -8,31 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.bench import Measured, output_paths, point_folder
 from evaluation.curves import ORIGINAL, load_curve
 from evaluation.photographs import KODAK, Photograph, is_kodak
 from evaluation.plots import Line, contact_sheet, rd_figure, style_of
-from evaluation.results import means
+from evaluation.results import Results, means
+from evaluation.tables import Row
 from models.errors import DataError
 from models.images import read_image
 from models.presets import CATALOGUE, digits, short
 
 SHEET_IMAGES, SHEET_SIDE = 6, 384
+Tested = Sequence[tuple[Results, list[Row]]]  # a model's results, and the rows of this run
 
 
-def draw(tested: Sequence[Measured], photographs: list[Photograph], folder: Path) -> None:
+def draw(tested: Tested, photographs: list[Photograph], folder: Path) -> None:
     """rd_psnr.png, rd_ms_ssim.png and contact_sheet.png of the tested models."""
     kodak = is_kodak(photographs)
     for metric in ("psnr", "ms_ssim"):
         lines: list[Line] = []
-        for one in tested:
-            points = means(one.stored)
+        for results, _ in tested:
+            points = means(results.rows())
             bpp, quality = ([mean[key] for mean in points] for key in ("bpp", metric))
-            style = style_of(one.name.removeprefix("compressai-"))
-            lines.append((f"{short(one.name)} (measured)", bpp, quality, style))
+            style = style_of(results.name.removeprefix("compressai-"))
+            lines.append((f"{short(results.name)} (measured)", bpp, quality, style))
             if kodak:
-                lines += published_lines(one.name, metric)
-        title = tested[0].name if len(tested) == 1 else ""
+                lines += published_lines(results.name, metric)
+        title = tested[0][0].name if len(tested) == 1 else ""
         with suppress(ValueError):  # no finite quality: the images are too small for MS-SSIM
             rd_figure(lines, metric, folder / f"rd_{metric}.png", title=title)
     draw_sheet(tested, photographs, folder / "contact_sheet.png")
@@ -50,18 +51,18 @@ def published_lines(name: str, metric: str) -> list[Line]:
     return lines
 
 
-def draw_sheet(tested: Sequence[Measured], photographs: list[Photograph], path: Path) -> None:
+def draw_sheet(tested: Tested, photographs: list[Photograph], path: Path) -> None:
     """The middle of some originals beside their reconstructions."""
     step = max(1, len(photographs) // SHEET_IMAGES)
     sheet = []
     for photograph in photographs[::step][:SHEET_IMAGES]:
         line = [(f"{photograph.stem}\noriginal", _middle(photograph.read()))]
-        for one in tested:
-            for row in (row for row in one.rows if row["image"] == photograph.name):
-                _, image = output_paths(point_folder(one.folder, row["lmbda"]), photograph)
-                title = f"{short(one.name)}, lambda {digits(row['lmbda'])}\n"
+        for results, rows in tested:
+            for row in (row for row in rows if row["image"] == photograph.name):
+                title = f"{short(results.name)}, lambda {digits(row['lmbda'])}\n"
                 title += f"{row['bpp']:.3f} bpp, {row['psnr']:.2f} dB"
-                line.append((title, _middle(read_image(image, row["width"] * row["height"]))))
+                pixels = read_image(row["decoded"], row["width"] * row["height"])
+                line.append((title, _middle(pixels)))
         sheet.append(line)
     contact_sheet(sheet, path)
 

@@ -17,7 +17,6 @@ MS_SSIM_SMALLEST_SIDE = 161
 PCHIP = {"method": "pchip", "require_matching_points": False, "min_overlap": 0}
 
 Image = NDArray[np.uint8]
-Values = NDArray[np.float64]
 
 
 class Delta(NamedTuple):
@@ -56,12 +55,8 @@ def ms_ssim(a: Image, b: Image) -> float:
     import torch  # here, because PSNR and the BD-rate do without
     from pytorch_msssim import ms_ssim as measure
 
-    def tensor(image: Image):
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1)[None])
-        return torch.from_numpy(planes).float()  # (1, 3, H, W)
-
-    with torch.no_grad():
-        return float(measure(tensor(a), tensor(b), data_range=255))
+    x, y = (torch.tensor(image).permute(2, 0, 1)[None].float().contiguous() for image in (a, b))
+    return float(measure(x, y, data_range=255))
 
 
 def ms_ssim_db(value: float) -> float:
@@ -87,11 +82,7 @@ def bd_rate(
     that is not finite, a rate that is not positive, a quality that does not rise with the rate,
     or qualities that do not overlap.
     """
-    anchor, test = _curve(rate_anchor, psnr_anchor), _curve(rate_test, psnr_test)
-    common = _common(anchor[1], test[1], "qualities", "dB")
-    import bjontegaard  # here: it imports all of matplotlib
-
-    return Delta(float(bjontegaard.bd_rate(*anchor, *test, **PCHIP)), *common)
+    return _delta("bd_rate", (rate_anchor, psnr_anchor), (rate_test, psnr_test))
 
 
 def bd_psnr(
@@ -102,11 +93,23 @@ def bd_psnr(
     `bd_rate` with the axes exchanged: the quality is interpolated over the logarithm of the rate,
     and averaged over the (logarithmic) rates that both curves reach, which must overlap.
     """
-    anchor, test = _curve(rate_anchor, psnr_anchor), _curve(rate_test, psnr_test)
-    common = _common(anchor[0], test[0], "rates", "bpp")
-    import bjontegaard
+    return _delta("bd_psnr", (rate_anchor, psnr_anchor), (rate_test, psnr_test))
 
-    return Delta(float(bjontegaard.bd_psnr(*anchor, *test, **PCHIP)), *common)
+
+def _delta(name: str, *curves: tuple[ArrayLike, ArrayLike]) -> Delta:
+    """A function of the package on anchor and test, over the rates or qualities that both reach."""
+    anchor, test = (_curve(*curve) for curve in curves)
+    axis, unit = (1, "dB") if name == "bd_rate" else (0, "bpp")
+    (first, *_, last), (start, *_, end) = anchor[axis], test[axis]
+    low, high = float(max(first, start)), float(min(last, end))
+    if low >= high:
+        raise ValueError(
+            f"The two curves do not overlap: the anchor has {first:.3f} to {last:.3f} {unit}, the "
+            f"test curve {start:.3f} to {end:.3f} {unit}."
+        )
+    import bjontegaard  # here: it imports all of matplotlib
+
+    return Delta(float(getattr(bjontegaard, name)(*anchor, *test, **PCHIP)), low, high)
 
 
 def _check_images(a: Image, b: Image) -> None:
@@ -118,7 +121,7 @@ def _check_images(a: Image, b: Image) -> None:
         raise ValueError(f"The images differ in shape: {a.shape} and {b.shape}.")
 
 
-def _curve(rate: ArrayLike, quality: ArrayLike) -> tuple[Values, Values]:
+def _curve(rate: ArrayLike, quality: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Rates and qualities, sorted by rate, after all checks."""
     rates, qualities = np.asarray(rate, float), np.asarray(quality, float)
     if rates.ndim != 1 or rates.shape != qualities.shape or len(rates) < 2:
@@ -130,13 +133,3 @@ def _curve(rate: ArrayLike, quality: ArrayLike) -> tuple[Values, Values]:
     if (np.diff(rates) <= 0).any() or (np.diff(qualities) <= 0).any():
         raise ValueError("Quality does not rise strictly with the rate.")
     return rates, qualities
-
-
-def _common(anchor: Values, test: Values, what: str, unit: str) -> tuple[float, float]:
-    low, high = max(anchor[0], test[0]), min(anchor[-1], test[-1])
-    if low >= high:
-        raise ValueError(
-            f"The {what} of the two curves do not overlap: the anchor has {anchor[0]:.3f} to "
-            f"{anchor[-1]:.3f} {unit}, the test curve {test[0]:.3f} to {test[-1]:.3f} {unit}."
-        )
-    return float(low), float(high)

@@ -32,14 +32,13 @@ class Photograph:
     width: int
     height: int
     path: Path | None
-    pixels: np.ndarray | None = field(repr=False, compare=False)
+    pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def read(self) -> np.ndarray:
         """uint8 (H, W, 3); ImageError if the file has become unreadable."""
-        if self.pixels is not None:
-            return self.pixels
-        assert self.path is not None
-        return read_image(self.path, self.width * self.height)  # larger: it has changed since
+        if self.path is not None:
+            return read_image(self.path, self.width * self.height)  # larger: it has changed since
+        return np.asarray(self.pixels)
 
 
 def open_photographs(
@@ -53,10 +52,8 @@ def open_photographs(
     ImageError that names it, or says that there is no image.
     """
     if place is None:
-        return [
-            Photograph(name, name, pixels.shape[1], pixels.shape[0], None, pixels)
-            for name, pixels in sample_photographs()
-        ]
+        samples = sample_photographs()
+        return [Photograph(n, n, p.shape[1], p.shape[0], None, p) for n, p in samples]
     place = Path(place)
     folder = place.parent if place.is_file() else place
     paths = [place] if place.is_file() else list_images(place, recursive=True)
@@ -72,7 +69,7 @@ def open_photographs(
             continue
         unique = stem if stems.count(stem) == 1 else path
         name, output = (printable(p.relative_to(folder).as_posix()) for p in (path, unique))
-        photographs.append(Photograph(name, output, width, height, path, None))
+        photographs.append(Photograph(name, output, width, height, path))
     if unreadable and not photographs:
         raise ImageError(unreadable[0])
     return photographs

@@ -11,13 +11,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from evaluation.metrics import ms_ssim_db
+from evaluation.curves import finite_points
 from models.files import atomic_write
 from models.presets import CATALOGUE
 
@@ -39,7 +38,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "BPG444": ("#332288", "3"),
     "VTM": ("#000000", "4"),
 }
-OTHER_LOOKS = (("#117733", "<"), ("#CC6677", ">"), ("#6699CC", "h"), ("#997700", "p"))
+OTHER_LOOK = ("#117733", "<")
 
 # The studied codecs by their short names and by those of their published curves.
 STUDIED_AS = {
@@ -78,20 +77,19 @@ STYLE = {
 }
 
 Style = Mapping[str, Any]
-Line = tuple[str, ArrayLike, ArrayLike, Style]  # label, bpp, quality, style
+Line = tuple[str, Iterable[float], Iterable[float], Style]  # label, bpp, quality, style
 
 
 def style_of(codec: str, source: str = "ours") -> dict[str, Any]:
     """Matplotlib's line properties for a codec: its fixed colour and marker, its source's line.
 
     `codec` is a model's name, a classical codec's, or a name of the reference table such as
-    "mbt2018" or "paper-mbt2018"; any other name gets one of four spare looks. `source` is one of
+    "mbt2018" or "paper-mbt2018"; any other name gets a spare look. `source` is one of
     `LINES`: "original" is the study that is reproduced, "zoo" CompressAI.
     """
     name = codec.removeprefix("paper-")
     name = STUDIED_AS.get(name, name)
-    spare = OTHER_LOOKS[sum(name.encode()) % len(OTHER_LOOKS)]
-    color, marker = LOOKS.get(name, spare)
+    color, marker = LOOKS.get(name, OTHER_LOOK)
     return {"color": color, "marker": marker, **LINES[source]}
 
 
@@ -110,12 +108,12 @@ def rd_figure(
     which is drawn in dB. Points without a finite quality are left out. `max_bpp` cuts the axes.
     `ValueError` if there is no point to draw.
     """
-    curves = [(label, _finite_points(bpp, q, metric), style) for label, bpp, q, style in lines]
+    curves = [(label, finite_points(bpp, q, metric), style) for label, bpp, q, style in lines]
     points = [point for _, own, _ in curves for point in own]
     inside = [db for bpp, db in points if bpp <= max_bpp]
     if not inside:
         raise ValueError("There is no point to draw in the rate-distortion figure.")
-    with drawing(path, (9.6, 5.6), {"font.size": 11, "axes.titlesize": "large"}) as figure:
+    with drawing(path, (9.6, 5.6), **{"font.size": 11, "axes.titlesize": "large"}) as figure:
         axes = figure.subplots()
         for label, own, style in curves:
             if own:
@@ -128,22 +126,10 @@ def rd_figure(
         figure.legend(loc="outside right upper", fontsize=9, handlelength=3.2)
 
 
-def _finite_points(bpp: ArrayLike, quality: ArrayLike, metric: str) -> list[tuple[float, float]]:
-    """(bpp, dB), sorted by rate."""
-    points = sorted(zip(np.asarray(bpp, float), np.asarray(quality, float), strict=True))
-    if metric == "ms_ssim":
-        points = [(rate, ms_ssim_db(value)) for rate, value in points]
-    return [point for point in points if all(map(math.isfinite, point))]
-
-
 @contextmanager
-def drawing(
-    path: str | Path, size: tuple[float, float], style: Mapping[str, Any] = MappingProxyType({})
-) -> Iterator[Any]:
-    """A Matplotlib figure of `size` inches in `STYLE`, written to `path` when the block ends.
-
-    `style` overrides it.
-    """
+def drawing(path: str | Path, size: tuple[float, float], **style: Any) -> Iterator[Any]:
+    """A Matplotlib figure of `size` inches, written to `path` when the block ends; `style`
+    overrides `STYLE`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # without pyplot: no global state, no window
 
@@ -167,7 +153,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
 def contact_sheet(
     rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]], path: str | Path
 ) -> None:
-    """Write a PNG with images in a grid, each under its title.
+    """Write a PNG with images in a grid, each under its title of two lines at most.
 
     `rows` holds lists, of any length, of (title, uint8 array (H, W, 3)), typically an original and
     its reconstructions. Images are shown pixel by pixel, since scaling hides artefacts: pass crops
@@ -175,19 +161,13 @@ def contact_sheet(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    gap, font = 12, ImageFont.load_default(size=14)
-    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    tiles = [tile for row in rows for tile in row]
-    boxes = [ruler.multiline_textbbox((0, 0), title, font=font) for title, _ in tiles]
-    band = math.ceil(max(bottom for *_, bottom in boxes)) + 6
-    width = gap + max(
-        max(math.ceil(b[2]), a.shape[1]) for b, (_, a) in zip(boxes, tiles, strict=True)
-    )
-    height = gap + band + max(array.shape[0] for _, array in tiles)
+    gap, band, font = 12, 48, ImageFont.load_default(size=14)  # a band holds two lines of a title
+    shapes = [array.shape for row in rows for _, array in row]
+    width = gap + max(300, *(shape[1] for shape in shapes))
+    height = gap + band + max(shape[0] for shape in shapes)
     size = (gap + width * max(map(len, rows)), gap + height * len(rows))
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
-    draw.rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#BBBBBB")
     for top, row in zip(range(gap, size[1], height), rows, strict=False):
         for left, (title, array) in zip(range(gap, size[0], width), row, strict=False):
             place = (left, top + band - 6)

@@ -16,6 +16,7 @@ import torch
 from models import checkpoint, convert, search
 from models.base import Codec, pad
 from models.cli import choose_device
+from models.errors import UsageError
 from models.images import to_tensor, to_uint8
 from models.presets import MAX_PIXELS, zoo_point
 
@@ -83,22 +84,24 @@ def likelihood_bits(out: dict[str, Any]) -> float:
 
 
 def trained_point(
-    path: Path, lmbda: float | None = None, modules: Sequence[str] = (), **options: Any
+    path: Path, model: str, lmbda: float | None = None, modules: Sequence[str] = (), **options: Any
 ) -> Point:
     """A checkpoint of train.py; for another lambda than its own, at the gain that stands for it.
 
     `modules` are imported first: they register models. `options`, here and below, are those of
-    `ModelCodec`. CheckpointError.
+    `ModelCodec`. CheckpointError; UsageError if it holds another model.
     """
-    own = checkpoint.read_metadata(path)["lmbda"]
-    if lmbda is None or lmbda == own:
-        return Point(own, str(path), partial(_trained, path, modules, options))
+    metadata = checkpoint.read_metadata(path)
+    if metadata["model"] != model:
+        raise UsageError(f"{path} holds a {metadata['model']}, not a {model}: name that model.")
+    own = metadata["lmbda"]
+    lmbda = lmbda or own
     gain = math.sqrt(lmbda / own)
-    load = partial(_trained, path, modules, options | {"gain": gain})
-    return Point(lmbda, f"{path} at a gain of {gain:.4f}", load)
+    source = str(path) if gain == 1 else f"{path} at a gain of {gain:.4f}"
+    return Point(lmbda, source, partial(_trained, path, modules, gain=gain, **options))
 
 
-def _trained(path: Path, modules: Sequence[str], options: dict[str, Any]) -> ModelCodec:
+def _trained(path: Path, modules: Sequence[str], **options: Any) -> ModelCodec:
     for module in modules:
         importlib.import_module(module)
     return ModelCodec(checkpoint.load(path), **options)
@@ -106,11 +109,10 @@ def _trained(path: Path, modules: Sequence[str], options: dict[str, Any]) -> Mod
 
 def imported_point(path: Path, model: str, quality: int, metric: str, **options: Any) -> Point:
     """Weights of CompressAI's twin of a model, frozen and coded here. `quality` 1 to 8."""
+    about = path, model, quality, metric
     lmbda = zoo_point(model, quality, metric).lmbda
-    return Point(lmbda, str(path), partial(_imported, path, model, quality, metric, options))
+    return Point(lmbda, str(path), partial(_imported, about, **options))
 
 
-def _imported(
-    path: Path, model: str, quality: int, metric: str, options: dict[str, Any]
-) -> ModelCodec:
-    return ModelCodec(convert.load_compressai(path, model, quality, metric).freeze(), **options)
+def _imported(about: tuple[Path, str, int, str], **options: Any) -> ModelCodec:
+    return ModelCodec(convert.load_compressai(*about).freeze(), **options)

@@ -1,8 +1,5 @@
 """CompressAI as the outside reference of tests and benchmarks.
 
-    from evaluation.reference import import_compressai
-    compressai = import_compressai()        # then compressai.zoo, compressai.models, ...
-
 CompressAI imports torchvision for its transforms. Beside a CPU build of torch, the package index's
 torchvision cannot load its compiled operators, and its import fails where it describes them:
 "operator torchvision::nms does not exist". Their declaration is enough. A declared operator has no

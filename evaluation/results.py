@@ -30,7 +30,6 @@ IMAGE_COLUMNS: dict[str, Kind] = {
     "psnr": float,  # inf where nothing is lost
     "ms_ssim": number_or_nan, "estimate_bpp": number, "time(enc)": number, "time(dec)": number,
 }  # fmt: skip
-MEANS = ("bits", "bpp", "psnr", "estimate_bpp", "time(enc)", "time(dec)")
 DECIMALS = {"bpp": 6, "psnr": 5, "ms_ssim": 6, "estimate_bpp": 6, "time(enc)": 4, "time(dec)": 4}
 
 STATISTICS = Path("statistics")  # the study's results, which the report is made of
@@ -38,21 +37,13 @@ OUTPUTS = Path("outputs")
 
 
 def means(rows: Sequence[Row]) -> list[Row]:
-    """One row per lambda, lowest first: `images`, and the means over them.
-
-    ms_ssim is nan unless all images have one; `ms_ssim_of` is the mean over those that do and their
-    number: (0.9731, 1).
-    """
+    """One row per lambda, lowest first, of means over its images; nan for MS-SSIM unless all have
+    it."""
     result = []
     for lmbda in sorted({row["lmbda"] for row in rows}):
         at = [row for row in rows if row["lmbda"] == lmbda]
-        similarities = [row["ms_ssim"] for row in at if not math.isnan(row["ms_ssim"])]
-        similarity = fmean(similarities) if similarities else math.nan
-        mean = {"lmbda": lmbda, "images": len(at)}
-        mean["num_pixels"] = fmean(row["width"] * row["height"] for row in at)
-        mean |= {column: fmean(row[column] for row in at) for column in MEANS}
-        mean["ms_ssim"] = similarity if len(similarities) == len(at) else math.nan
-        result.append(mean | {"ms_ssim_of": (similarity, len(similarities))})
+        mean = {"lmbda": lmbda, "num_pixels": fmean(row["width"] * row["height"] for row in at)}
+        result.append(mean | {key: fmean(row[key] for row in at) for key in ("bits", *DECIMALS)})
     return result
 
 
@@ -64,6 +55,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, name: str):
+        self.name = name
         self.summary = folder / f"{name}.csv"
         self.per_image = folder / "per_image" / f"{name}.csv"
 
@@ -84,14 +76,12 @@ class Results:
     def check(self, images: set[tuple[str, int, int]]) -> list[Row]:
         """`rows()`; UsageError if they are of other images than these (name, width, height)."""
         rows = self.rows()
-        for lmbda in {row["lmbda"] for row in rows}:
-            stored = images_of(row for row in rows if row["lmbda"] == lmbda)
-            if stored != images:
-                raise UsageError(
-                    f"{self.summary} holds results on {len(stored)} other images (such as "
-                    f"{min(stored)[0]}), not on these {len(images)}: choose another --resultdir, "
-                    f"or remove it together with {self.per_image}."
-                )
+        if rows and (stored := images_of(rows)) != images:
+            raise UsageError(
+                f"{self.summary} holds results on {len(stored)} other images (such as "
+                f"{min(stored)[0]}), not on these {len(images)}: choose another --resultdir, "
+                f"or remove it together with {self.per_image}."
+            )
         return rows
 
     def merge(self, new: Sequence[Row]) -> list[Row]:
@@ -126,14 +116,13 @@ def table(named: Sequence[tuple[str, Row]]) -> str:
     """The means of named models as an aligned table for a reader; MS-SSIM also in dB."""
     rows = []
     for name, mean in named:
-        similarity, count = mean["ms_ssim_of"]
-        part = f" ({count} of {mean['images']} images)" if count < mean["images"] else ""
+        similarity, known = mean["ms_ssim"], not math.isnan(mean["ms_ssim"])
         rows.append({
             "model": name, "lambda": digits(mean["lmbda"]), "bytes": f"{mean['bits'] / 8:.0f}",
             "bpp": f"{mean['bpp']:.4f}", "estimate": f"{mean['estimate_bpp']:.4f}",
             "PSNR (dB)": f"{mean['psnr']:.3f}",
-            "MS-SSIM": f"{similarity:.5f}{part}" if count else "-",
-            "(dB)": f"{ms_ssim_db(similarity):.3f}" if count else "-",
+            "MS-SSIM": f"{similarity:.5f}" if known else "-",
+            "(dB)": f"{ms_ssim_db(similarity):.3f}" if known else "-",
             "enc (s)": f"{mean['time(enc)']:.3f}", "dec (s)": f"{mean['time(dec)']:.3f}",
         })  # fmt: skip
     return tables.aligned(rows)

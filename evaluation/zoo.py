@@ -21,7 +21,7 @@ import torch
 
 from evaluation.points import Point, likelihood_bits
 from evaluation.reference import import_compressai
-from models import convert
+from models import checkpoint, convert
 from models.base import pad
 from models.cli import choose_device
 from models.coding.container import Header, pack, unpack
@@ -49,29 +49,14 @@ def points(
     largest = ARCHITECTURES[arch][1]
     if not qualities or not all(1 <= quality <= largest for quality in qualities):
         raise UsageError(f"compressai:{arch} needs --quality, 1 to {largest}.")
-    if path and not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}.")
-    return [point(arch, q, metric, path, device) for q in sorted(set(qualities))]
-
-
-def point(
-    arch: str, quality: int, metric: str = "mse", path: Path | None = None, device: str = "cpu"
-) -> Point:
-    """A model of CompressAI: pretrained, or with the weights of a file.
-
-    `quality` gives the lambda that the results are filed under.
-    """
-    source = str(path or f"CompressAI's pretrained {arch}, quality {quality}")
-    load = partial(_load, arch, quality, metric, path, device)
-    return Point(ZOO_LAMBDAS[metric][quality - 1], source, load)
-
-
-def _load(arch: str, quality: int, metric: str, path: Path | None, device: str) -> ZooCodec:
-    zoo = import_compressai().zoo
-    model = _from_file(zoo, arch, path) if path else _pretrained(zoo, arch, quality, metric)
-    model.update(force=path is not None)
-    about = (ARCHITECTURES[arch][0], ZOO_LAMBDAS[metric][quality - 1], metric)
-    return ZooCodec(model.eval().to(choose_device(device)), about)
+    if path:
+        checkpoint.readable(path)
+    result = []
+    for quality in sorted(set(qualities)):
+        source = str(path or f"CompressAI's pretrained {arch}, quality {quality}")
+        load = partial(ZooCodec, arch, quality, metric, path, device)
+        result.append(Point(ZOO_LAMBDAS[metric][quality - 1], source, load))
+    return result
 
 
 def _from_file(zoo: Any, arch: str, path: Path) -> torch.nn.Module:
@@ -99,15 +84,20 @@ def _pretrained(zoo: Any, arch: str, quality: int, metric: str) -> torch.nn.Modu
 
 
 class ZooCodec:
-    """A loaded model of CompressAI as a `PixelCodec`. `about`: header's name, lambda, metric."""
+    """A model of CompressAI as a `PixelCodec`: pretrained, or with the weights of a file."""
 
-    def __init__(self, model: torch.nn.Module, about: tuple[str, float, str]):
-        self.model, self.about = model, about
-        hashed = hashlib.sha256()
-        for name, value in sorted(model.state_dict().items()):
-            hashed.update(name.encode())
-            hashed.update(value.detach().cpu().contiguous().numpy().tobytes())
-        self.digest = hashed.hexdigest()[:16]  # names the weights
+    def __init__(
+        self, arch: str, quality: int, metric: str = "mse", path: Path | None = None,
+        device: str = "cpu",
+    ):  # fmt: skip
+        zoo = import_compressai().zoo
+        model = _from_file(zoo, arch, path) if path else _pretrained(zoo, arch, quality, metric)
+        model.update(force=path is not None)
+        self.model = model.eval().to(choose_device(device))
+        self.about = ARCHITECTURES[arch][0], ZOO_LAMBDAS[metric][quality - 1], metric
+        weights = sorted(model.state_dict().items())
+        parts = [name.encode() + value.cpu().numpy().tobytes() for name, value in weights]
+        self.digest = hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     @torch.no_grad()
     def encode(self, pixels: np.ndarray) -> bytes:

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,11 @@ import numpy as np
 from benchmarks.classical import codecs, decode
 from evaluation.bench import SUFFIX
 from evaluation.bits import bits_per_position
-from evaluation.choice import choose_all
+from evaluation.choice import of_every_model
 from evaluation.metrics import ms_ssim, ms_ssim_db, psnr
 from evaluation.photographs import Photograph, open_photographs
 from evaluation.plots import LOOKS, style_of
-from evaluation.points import ModelCodec, Point
+from evaluation.points import ModelCodec, Point, trained_point
 from models import checkpoint
 from models.cli import Progress, choose_device
 from models.files import write_bytes, write_text
@@ -52,7 +53,6 @@ def learned_point(codec: ModelCodec, pixels: np.ndarray, out: Path, folder: str)
     Writes <out>/<folder>/<Model>_<lambda>.lic and .webp (lossless), the image of that file.
     """
     model = codec.model
-    assert model.point is not None
     name, lmbda = type(model).__name__, model.point.lmbda
     file, image = (f"{folder}/{name}_{digits(lmbda)}{suffix}" for suffix in (SUFFIX, ".webp"))
     write_bytes(out / file, codec.encode(pixels))
@@ -68,7 +68,7 @@ def learned_point(codec: ModelCodec, pixels: np.ndarray, out: Path, folder: str)
     }  # fmt: skip
 
 
-def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
+def add_jpeg(photo: dict, pixels: np.ndarray, out: Path) -> None:
     """Give each point the JPEG quality of nearest file size, and the photo its JPEGs and curve.
 
     The JPEG files themselves go into the folder: the page shows what a browser makes of them.
@@ -84,7 +84,7 @@ def add_jpeg(photo: dict, pixels: np.ndarray, out: Path, folder: str) -> None:
         measured = quality(pixels, decode(files[q]), len(files[q]))
         photo["jpeg_curve"].append({key: measured[key] for key in ("bpp", "psnr", "ms_ssim")})
         if q in matched:
-            place = f"{folder}/jpeg_quality_{q}.jpg"
+            place = f"{photo['folder']}/jpeg_quality_{q}.jpg"
             write_bytes(out / place, files[q])
             photo["jpegs"][q] = {**measured, "image": place, "file": place}
 
@@ -97,21 +97,22 @@ def measure(
     Images are named by number, since the names of files may hold anything. `step` is called
     after each coding.
     """
-    folders = [f"images/{number:02}" for number in range(1, len(photographs) + 1)]
     photos: list[dict] = []
-    for photograph, folder in zip(photographs, folders, strict=True):
+    for number, photograph in enumerate(photographs, 1):
+        folder = f"images/{number:02}"
         original = f"{folder}/original.webp"
         write_image(out / original, photograph.read())
         sides = {"width": photograph.width, "height": photograph.height}
-        photos.append({"name": photograph.stem, **sides, "original": original, "points": []})
-    entries = list(zip(photos, photographs, folders, strict=True))
+        about = {"name": photograph.stem, "folder": folder, "original": original}
+        photos.append({**about, **sides, "points": []})
     for point in points:
         codec = point.load()
-        for photo, photograph, folder in entries:
-            photo["points"].append(learned_point(codec, photograph.read(), out, folder))
+        for photo, photograph in zip(photos, photographs, strict=True):
+            entry = learned_point(codec, photograph.read(), out, photo["folder"])
+            photo["points"].append(entry)
             step()
-    for photo, photograph, folder in entries:
-        add_jpeg(photo, photograph.read(), out, folder)
+    for photo, photograph in zip(photos, photographs, strict=True):
+        add_jpeg(photo, photograph.read(), out)
     return photos
 
 
@@ -144,10 +145,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda (default: a GPU if there is one)")
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Build the page. CheckpointError or ImageError when there is nothing to show."""
-    chosen = choose_all(options.ckpt_dir, str(choose_device(options.device)))
-    points = [point for own in chosen.values() for point in own]
+    device = str(choose_device(options.device))
+    chosen = of_every_model(partial(checkpoint.find, root=options.ckpt_dir))
+    pairs = [(path, name) for name, paths in chosen.items() for path in paths]
+    points = [trained_point(*pair, device=device) for pair in pairs]
     photographs = open_photographs(options.dataset_path)
     print(f"{len(photographs)} photograph(s), {len(points)} checkpoint(s) of {', '.join(chosen)}")
     out = options.outdir / "gallery"
@@ -155,4 +158,3 @@ def run(options: argparse.Namespace) -> int:
         photos = measure(photographs, points, out, progress.step)
     write_text(out / "index.html", page(photos, list(chosen)))
     print(f"Wrote {out / 'index.html'}; open it in a browser.")
-    return 0

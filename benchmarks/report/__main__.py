@@ -3,7 +3,8 @@
     python -m benchmarks.report            # writes them into the pages, between their markers
     python -m benchmarks.report --check    # writes nothing; exit 1 if a page or a CSV would change
 
-Also writes statistics/checkpoints.csv, from the checkpoints' metadata.
+Also writes what follows from other files: in statistics/ checkpoints.csv, from the checkpoints'
+metadata, bd_rate.csv, from curves, and search.csv, from results with a search and without.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.report import search
 from benchmarks.report.checkpoints import COLUMNS, checkpoints
 from benchmarks.report.markdown import fill
 from benchmarks.report.tables import TABLES
+from evaluation import curves
 from evaluation.results import STATISTICS
 from evaluation.tables import text
 from models.cli import guarded
@@ -25,8 +28,10 @@ PAGES = ("README.md", "report.md", "docs/measurements.md")
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """What each file should be; the pages read the CSVs before them. DataError."""
+    """What each file should be; the pages read the CSVs before them. DataError, UsageError."""
     yield STATISTICS / "checkpoints.csv", text(checkpoints(), COLUMNS)
+    yield STATISTICS / "bd_rate.csv", text(curves.table(STATISTICS))
+    yield STATISTICS / "search.csv", text(search.table(STATISTICS))
     for page in map(Path, PAGES):
         yield page, fill(page.read_text("utf-8"), TABLES)
 

@@ -34,9 +34,9 @@ CKPTS = Path("ckpts")
 @cache
 def macs_per_pixel(model: str, N: int, M: int) -> tuple[float, float]:
     """MACs of a forward pass for a pixel: of one transform with its GDN, of everything else."""
-    stages = count(model, N, M, (1, 64, 64)).true
-    transforms = stages["transforms"] + stages["gdn"]  # g_s mirrors g_a
-    return transforms / 2 / 64**2, (stages.total() - transforms) / 64**2
+    counts = count(model, N, M, (1, 64, 64))
+    transforms = counts["transforms_macs"] + counts["gdn_macs"]  # g_s mirrors g_a
+    return transforms / 2 / 64**2, (counts["total_macs"] - transforms) / 64**2
 
 
 @cache

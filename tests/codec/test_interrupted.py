@@ -9,18 +9,15 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import codec
 from evaluation import bench
-from evaluation.photographs import open_photographs
 from evaluation.results import Results
 from models import checkpoint
 from models.coding.container import unpack
-from models.files import LOCK, atomic_write, locked
+from models.files import LOCK, locked
 from tests.helpers import make
 from tests.programs import (
     LAMBDAS,
@@ -60,40 +57,6 @@ def test_a_killed_test_leaves_whole_files_no_decoder_and_no_hindrance(
     files = [unpack(path.read_bytes()) for path in (tmp_path / "out").rglob("[!.]*.lic")]
     assert len(files) <= len(SIZES) and driver.main(arguments) == 0
     assert len([*(tmp_path / "out").rglob("[!.]*.lic")]) == len(SIZES) * len(LAMBDAS)
-
-
-class StuckPoint:
-    """A codec whose decoder interrupts the test in the middle of writing an image."""
-
-    source, lmbda = "stuck", 1.0
-
-    def __init__(self, target: Path):
-        self.target = target
-
-    def load(self):
-        return self
-
-    def encode(self, pixels: np.ndarray) -> bytes:
-        return b"warm-up" if (pixels == 128).all() else b"image"
-
-    def decode(self, data: bytes) -> np.ndarray:
-        if data == b"image":
-            with atomic_write(self.target) as temporary:
-                temporary.write_bytes(b"half")
-                os.kill(os.getppid(), signal.SIGINT)
-                signal.pause()
-        return np.zeros((8, 8, 3), np.uint8)
-
-
-def test_a_decoder_that_ends_while_it_writes_leaves_nothing(photographs, tmp_path):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            point = StuckPoint(tmp_path / "small.png")
-            bench.evaluate(point, open_photographs(photographs / "small.png"), tmp_path)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert files_in(tmp_path) == ["small.lic"]
 
 
 @pytest.mark.parametrize("program", ["codec.py", "test.py", "train.py"])

@@ -23,10 +23,9 @@ import torch
 from torch import nn
 
 from evaluation import bench, reference, zoo
-from evaluation.choice import Wanted, choose
 from evaluation.metrics import psnr
 from evaluation.photographs import open_photographs
-from evaluation.points import ModelCodec, imported_point
+from evaluation.points import ModelCodec, imported_point, trained_point
 from models import checkpoint, convert
 from models.base import Codec
 from models.coding.container import read_header
@@ -123,7 +122,7 @@ def test_files_of_compressai_measure_here_as_there(name, standins, tmp_path):
     small = name.startswith("Joint")
     pixels = to_uint8(image(*((128, 128) if small else (256, 384))))
     write_image(tmp_path / "a.png", pixels)
-    there = zoo.point(TWINS[name].architecture, quality, path=path).load()
+    there = zoo.ZooCodec(TWINS[name].architecture, quality, path=path)
     coded = there.encode(pixels)
     strings = 8 * sum(read_header(coded).lengths)  # published rates are those of the strings
     slack = 8 * (32 + 10) if small else 0
@@ -177,7 +176,7 @@ def test_their_weights_become_a_checkpoint_that_codes(standins, tmp_path):
     checkpoint.save(target, imported, config={}, provenance={"imported_from": path.name})
     model = checkpoint.load(target)
     assert (model.point.lmbda, model.N, model.M) == (0.0067, N, M)
-    (point,) = choose(Wanted("Hyperprior", checkpoint=target)).points
+    point = trained_point(target, "Hyperprior")
     pixels = to_uint8(image(64, 64))
     assert point.lmbda == 0.0067
     assert point.load().decode(point.load().encode(pixels)).shape == pixels.shape

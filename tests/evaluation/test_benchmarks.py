@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import any_rate, speed
+from benchmarks import any_rate, complexity, speed
 from benchmarks.__main__ import NAMES, main
 from codec import parser
 from models import checkpoint
@@ -23,7 +23,7 @@ from models.images import read_image, to_tensor, to_uint8
 from models.presets import TWINS
 from tests.helpers import NAMES as MODELS
 from tests.helpers import codec, image
-from tests.programs import LAMBDAS, ROOT, files_in, read_csv
+from tests.programs import LAMBDAS, ROOT, read_csv
 
 JOINT, CHECKERBOARD = MODELS[2:]
 CPU = torch.device("cpu")
@@ -50,10 +50,11 @@ def test_every_benchmark_has_a_name():
 
 def test_results_go_to_outputs_and_the_studys_only_if_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    measured = str(ROOT / "statistics")
+    monkeypatch.setattr(complexity, "run", lambda options: [{"model": "x", "N": 128}])
     for flags, folder in (("", "outputs"), ("--record", "statistics"), ("--outdir x", "x")):
-        assert main(["bd_rate", "--resultdir", measured, *flags.split()]) == 0
-        assert files_in(tmp_path / folder) == ["bd_rate.csv"]
+        assert main(["complexity", *flags.split()]) == 0
+        assert read_csv(tmp_path / folder / "macs.csv") == [{"model": "x", "N": "128"}]
+        assert "128" in capsys.readouterr().out
 
 
 # Timing

@@ -64,7 +64,7 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
         (twins["mbt2018"], hyper, "does not fit"),
     ):
         with pytest.raises(checkpoint.CheckpointError, match=words):
-            zoo.point(arch, 1, path=path).load()
+            zoo.ZooCodec(arch, 1, path=path)
     with pytest.raises(checkpoint.CheckpointError, match="does not fit Hyperprior"):
         imported_point(twins["mbt2018"], "Hyperprior", 1, "mse").load()
 
@@ -74,7 +74,7 @@ def test_weights_that_do_not_fit_or_cannot_be_had_are_explained(twins, monkeypat
     image_zoo = reference.import_compressai().zoo.image
     monkeypatch.setattr(image_zoo, "load_state_dict_from_url", no_network)
     with pytest.raises(UsageError, match=r"could not be downloaded.*https://.*--checkpoint"):
-        zoo.point(hyper, 3).load()
+        zoo.ZooCodec(hyper, 3)
 
 
 def test_json_is_drawn_by_compressai(tmp_path, monkeypatch):

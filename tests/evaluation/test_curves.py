@@ -76,10 +76,7 @@ def test_a_curve_against_itself_is_zero():
 
 
 def test_the_studys_table_is_that_of_its_results():
-    """The columns of images too; one image by hand from its four points."""
-    assert read(STATISTICS / "bd_rate.csv") == curves.table(STATISTICS), (
-        "run 'benchmarks bd_rate --record'"
-    )
+    assert read(STATISTICS / "bd_rate.csv") == curves.table(STATISTICS), "run 'make report'"
     values = curves.image_bd_rates("Hyperprior", "Factorized", STATISTICS, "psnr")
     assert len(values) == 24 and min(values) < np.mean(values) < max(values) < 0
 

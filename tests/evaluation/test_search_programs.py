@@ -1,15 +1,16 @@
-"""The encoder's search: its flags in codec.py and test.py, and the benchmark of its gains."""
+"""The encoder's search: its flags in codec.py and test.py, and the table of its gains."""
 
 from __future__ import annotations
 
 import pytest
 
 import codec as program
-from benchmarks import search as gains
-from benchmarks.__main__ import main
+from benchmarks.report import search as gains
 from evaluation import bench
 from evaluation.results import Results
+from evaluation.tables import write
 from models import search
+from models.errors import DataError, UsageError
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
@@ -87,18 +88,17 @@ def test_the_test_searches_and_files_results_apart(ckpts, photographs, tmp_path,
 # The table of gains ------------------------------------------------------------------------
 
 
-def test_the_table_of_gains_by_hand(tmp_path, capsys):
+def test_the_table_of_gains_by_hand(tmp_path):
     """Half the rate at every quality is a BD-rate of -50 %, whatever lambdas were not searched."""
-    plain, searched = tmp_path / "plain", tmp_path / "searched"
+    write(tmp_path / "search_speed.csv", [], gains.SPEED)
+    searched = tmp_path / "searched"
     curve = [result_row(0.1, bpp=1.0), result_row(0.2, bpp=2.0) | {"psnr": 35.0}]
     bent = result_row(0.3, bpp=2.5) | {"psnr": 34.0}  # off the chord
-    Results(plain, "Hyperprior").merge([*curve, bent])
+    Results(tmp_path, "Hyperprior").merge([*curve, bent])
     halved = [row | {"bits": row["bits"] // 2, "bpp": row["bpp"] / 2} for row in curve]
     Results(searched, "Hyperprior-searched50").merge(halved)
     Results(searched, "Hyperprior-searched9").merge(halved[:1])
-    words = ["search", "--resultdir", str(plain), "--outdir", str(plain), "--searched"]
-    assert main([*words, str(searched)]) == 0
-    table = read_csv(plain / "search.csv")
+    table = gains.table(tmp_path)
     assert [(r["effort"], r["lmbda"], float(r["bpp"]), r["bd_rate_percent"]) for r in table] == [
         ("0", "0.1", 1.0, ""), ("0", "0.2", 2.0, ""), ("0", "0.3", 2.5, ""),
         ("9", "0.1", 0.5, ""), ("50", "0.1", 0.5, "-50.000"), ("50", "0.2", 1.0, "-50.000"),
@@ -108,24 +108,18 @@ def test_the_table_of_gains_by_hand(tmp_path, capsys):
     assert [r["loss_percent"] for r in table][:4] == ["", "", "", f"{by_hand:.3f}"]
     assert not any(r["seconds"] for r in table)  # what the results took was on another machine
     Results(searched, "Hyperprior-searched7").merge([result_row(0.1, "b.png")])
-    capsys.readouterr()
-    assert main([*words, str(searched)]) == 1
-    one_line(capsys, "other images")
-    assert main([*words, str(tmp_path)]) == 1
-    one_line(capsys, "run test.py with --effort")
+    with pytest.raises(UsageError, match="other images"):
+        gains.table(tmp_path)
 
 
-def test_damaged_tables_end_in_one_sentence(tmp_path, capsys):
+def test_what_cannot_be_compared_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"search_speed\.csv does not exist"):
+        gains.table(tmp_path)
+    write(tmp_path / "search_speed.csv", [], gains.SPEED)
     Results(tmp_path, "Hyperprior").merge([result_row(0.1)])
-    Results(tmp_path, "Hyperprior-searched9").merge([result_row(0.1), result_row(0.2)])
-    words = ["search", "--resultdir", str(tmp_path), "--outdir", str(tmp_path / "out")]
-    words += ["--searched", str(tmp_path)]
-    assert main(words) == 1
-    one_line(capsys, "search: Hyperprior has no results at lambda 0.2 without a search")
-    (tmp_path / "search_speed.csv").write_text("model,N,M\n")
-    assert main(words) == 1
-    one_line(capsys, "search: ", "search_speed.csv has no column plain_s")
-    assert not (tmp_path / "out").exists()
+    Results(tmp_path / "searched", "Hyperprior-searched9").merge([result_row(0.1), result_row(0.2)])
+    with pytest.raises(DataError, match=r"Hyperprior has no results at lambda 0\.2 without"):
+        gains.table(tmp_path)
 
 
 def test_seconds_of_a_search_follow_from_its_steps():
