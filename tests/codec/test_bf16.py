@@ -31,8 +31,7 @@ def emulated(monkeypatch):
     monkeypatch.setattr(bf16, "computes_in_bf16", lambda device: True)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_the_last_layer_is_the_transposed_convolution(dtype):
+def test_the_last_layer_is_the_transposed_convolution():
     """Of small integers, which bf16 holds exactly, the same to the last bit."""
     layer = deconv(4, 3)
     with torch.no_grad():
@@ -40,7 +39,7 @@ def test_the_last_layer_is_the_transposed_convolution(dtype):
         layer.bias.copy_(torch.tensor([0.5, 0.1, -3.0]))
     x = uniform(2, 2, 4, 5, 7, low=-2.5, high=2.5).round()
     expected = layer.double()(x) - layer.bias.view(3, 1, 1)
-    found = PixelDeconv(layer, dtype)(x.to(dtype))
+    found = PixelDeconv(layer)(x.bfloat16())
     assert found.dtype == torch.float32 and found.shape == (2, 3, 10, 14)
     bias = torch.tensor([0.5, 0.1, -3.0], dtype=torch.float64).view(3, 1, 1)
     # 0.1 - 0.5 is no number of bf16: half a unit in the last place of what lies below 64
