@@ -47,12 +47,12 @@ class Log:
         if self.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
-            else:
+
                 folder = str(self.folder / "tensorboard")
                 self.board = SummaryWriter(folder, purge_step=start + 1)
                 self.say(f"To watch it: tensorboard --logdir {shlex.quote(folder)}")
+            except ImportError:
+                self.say("TensorBoard is not installed: the curve goes to curve.csv only.")
         if sys.stderr.isatty():
             self.bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True)
 

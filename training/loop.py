@@ -167,10 +167,10 @@ class Trainer:
         half = settings.precision == "bf16"
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             output = self.forward(x, quantization=mode)
-        terms = rate_distortion(output, x, settings.lmbda, settings.metric)
-        terms.loss.backward()
+        loss, bpp, mse = rate_distortion(output, x, settings.lmbda, settings.metric)
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip or math.inf)
-        return torch.stack([terms.loss.detach(), terms.bpp, terms.mse, norm])
+        return torch.stack([loss.detach(), bpp, mse, norm])
 
     def note(self, step: int, loss: float, bpp: float, mse: float, norm: float) -> bool:
         """Count a step, and say its figures; whether it may be taken, that is, is finite."""
@@ -244,10 +244,10 @@ class Trainer:
             x = batch.to(self.team.device, memory_format=torch.channels_last)
             output = model(x, quantization="round")
             x_hat = output["x_hat"].clamp_(0, 1)
-            terms = rate_distortion(output, x, self.settings.lmbda, self.settings.metric)
+            loss, bpp, _ = rate_distortion(output, x, self.settings.lmbda, self.settings.metric)
             mses = (x_hat - x).square().flatten(1).mean(1).tolist()
             psnr = sum(map(psnr_of, mses)) / len(x)
-            sums += len(x) * torch.tensor([terms.loss.item(), terms.bpp.item(), psnr])
+            sums += len(x) * torch.tensor([loss.item(), bpp.item(), psnr])
         self.model.train()
         return dict(zip(VALIDATION, (sums / len(self.held_out)).tolist(), strict=True))
 
