@@ -70,7 +70,7 @@ def code(
 def curve(model: str, checkpoints: int, sources: dict[float, float], files: Files) -> list[Row]:
     """Rows of any_rate.csv, one for each lambda; `sources` are their checkpoints' lambdas."""
     rows = []
-    losses = {key: fmean(c.loss(key[1]) for c in coded) for key, coded in files.items()}
+    losses = {key: fmean(key[1] * c.mse + c.bpp for c in coded) for key, coded in files.items()}
     trained = [own for own, lmbda in files if own == lmbda]
     for lmbda, own in sources.items():
         coded, loss = files[own, lmbda], losses[own, lmbda]

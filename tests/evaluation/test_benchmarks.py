@@ -202,7 +202,7 @@ def test_any_rate_on_tiny_images(ckpts, photographs, tmp_path, monkeypatch):
     for pixels, file, rate in zip(images, files, bpp, strict=True):
         difference = to_uint8(model.decompress([file])).astype(float) - pixels
         expected += (low * (difference**2).mean() + rate) / 2
-    assert float(both[0]["loss"]) == pytest.approx(expected, abs=1e-6)
+    assert float(both[0]["loss"]) == pytest.approx(expected, rel=1e-6)
     losses = [float(row["loss"]) for row in both]
     middle = 100 * (losses[2] / math.sqrt(losses[0] * losses[-1]) - 1)
     assert errors[2] == pytest.approx(middle, abs=2e-3)
