@@ -34,7 +34,7 @@ from models.coding.container import MAX_SIDE, padded
 from models.errors import UsageError
 from models.images import check_images
 from models.layers import AtGain
-from models.layers.bf16 import computes_in_bf16
+from models.layers.bf16 import computes_in_bf16, with_pixel_deconv
 from models.layers.defaults import torch_defaults
 
 WINDOW, MARGIN = 768, 64  # pixels, multiples of what a position of z covers
@@ -210,12 +210,13 @@ def _descent(
     if hasattr(model, "context_prediction"):
         rate *= WITH_CONTEXT
     adam = torch.optim.Adam(latents.values(), eps=DAMPING)
+    g_s = with_pixel_deconv(model.g_s)  # a tenth of a step less
     for step in range(steps):
         rounding = Relaxed(HOT * (COLD / HOT) ** (step / steps), generator)
         coded = {**latents, "y": latents["y"] / gain}
         y_hat, likelihoods = model.likelihoods(coded, AtGain(rounding, gain))
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_in_bf16(device)):
-            x_hat = model.g_s(y_hat)
+            x_hat = g_s(y_hat)
         error = x_hat[:, :, :height, :width].float().clamp(0, 1) - target
         mse = error.square().mean()
         bits = [-likelihood.log2().sum() for likelihood in likelihoods.values()]

@@ -62,7 +62,7 @@ def _fast(module: nn.Module, rounded: nn.Module) -> nn.Module:
     if isinstance(module, GDN):
         return GDNInBf16(module)
     if _gives_pixels(module):
-        return PixelDeconv(module)
+        return PixelDeconv(module, torch.bfloat16)
     for name, part in module.named_children():
         setattr(rounded, name, _fast(part, getattr(rounded, name)))
     return rounded
@@ -85,6 +85,13 @@ class GDNInBf16(GDN):
         return self.beta, self.gamma
 
 
+def with_pixel_deconv(g_s: nn.Module) -> nn.Module:
+    """g_s in fp32, the last layer a `PixelDeconv` of its present weights, if it is one of ours."""
+    if isinstance(g_s, nn.Sequential) and _gives_pixels(g_s[-1]):
+        return nn.Sequential(*g_s[:-1], PixelDeconv(g_s[-1], torch.float32))
+    return g_s
+
+
 def _gives_pixels(layer: nn.Module) -> bool:
     """Whether it is the last layer of g_s."""
     if not isinstance(layer, nn.ConvTranspose2d):
@@ -96,7 +103,7 @@ def _gives_pixels(layer: nn.Module) -> bool:
 class PixelDeconv(nn.Module):
     """The last layer of g_s, as a convolution that gives 2x2 pixels of 3 colours a position.
 
-    (B, N, H, W) of bf16 -> (B, 3, 2H, 2W) of fp32.
+    (B, N, H, W) of `dtype` -> (B, 3, 2H, 2W) of fp32.
 
     out[2i + a] = sum_k w[k] x[i - d] with k = a + 2 + 2d, d = -1, 0, 1: a kernel of 3 for each
     of the four (a, b). Twelve channels use the processor's registers; three leave most of them
@@ -108,7 +115,7 @@ class PixelDeconv(nn.Module):
     bias: Tensor
     offset: Tensor
 
-    def __init__(self, layer: nn.ConvTranspose2d):
+    def __init__(self, layer: nn.ConvTranspose2d, dtype: torch.dtype):
         super().__init__()
         weight = layer.weight.detach().float()  # (N, 3, 5, 5)
         weight = F.pad(weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2))
@@ -116,8 +123,8 @@ class PixelDeconv(nn.Module):
         weight = weight.contiguous(memory_format=torch.channels_last)
         bias = torch.zeros(3) if layer.bias is None else layer.bias.detach().float()
         rounded = (bias - GREY).bfloat16()
-        self.register_buffer("weight", weight.bfloat16())
-        self.register_buffer("bias", rounded.repeat_interleave(4))
+        self.register_buffer("weight", weight.to(dtype))
+        self.register_buffer("bias", rounded.repeat_interleave(4).to(dtype))
         self.register_buffer("offset", (bias - rounded.float()).view(3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ def emulated(monkeypatch):
     monkeypatch.setattr(bf16, "computes_in_bf16", lambda device: True)
 
 
-def test_the_last_layer_is_the_transposed_convolution():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_last_layer_is_the_transposed_convolution(dtype):
     """Of small integers, which bf16 holds exactly, the same to the last bit."""
     layer = deconv(4, 3)
     with torch.no_grad():
@@ -39,7 +40,7 @@ def test_the_last_layer_is_the_transposed_convolution():
         layer.bias.copy_(torch.tensor([0.5, 0.1, -3.0]))
     x = uniform(2, 2, 4, 5, 7, low=-2.5, high=2.5).round()
     expected = layer.double()(x) - layer.bias.view(3, 1, 1)
-    found = PixelDeconv(layer)(x.bfloat16())
+    found = PixelDeconv(layer, dtype)(x.to(dtype))
     assert found.dtype == torch.float32 and found.shape == (2, 3, 10, 14)
     bias = torch.tensor([0.5, 0.1, -3.0], dtype=torch.float64).view(3, 1, 1)
     # 0.1 - 0.5 is no number of bf16: half a unit in the last place of what lies below 64
