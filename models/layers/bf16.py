@@ -79,7 +79,7 @@ class GDNInBf16(GDN):
         self.inverse = gdn.inverse
         beta, gamma = (v.detach().bfloat16() for v in gdn.effective())
         self.register_buffer("beta", beta)
-        self.register_buffer("gamma", gamma)
+        self.register_buffer("gamma", gamma.t().contiguous().t())  # the product takes gamma.t()
 
     def effective(self) -> tuple[Tensor, Tensor]:
         return self.beta, self.gamma
