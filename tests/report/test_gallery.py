@@ -1,7 +1,10 @@
-"""The gallery: its numbers against the files it wrote, its page in a real headless browser."""
+"""The gallery: its numbers against the files it wrote, its page in a headless browser."""
 
+import html
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -21,11 +24,11 @@ from models.entropy.tables import Tables
 from models.images import read_image, write_image
 from tests.helpers import NAMES, codec, image
 from tests.programs import LAMBDAS
-from tests.report.browser import Browser, needs_browser
 
 HEIGHT, WIDTH = 170, 200  # padded to 192 x 256 by three of the models
 STOPS = ["Original", "Factorized", "Hyperprior", "Joint", "Checkerboard", "JPEG"]
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+BROWSER = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(not BROWSER, reason="no Chromium here (apt install chromium)")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +49,9 @@ def built(tmp_path_factory, ckpts):
 @pytest.fixture(scope="module")
 def photo(built):
     """The entry of the photograph in the data inside the page."""
-    html = (built / "index.html").read_text(encoding="utf-8")
-    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    page = (built / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=.?https?:", page)  # needs nothing but its folder
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
     assert data["lambdas"] == list(LAMBDAS)
     assert [one["name"] for one in data["codecs"]] == [*NAMES, "JPEG"]
     (photo,) = data["photos"]
@@ -116,127 +120,96 @@ def test_what_is_not_finite_is_none():
 
 # In a browser -------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
-def browser():
-    running = Browser()
-    yield running
-    running.driver.quit()
-
-
-@pytest.fixture
-def page(request, browser, built):
-    """The page in a window of one of `SIZES`, on a desktop unless a test asks for others."""
-    browser.open(built / "index.html", *SIZES[getattr(request, "param", "desktop")])
-    assert browser.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0)")
-    yield browser
-    assert browser.complaints() == []
+HELPERS = """
+const $ = (id) => document.getElementById(id);
+const all = (selector) => [...document.querySelectorAll(selector)];
+const texts = (selector) => all(selector).map((element) => element.textContent);
+const press = (k) => all("#stops button")[k].click();
+const shown = () => all("#layers img").filter((i) => getComputedStyle(i).visibility === "visible")
+  .map((i) => i.getAttribute("src").split("/").pop()).join();
+const ring = () => all(".ring").map((r) => [r.getAttribute("cx"), r.getAttribute("cy")]);
+"""
 
 
-def shown(page) -> str:
-    """The file of the image that is visible."""
-    return page.evaluate(
-        "[...document.querySelectorAll('#layers img')]"
-        ".filter((i) => getComputedStyle(i).visibility === 'visible')"
-        ".map((i) => i.getAttribute('src').split('/').pop()).join()"
-    )
-
-
-def text(page, selector: str) -> str:
-    return page.evaluate(f"document.querySelector({selector!r}).textContent")
+def in_browser(built, script):
+    """What a function body in JavaScript returns when the page has loaded."""
+    told = f"document.title = JSON.stringify((() => {{ {HELPERS} {script} }})())"
+    probe = f"<script>addEventListener('load', () => {{ {told} }})</script>"
+    page = (built / "index.html").read_text(encoding="utf-8")
+    (built / "probe.html").write_text(page + probe, encoding="utf-8")
+    flags = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --window-size=1280,900"
+    command = [BROWSER, *flags.split(), "--dump-dom", (built / "probe.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    return json.loads(html.unescape(re.search("<title>(.*?)</title>", dom, re.DOTALL)[1]))
 
 
 @needs_browser
-@pytest.mark.parametrize("page", SIZES, indirect=True)
-def test_controls_have_names_and_nothing_overflows(page):
-    buttons = page.evaluate("[...document.querySelectorAll('#stops button')].map(b=>b.textContent)")
-    assert buttons == STOPS
-    unnamed = (
-        "[...document.querySelectorAll('input, select')].filter((c) => !c.labels.length)"
-        ".map((c) => c.id)"
-    )
-    assert page.evaluate(unnamed) == []
-    assert page.evaluate("[...document.images].filter((i) => !i.hasAttribute('alt')).length") == 0
-    assert page.evaluate("document.querySelectorAll('#photo option').length") == 1
-    assert text(page, "#photo option") == "a<!--<script>"
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    wide = "[...document.querySelectorAll('.scroll')].filter((e)=>e.scrollWidth > e.clientWidth)"
-    assert page.evaluate(f"{wide}.length") == 0
-    small = "[...document.querySelectorAll('button, select')].map((b)=>b.offsetHeight)"
-    assert min(page.evaluate(small)) >= 24  # WCAG 2.5.8
-    # The image, its caption and the codec slider are in the window together.
-    bottom = "document.getElementById('viewport').getBoundingClientRect().bottom"
-    assert page.evaluate(f"{bottom} <= window.innerHeight")
+def test_controls_have_names_and_nothing_overflows(built):
+    buttons, options, small, *faults = in_browser(built, """
+        const heights = all("button, select").map((control) => control.offsetHeight);
+        const page = document.documentElement;
+        return [texts("#stops button"), texts("#photo option"), Math.min(...heights),
+          all("img").filter((i) => !i.naturalWidth || !i.hasAttribute("alt")).length,
+          all("input, select").filter((control) => !control.labels.length).length,
+          all(".scroll").filter((e) => e.scrollWidth > e.clientWidth).length,
+          page.scrollWidth > innerWidth,
+          $("viewport").getBoundingClientRect().bottom > innerHeight];
+    """)  # fmt: skip
+    assert (buttons, options) == (STOPS, ["a<!--<script>"])
+    assert small >= 24  # WCAG 2.5.8
+    assert not any(faults)
 
 
 @needs_browser
-def test_a_point_of_another_lambda_is_marked(page):
-    """Checkerboard has the larger lambda only, and the slider stands at the smaller."""
-    names = "[...document.querySelectorAll('#table th')].map((head) => head.textContent)"
-    marked = f"Checkerboardat lambda {LAMBDAS[1]:g}"
-    assert page.evaluate(names) == [*STOPS[1:4], marked, "JPEG"]
-    page.evaluate("document.querySelectorAll('#stops button')[4].click()")
-    expected = f"lambda {LAMBDAS[1]:g} (there is none of {LAMBDAS[0]:g})"
-    assert expected in text(page, "#caption")
-    page.evaluate("document.getElementById('rate').focus()")
-    page.press("END")
-    assert page.evaluate(names) == STOPS[1:]
-    assert "there is none" not in text(page, "#caption")
-
-
-@needs_browser
-@pytest.mark.parametrize("page", SIZES, indirect=True)
-def test_the_keyboard_flips_between_all_codecs(page, photo):
-    page.evaluate("document.getElementById('codec').focus()")
-    page.press("HOME")
-    seen = [shown(page)]
-    for _ in STOPS[1:]:
-        page.press("ARROW_RIGHT")
-        seen.append(shown(page))
+def test_codecs_and_rates_are_flipped(built, photo):
+    """Checkerboard has the larger lambda only, and the slider starts at the smaller."""
+    low, jpeg, marked, high, original = in_browser(built, """
+        const look = () => ({images: STOPS.map((_, k) => (press(k), shown())), heads: texts("th"),
+          caption: $("caption").textContent});
+        const STOPS = all("#stops button"), low = look(), jpeg = texts("[aria-pressed=true]");
+        press(4);
+        const marked = $("caption").textContent;
+        press(2);
+        const before = ring();
+        $("rate").value = 1;
+        $("rate").dispatchEvent(new Event("input"));
+        const high = {image: shown(), heads: texts("#table th"), label: $("plot-label").textContent,
+          row: texts("tr[aria-current]").join(), moved: String(ring()) !== String(before)};
+        press(0);
+        return [low, jpeg, marked, high, ring()];
+    """)  # fmt: skip
     matched = [p["jpeg"] for p in photo["points"] if p["codec"] == NAMES[-1]][0]
     lambdas = [LAMBDAS[0]] * 3 + [LAMBDAS[1]]
     learned = [f"{name}_{lmbda:g}.webp" for name, lmbda in zip(NAMES, lambdas, strict=True)]
-    assert seen == ["original.webp", *learned, f"jpeg_quality_{matched}.jpg"]
-    assert f"quality {matched}, matched to Checkerboard" in text(page, "#caption")
-    assert (
-        page.evaluate("document.getElementById('codec').getAttribute('aria-valuetext')") == "JPEG"
-    )
-    pressed = "document.querySelector('#stops [aria-pressed=true]').textContent"
-    assert page.evaluate(pressed) == "JPEG"
-
-
-@needs_browser
-def test_rate_and_buttons_move_the_point_on_the_curve(page, photo):
-    ring = "(r => [r.getAttribute('cx'), r.getAttribute('cy')])(document.querySelector('.ring'))"
-    page.evaluate("document.querySelectorAll('#stops button')[2].click()")
-    before = page.evaluate(ring)
-    page.evaluate("document.getElementById('rate').focus()")
-    page.press("END")
-    assert shown(page) == f"Hyperprior_{LAMBDAS[1]:g}.webp"
-    assert page.evaluate(ring) != before
+    assert low["images"] == ["original.webp", *learned, f"jpeg_quality_{matched}.jpg"]
+    assert low["heads"][-5:] == [*STOPS[1:4], f"Checkerboardat lambda {LAMBDAS[1]:g}", "JPEG"]
+    assert f"quality {matched}, matched to Checkerboard" in low["caption"] and jpeg == ["JPEG"]
+    assert f"lambda {LAMBDAS[1]:g} (there is none of {LAMBDAS[0]:g})" in marked
     (point,) = (p for p in photo["points"]
                 if p["codec"] == "Hyperprior" and p["lmbda"] == LAMBDAS[1])  # fmt: skip
-    assert f"{point['bpp']:.3f} bpp, {point['psnr']:.2f} dB" in text(page, "#plot-label")
-    assert f"{point['bytes']:,}" in text(page, "tr[aria-current]")
-    page.evaluate("document.querySelectorAll('#stops button')[0].click()")
-    assert page.evaluate("document.querySelector('.ring')") is None
+    assert high["image"] == f"Hyperprior_{LAMBDAS[1]:g}.webp" and high["moved"]
+    assert f"{point['bpp']:.3f} bpp, {point['psnr']:.2f} dB" in high["label"]
+    assert f"{point['bytes']:,}" in high["row"] and high["heads"] == STOPS[1:]
+    assert original == []
 
 
 @needs_browser
-def test_the_overlay_shows_the_bits_of_a_block(page, photo):
-    page.evaluate("document.querySelectorAll('#stops button')[3].click()")
-    page.evaluate("document.getElementById('bits').focus()")
-    page.press("SPACE")
-    size = "(c => [c.hidden, c.width, c.height])(document.getElementById('overlay'))"
+def test_the_overlay_shows_the_bits_of_a_block(built, photo):
+    """Row 1, column 2; blocks are 16 pixels of the image wide, whatever the padding."""
+    joint, readout, wide, hidden, none = in_browser(built, f"""
+        press(3);
+        $("bits").click();
+        const stage = $("stage").getBoundingClientRect(), scale = stage.width / {WIDTH};
+        const place = {{clientX: stage.x + 40 * scale, clientY: stage.y + 24 * scale}};
+        $("stage").dispatchEvent(new PointerEvent("pointermove", place));
+        const canvas = $("overlay"), readout = $("readout").textContent;
+        const joint = [canvas.hidden, canvas.width, canvas.height];
+        const wide = canvas.getBoundingClientRect().width / scale;
+        press(5);
+        return [joint, readout, wide, canvas.hidden, $("readout").textContent];
+    """)  # fmt: skip
     point = next(p for p in photo["points"] if p["codec"] == NAMES[2])
-    assert page.evaluate(size) == [False, point["columns"], point["rows"]] == [False, 16, 12]
-    page.evaluate("stage.scrollIntoView()")
-    box = page.evaluate("(b => [b.x, b.y, b.width])(stage.getBoundingClientRect())")
-    scale = box[2] / WIDTH
-    page.move(box[0] + 40 * scale, box[1] + 24 * scale)  # row 1, column 2
-    assert f"row 1, column 2: {point['bits'][16 + 2]} bits" in text(page, "#readout")
-    # The overlay's blocks are 16 pixels of the image wide, whatever the padding.
-    width = page.evaluate("document.getElementById('overlay').getBoundingClientRect().width")
-    assert width == pytest.approx(16 * 16 * scale, abs=1)
-    page.evaluate("document.querySelectorAll('#stops button')[5].click()")
-    assert page.evaluate(size)[0] and "Not counted for JPEG" in text(page, "#readout")
+    assert joint == [False, point["columns"], point["rows"]] == [False, 16, 12]
+    assert f"row 1, column 2: {point['bits'][16 + 2]} bits" in readout
+    assert wide == pytest.approx(16 * 16, abs=2)
+    assert hidden and "Not counted for JPEG" in none
