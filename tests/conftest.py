@@ -26,6 +26,12 @@ hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=No
 hypothesis.settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest first: one that starts last leaves the other process with nothing to do."""
+    slow = ("test_commands.py", "test_notebooks.py", "test_processes.py")
+    items.sort(key=lambda item: item.path.name not in slow)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> int:
     """Seed every generator before each test, so that no test depends on those before it."""

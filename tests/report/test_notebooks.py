@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 
@@ -25,15 +26,28 @@ def read(path: Path) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """A kernel for all notebooks, whose imports take longer than their cells; and its figures."""
+    figures, empty = tmp_path_factory.mktemp("figures"), nbformat.v4.new_notebook()
+    own = {"NOTEBOOK_FIGURES": str(figures), "NOTEBOOK_QUICK": "1"}
+    folder = {"metadata": {"path": str(ROOT / "notebooks")}}
+    client = NotebookClient(empty, timeout=600, kernel_name="python3", resources=folder)
+    client.execute(cleanup_kc=False, env=os.environ | own)
+    yield client, figures
+    client.nb = empty
+    client.execute()  # and ends the kernel
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    """In a fresh kernel, on the built-in photographs, without touching the repository."""
-    monkeypatch.setenv("NOTEBOOK_FIGURES", str(tmp_path))
-    monkeypatch.setenv("NOTEBOOK_QUICK", "1")
-    notebook = read(path)
-    folder = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
-    for file in tmp_path.iterdir():
+def test_runs_from_top_to_bottom(path, kernel):
+    """With no names of the others, on the built-in photographs, outside the repository."""
+    client, figures = kernel
+    client.nb = read(path)
+    client.nb.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
+    before = set(figures.iterdir())
+    client.execute(cleanup_kc=False)
+    for file in set(figures.iterdir()) - before:
         assert file.name.startswith(path.stem) and file.suffix == ".png"
         assert (ROOT / "Image4md" / file.name).is_file(), f"{file.name} is not committed"
 
