@@ -6,6 +6,7 @@ The golden streams are made of them: whoever changes `uniform`, `fill` or `laten
 
 from __future__ import annotations
 
+import hashlib
 import math
 import resource
 import sys
@@ -13,6 +14,7 @@ import zlib
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +26,10 @@ from models.coding.range_coder import Writer
 from models.presets import OperatingPoint
 
 NAMES = tuple(models.MODELS)
+JOINT, CHECKERBOARD = NAMES[2:]
 N, M = 8, 12
+
+each_model = pytest.mark.parametrize("name", NAMES)
 
 
 def uniform(seed: int | list[int], *shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
@@ -74,10 +79,12 @@ def _last(network: nn.Sequential) -> nn.Conv2d:
     return [m for m in network if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d))][-1]
 
 
-def make(name: str, seed: int = 0, N: int = N, M: int = M, **options) -> Codec:
-    """A tiny random model in eval mode, not frozen, the caller's own, of lambda 0.013."""
-    model = fill(models.build(name, N, M), seed, **options)
-    model.point = OperatingPoint(name, 0.013, "low", N, M)
+def make(
+    name: str, seed: int = 0, N: int = N, M: int = M, lmbda: float = 0.013, y_gain: float = 8.0
+) -> Codec:
+    """A tiny random model in eval mode, not frozen, the caller's own."""
+    model = fill(models.build(name, N, M), seed, y_gain)
+    model.point = OperatingPoint(name, lmbda, "low", N, M)
     return model
 
 
@@ -119,7 +126,12 @@ def grid(y_hat: Tensor) -> np.ndarray:
     """y_hat as the integers it stands for, in units of 1/64."""
     scaled = y_hat.double() * 64
     assert torch.equal(scaled, scaled.round())
-    return scaled.to(torch.int64).numpy().astype("<i8")
+    return scaled.to(torch.int64).numpy()
+
+
+def digest(integers: np.ndarray) -> str:
+    """SHA-256 of integers of 64 bits, little-endian."""
+    return hashlib.sha256(integers.astype("<i8").tobytes()).hexdigest()
 
 
 def peak_memory() -> int:

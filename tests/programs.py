@@ -10,8 +10,7 @@ from pathlib import Path
 from evaluation.tables import Row
 from models import checkpoint
 from models.images import to_uint8, write_image
-from models.presets import OperatingPoint
-from tests.helpers import NAMES, M, N, image, make
+from tests.helpers import NAMES, image, make
 
 ROOT = Path(__file__).parents[1]
 LAMBDAS = (0.0067, 0.0483)
@@ -46,8 +45,7 @@ def save_checkpoints(root: Path, names: Iterable[str] = NAMES) -> Path:
     """Of every model two lambdas at epoch 12, the larger at epoch 3 as well; returns root."""
     for name in names:
         for seed, lmbda in enumerate(LAMBDAS):
-            model = make(name, seed)
-            model.point = OperatingPoint(name, lmbda, "low", N, M)
+            model = make(name, seed, lmbda=lmbda)
             for epoch in (3, 12) if lmbda == LAMBDAS[1] else (12,):
                 path = checkpoint.path_for(name, epoch, lmbda, root)
                 checkpoint.save(path, model, config={}, provenance={})

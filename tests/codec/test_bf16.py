@@ -19,10 +19,8 @@ from models.layers.bf16 import (
     PixelDeconv,
     computes_in_bf16,
 )
-from tests.helpers import NAMES, image, make, uniform
+from tests.helpers import each_model, image, make, uniform
 from tests.programs import files_in, load_test_program, one_line, read_csv
-
-each_model = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture

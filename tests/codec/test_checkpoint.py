@@ -9,12 +9,10 @@ import torch
 from models import checkpoint, registry
 from models.errors import CheckpointError
 from models.presets import OperatingPoint
-from tests.helpers import NAMES, M, N, image, latents_of, make
+from tests.helpers import NAMES, M, N, each_model, image, latents_of, make
 from tests.programs import ROOT
 
 CONFIG, PROVENANCE = {"lmbda": 0.013, "seed": 3}, {"steps": 1000, "parent": None}
-
-each_model = pytest.mark.parametrize("name", NAMES)
 
 
 def save(path, name, seed=0):

@@ -10,9 +10,7 @@ from evaluation.reference import import_compressai
 from models import convert
 from models.convert import rename_keys, to_compressai
 from models.presets import TWINS
-from tests.helpers import M, N, image, make
-
-JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
+from tests.helpers import CHECKERBOARD, JOINT, M, N, image, make
 
 each_twin = pytest.mark.parametrize("name", TWINS)
 

@@ -20,15 +20,13 @@ from tests import conformance
 from tests.conformance import GOLDEN
 from tests.fuzz.cases import MAX_PIXELS
 from tests.fuzz.damage import mutate, put_together, stream_content, take_apart
-from tests.golden.vectors import digest, read
-from tests.helpers import NAMES, peak_memory
+from tests.golden.vectors import read
+from tests.helpers import NAMES, digest, each_model, peak_memory
 from tests.programs import ROOT
 
 PAGE = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 SOURCE = ROOT / "docs" / "decoder.py"
 VECTORS = conformance.vectors()
-
-each_model = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture(scope="module")

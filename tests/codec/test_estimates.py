@@ -4,11 +4,7 @@ import pytest
 import torch
 
 import models
-from tests.helpers import NAMES, image, latents_of, make
-
-JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
-
-each_model = pytest.mark.parametrize("name", NAMES)
+from tests.helpers import CHECKERBOARD, JOINT, each_model, image, latents_of, make
 
 
 @pytest.mark.parametrize(

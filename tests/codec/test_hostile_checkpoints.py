@@ -13,9 +13,7 @@ from safetensors.torch import load_file, save_file
 from models import checkpoint, convert
 from models.errors import CheckpointError
 from models.presets import OPERATING_POINTS
-from tests.helpers import NAMES, peak_memory
-
-each_model = pytest.mark.parametrize("name", NAMES)
+from tests.helpers import NAMES, each_model, peak_memory
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -42,21 +43,35 @@ def words(ckpts, photographs, folder) -> list[str]:
     return [text for flag, value in places.items() for text in (f"--{flag}", str(value))]
 
 
-def test_a_killed_test_leaves_whole_files_no_decoder_and_no_hindrance(
-    ckpts, photographs, tmp_path, monkeypatch
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_test_that_ends_early_leaves_whole_files_no_decoder_and_no_hindrance(
+    number, ckpts, photographs, tmp_path, monkeypatch
 ):
     arguments = words(ckpts, photographs, tmp_path)
-    command = [sys.executable, "test.py", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert "Factorized on" in process.stdout.readline()
-    assert "lambda" in process.stdout.readline()
-    process.kill()
-    process.communicate(timeout=120)  # returns when no process holds the pipe any more
+    process = subprocess.Popen(
+        [sys.executable, "test.py", *arguments], cwd=ROOT, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listening,
+    )  # fmt: skip
+    while not any((tmp_path / "out").rglob("[!.]*.lic")) and process.poll() is None:
+        time.sleep(0.05)
+    if number == signal.SIGKILL:
+        process.kill()
+    else:  # as a terminal: the decoder's process too
+        os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=120)  # returns when no process holds the pipe any more
+    if number == signal.SIGINT:
+        assert error == "test.py: interrupted; what was written so far is complete.\n"
+        assert process.returncode == 130 and not any(tmp_path.rglob("*.tmp"))
     monkeypatch.setattr(driver, "draw", lambda *_: None)
     monkeypatch.setattr(bench, "DecoderProcess", SecondCodec)
     files = [unpack(path.read_bytes()) for path in (tmp_path / "out").rglob("[!.]*.lic")]
     assert len(files) <= len(SIZES) and driver.main(arguments) == 0
     assert len([*(tmp_path / "out").rglob("[!.]*.lic")]) == len(SIZES) * len(LAMBDAS)
+
+
+def listening():
+    """Before a program starts: a shell starts what runs with & deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("program", ["codec.py", "test.py", "train.py"])
@@ -68,9 +83,8 @@ def test_ctrl_c_during_imports_is_no_traceback(program, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, str(ROOT / program), "--help"]
     ended = subprocess.run(
-        command, env=environment, capture_output=True, timeout=120,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs with & ignore it
-    )  # fmt: skip
+        command, env=environment, capture_output=True, timeout=120, preexec_fn=listening
+    )
     assert (ended.stdout, ended.stderr, ended.returncode) == (b"", b"", -signal.SIGINT)
 
 

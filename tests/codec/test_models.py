@@ -11,9 +11,7 @@ from models import checkpoint, search
 from models.coding.container import read_header
 from models.coding.gain import LEAST, MOST, Gain
 from models.layers import tiles
-from tests.helpers import NAMES, codec, image, latents_of, make
-
-each_model = pytest.mark.parametrize("name", NAMES)
+from tests.helpers import NAMES, codec, each_model, image, latents_of, make
 
 
 @each_model

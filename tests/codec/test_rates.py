@@ -9,12 +9,10 @@ from models import rates, search
 from models.coding.container import read_header
 from models.coding.gain import UNIT, Gain
 from models.errors import UsageError
-from models.presets import OperatingPoint
 from models.rates import Aim, approach, at_lambda, fit
 from models.search import Coded
-from tests.helpers import NAMES, M, N, image, make
+from tests.helpers import NAMES, each_model, image, make
 
-each_model = pytest.mark.parametrize("name", NAMES)
 TRAINED = [0.0067, 0.013, 0.025, 0.0483]
 X = (image(128, 192) * 255).round() / 255
 
@@ -22,9 +20,7 @@ X = (image(128, 192) * 255).round() / 255
 @cache
 def codec(name, lmbda):
     """A tiny frozen model that says its lambda."""
-    made = make(name).freeze()
-    made.point = OperatingPoint(name, lmbda, "low", N, M)
-    return made
+    return make(name, lmbda=lmbda).freeze()
 
 
 @pytest.mark.parametrize(

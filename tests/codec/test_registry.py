@@ -8,11 +8,8 @@ import models
 from models import checkpoint
 from models.errors import CheckpointError
 from models.factorized import Factorized
-from models.presets import OPERATING_POINTS, OperatingPoint, points, zoo_point
-from tests.helpers import NAMES, M, N, image
-
-JOINT, CHECKERBOARD = "JointAutoregressiveHierarchicalPriors", "CheckerboardAutogressive"
-
+from models.presets import OPERATING_POINTS, points, zoo_point
+from tests.helpers import CHECKERBOARD, JOINT, NAMES, M, N, image
 
 ALIASES = {
     "FactorizedPrior": "Factorized",
@@ -49,8 +46,6 @@ def test_operating_points():
         assert {(p.N, p.M) for p in points(name, "high")} == {(192, 320)}
     assert {(p.N, p.M) for p in points("Hyperprior", "low")} == {(128, 192)}
     assert {(p.N, p.M) for p in points(JOINT, "low")} == {(192, 192)}
-    assert zoo_point("Hyperprior", 5) == OperatingPoint("Hyperprior", 0.025, "low", 128, 192)
-    assert zoo_point(JOINT, 5, "ms-ssim").M == 320 and zoo_point(JOINT, 4).M == 192
     for arguments in (("Hyperprior", 9), ("Mine", 1)):
         with pytest.raises(ValueError):
             zoo_point(*arguments)

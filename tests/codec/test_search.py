@@ -14,9 +14,8 @@ from models.errors import UsageError
 from models.images import to_uint8
 from models.presets import OperatingPoint
 from models.search import Relaxed
-from tests.helpers import NAMES, M, N, codec, image, make
+from tests.helpers import M, N, codec, each_model, image, make
 
-each_model = pytest.mark.parametrize("name", NAMES)
 LMBDA = 0.013  # of the tiny models
 
 

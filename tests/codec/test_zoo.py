@@ -31,7 +31,7 @@ from models.base import Codec
 from models.coding.container import read_header
 from models.convert import to_compressai
 from models.images import to_uint8, write_image
-from models.presets import TWINS, OperatingPoint
+from models.presets import TWINS
 from tests.helpers import N, image, make
 from tests.programs import ROOT, SecondCodec, load_test_program, one_line, read_csv
 
@@ -88,7 +88,7 @@ def standin(name: str) -> Codec:
 
     With scales that do not fit, rates differ: CompressAI rounds them up to the next table.
     """
-    model = make(name, N=N, M=M)
+    model = make(name, M=M, lmbda=0.0067)
     with torch.no_grad():
         y = model.analysis(image(192, 192))["y"].transpose(0, 1).flatten(1)  # (M, positions)
         if name != "Factorized":
@@ -98,7 +98,6 @@ def standin(name: str) -> Codec:
             zero_mean = len(last.bias) == M
             last.bias[:M] = y.square().mean(1).sqrt() if zero_mean else y.std(1)
             last.bias[M:] = y.mean(1)[: len(last.bias) - M]
-    model.point = OperatingPoint(name, 0.0067, "low", N, M)
     return model
 
 

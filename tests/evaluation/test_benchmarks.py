@@ -21,11 +21,10 @@ from models.datasets import sample_photographs
 from models.errors import UsageError
 from models.images import read_image, to_tensor, to_uint8
 from models.presets import TWINS
+from tests.helpers import CHECKERBOARD, JOINT, codec, image
 from tests.helpers import NAMES as MODELS
-from tests.helpers import codec, image
 from tests.programs import LAMBDAS, ROOT, read_csv
 
-JOINT, CHECKERBOARD = MODELS[2:]
 CPU = torch.device("cpu")
 
 

@@ -12,15 +12,13 @@ from benchmarks import classical
 from benchmarks.__main__ import main
 from benchmarks.classical import codecs, decode
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
-from models.images import write_image
+from models.images import to_uint8, write_image
+from tests.helpers import image
 from tests.programs import one_line, read_csv
 
 
-def photograph(height=64, width=80, seed=0):
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:height, :width]
-    smooth = 128 + 80 * np.sin(rows / 9)[..., None] * np.cos(columns[..., None] / (7, 11, 13))
-    return np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+def photograph(*size, seed=0):
+    return to_uint8(image(*size, seed))
 
 
 # Codecs
@@ -28,14 +26,14 @@ def photograph(height=64, width=80, seed=0):
 
 @pytest.mark.parametrize("name", codecs())
 def test_files_are_real_and_complete(name):
-    codec, pixels = codecs()[name], photograph()
+    codec, pixels = codecs()[name], photograph(64, 80)
     quality = codec.qualities[len(codec.qualities) // 2]
     data = codec.encode(pixels, quality)
     with Image.open(io.BytesIO(data)) as image:  # any reader can open them
         assert image.format == name.upper() and image.size == (80, 64)
     assert decode(data).shape == pixels.shape
     values = classical.measure(codec, quality, pixels)
-    assert values["bits"] == 8 * len(data) and 15 < values["psnr"] < 60
+    assert values["bits"] == 8 * len(data) and 12 < values["psnr"] < 60
     assert_allclose(values["bpp"], 8 * len(data) / (64 * 80))
     if name in ("JPEG", "WebP"):  # as CompressAI's benchmark calls Pillow
         plain = io.BytesIO()
@@ -57,7 +55,7 @@ def test_every_codec_and_quality_has_a_row_and_other_images_replace_none(
     tmp_path, monkeypatch, capsys
 ):
     for name in ("mine", "others"):
-        write_image(tmp_path / name / "a.png", photograph())
+        write_image(tmp_path / name / "a.png", photograph(64, 80))
     fewer = {
         name: replace(codec, qualities=codec.qualities[:2]) for name, codec in codecs().items()
     }

@@ -4,11 +4,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +24,6 @@ from models.images import read_image, write_image
 from tests.helpers import NAMES
 from tests.programs import (
     LAMBDAS,
-    ROOT,
     SIZES,
     SecondCodec,
     files_in,
@@ -178,14 +172,6 @@ def test_what_cannot_be_tested_is_one_clear_line(case, ckpts, tmp_path, capsys):
     assert files_in(tmp_path) == before
 
 
-def test_a_checkpoint_in_the_wrong_folder_is_refused(ckpts, tmp_path, capsys):
-    wrong = checkpoint.path_for("Hyperprior", 1, 0.0067, tmp_path)
-    wrong.parent.mkdir()
-    shutil.copy(checkpoint.find("Factorized", ckpts)[0], wrong)
-    assert driver.main(["--model_name", "Hyperprior", "--ckpt_dir", str(tmp_path)]) == 1
-    one_line(capsys, "holds a Factorized")
-
-
 def test_results_are_recorded_only_when_asked_and_only_the_studys(monkeypatch, tmp_path, ckpts):
     class Chosen(Exception):
         pass
@@ -255,29 +241,6 @@ def test_odd_names_and_damage_in_folders_inside_folders(monkeypatch, tmp_path, c
     files = [p.relative_to(folder / "lmbda_0.0067") for p in folder.rglob("*.lic")]
     assert {"a.png.lic", "a.bmp.lic", "inside/a.lic", r"x\r.lic"} < set(map(str, files))
     assert len(files) == len(names)
-
-
-def test_ctrl_c_ends_both_processes_quietly(ckpts, tmp_path):
-    folder = tmp_path / "images"
-    for k in range(300):
-        write_image(folder / f"{k}.png", np.full((64, 64, 3), k % 256, np.uint8))
-    command = [
-        sys.executable, "test.py", "--ckpt_dir", ckpts, "--dataset_path", folder,
-        "--outdir", tmp_path / "out", "--resultdir", tmp_path / "res", "--device", "cpu",
-    ]  # fmt: skip
-    run = subprocess.Popen(
-        list(map(str, command)), cwd=ROOT, start_new_session=True, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # A shell starts what runs in the background, such as these tests, deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    while not any((tmp_path / "out").rglob("*.lic")) and run.poll() is None:
-        time.sleep(0.05)
-    os.killpg(run.pid, signal.SIGINT)
-    _, error = run.communicate(timeout=60)  # returns when no process holds the pipe any more
-    assert run.returncode == 130
-    assert error == "test.py: interrupted; what was written so far is complete.\n"
-    assert not [name for name in files_in(tmp_path) if name.endswith((".tmp", ".csv"))]
 
 
 # Results ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from evaluation.results import Results
 from evaluation.tables import write
 from models import search
 from models.errors import DataError, UsageError
-from tests.helpers import NAMES
+from tests.helpers import each_model
 from tests.programs import (
     LAMBDAS,
     SecondCodec,
@@ -21,9 +21,6 @@ from tests.programs import (
     read_csv,
     result_row,
 )
-
-each_model = pytest.mark.parametrize("name", NAMES)
-
 
 # codec.py -----------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ not decode then.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from models.coding.container import Header, pack
 from models.coding.gain import Gain
 from models.entropy.tables import Tables
 from models.files import atomic_write, write_bytes, write_text
-from tests.helpers import NAMES, grid, latents_of, make
+from tests.helpers import NAMES, digest, grid, latents_of, make
 
 FOLDER = Path(__file__).resolve().parent
 HEIGHT, WIDTH = 125, 190  # 8 x 12 latents; not multiples of 64
@@ -54,11 +53,6 @@ def read_tables() -> dict[str, Tables]:
         return {n: Tables(*(stored[f"{n}.{field}"] for field in FIELDS)) for n in names}
 
 
-def digest_of(y_hat: Tensor) -> str:
-    """SHA-256 of latents as integers of 64 bits in units of 1/64."""
-    return hashlib.sha256(grid(y_hat).tobytes()).hexdigest()
-
-
 def latents(model: Codec) -> dict[str, Tensor]:
     """What is coded: also symbols far outside every table."""
     return latents_of(model, *PADDED, seed=11)
@@ -86,7 +80,7 @@ def main() -> None:
         data = pack(header, [stream[0] for stream in streams])
         write_bytes(FOLDER / f"{file}.lic", data)
         y_hat = model.decode(streams, *PADDED, gain)
-        pinned[file] = {"integers": model.digest, "y_hat": digest_of(y_hat), "bytes": len(data)}
+        pinned[file] = {"integers": model.digest, "y_hat": digest(grid(y_hat)), "bytes": len(data)}
     write_text(FOLDER / "golden.json", json.dumps(pinned, indent=2) + "\n")
     print(f"Wrote {len(pinned)} streams into {FOLDER}.")
 

@@ -13,7 +13,6 @@ arithmetic to its limit.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from models.entropy.tables import Tables
 from models.files import write_bytes, write_text
 from models.images import to_uint8, write_image
 from models.presets import short
-from tests.helpers import NAMES, grid, image, latents_of, make
+from tests.helpers import NAMES, digest, grid, image, latents_of, make
 
 FOLDER = Path(__file__).resolve().parent
 VECTORS = FOLDER / "vectors.json"
@@ -133,12 +132,7 @@ def read(model: Codec, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         values = torch.empty(height * width, channels, dtype=torch.float64)
         values[torch.cat(order(height, width))] = torch.cat(coders[name].symbols, 1)[0]
         parts.append(values.T.flatten())
-    return torch.cat(parts).to(torch.int64).numpy().astype("<i8"), grid(y_hat[0])
-
-
-def digest(integers: np.ndarray) -> str:
-    """SHA-256 of integers of 64 bits, little-endian."""
-    return hashlib.sha256(integers.astype("<i8").tobytes()).hexdigest()
+    return torch.cat(parts).to(torch.int64).numpy(), grid(y_hat[0])
 
 
 def main() -> None:

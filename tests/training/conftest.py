@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import train
+from models.images import to_uint8, write_image
+from tests.helpers import image
 from tests.training.runs import tiny
 
 
@@ -17,8 +17,7 @@ def photographs(tmp_path_factory) -> Path:
     """Six small images of smooth blotches."""
     folder = tmp_path_factory.mktemp("photographs")
     for k in range(6):
-        coarse = np.random.default_rng(k).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((112, 96), Image.BICUBIC).save(folder / f"{k}.png")
+        write_image(folder / f"{k}.png", to_uint8(image(96, 112, k)))
     return folder
 
 

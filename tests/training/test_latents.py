@@ -15,8 +15,7 @@ from models import checkpoint
 from models.base import Codec, pad
 from models.errors import TrainingError
 from models.images import to_tensor, to_uint8
-from models.presets import OperatingPoint
-from tests.helpers import NAMES, M, N, image, make
+from tests.helpers import M, each_model, image, make
 from tests.training import runs
 from tests.training.runs import PAUSE, rows, state
 from training.crops import CropsOnDevice
@@ -25,8 +24,6 @@ from training.inheritance import fix
 from training.latents import Latents, RateModel
 from training.loop import Trainer
 from training.loss import rate_distortion
-
-each_model = pytest.mark.parametrize("name", NAMES)
 
 
 def images(*shapes: tuple[int, int]) -> ImageSet:
@@ -164,7 +161,6 @@ def start(run):
 
     def start(name: str, *extra: str) -> tuple[Codec, dict]:
         model, parent = make(name), run.folder / f"{name}.safetensors"
-        model.point = OperatingPoint(name, 0.013, "low", N, M)
         checkpoint.save(parent, model, config={}, provenance={})
         words = f"--model_name {name} --init_ckpt {parent} --patch_size 64 --steps_per_epoch 2 \
             --log_every 1 --ema 0 --ste_fraction 0 --exp_version a --resume"

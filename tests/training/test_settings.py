@@ -7,7 +7,6 @@ import torch
 
 import train
 from models import checkpoint
-from models.presets import OperatingPoint
 from tests.helpers import make
 from tests.training.runs import settings
 from training.log import psnr_of
@@ -72,8 +71,7 @@ def test_qualities_are_those_of_compressai(name, metric):
 
 def test_ms_ssim_goes_on_from_an_mse_checkpoint_at_a_low_rate(tmp_path):
     parent = checkpoint.path_for("Factorized", 9, 0.0067, tmp_path)
-    model = make("Factorized")
-    model.point = OperatingPoint("Factorized", 0.0067, "low", model.N, model.M)
+    model = make("Factorized", lmbda=0.0067)
     checkpoint.save(parent, model, config={}, provenance={})
     words = f"--model_name Factorized --N {model.N} --M {model.M} --init_ckpt {parent} \
         --metric ms-ssim --quality 3 --patch_size 176 \

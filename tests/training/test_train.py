@@ -17,7 +17,6 @@ import train
 from evaluation import bench
 from models import checkpoint
 from models.errors import TrainingError
-from models.presets import OperatingPoint
 from tests.helpers import make
 from tests.programs import SecondCodec, load_test_program, read_csv
 from tests.training.runs import PAUSE, STEPS, rows, settings, state
@@ -91,8 +90,7 @@ def parent(tmp_path):
     """Saves a tiny Factorized model as a run would have; returns its path."""
 
     def save(run_id: str, lmbda: float, seed: int):
-        path, model = tmp_path / f"{run_id}.safetensors", make("Factorized", seed)
-        model.point = OperatingPoint("Factorized", lmbda, "low", model.N, model.M)
+        path, model = tmp_path / f"{run_id}.safetensors", make("Factorized", seed, lmbda=lmbda)
         provenance = {"run_id": run_id, "steps": STEPS}
         checkpoint.save(path, model, config={"patch_size": 32}, provenance=provenance)
         return path
@@ -221,7 +219,6 @@ def test_runs_are_numbered_and_a_folder_has_one_run_and_one_process(run):
 def test_a_checkpoint_of_another_run_stays_unless_overwrite(run):
     path = checkpoint.path_for("Factorized", 1, 0.013, run.folder / "ckpts")
     model = make("Factorized")
-    model.point = OperatingPoint("Factorized", 0.013, "low", model.N, model.M)
 
     def save(*words: str) -> str:
         with closing(Run(settings(*run.flags, *words))) as opened:
