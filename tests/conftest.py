@@ -10,6 +10,9 @@ import shutil
 # models under test are so small that threads only get in each other's way. A caller's own
 # setting wins.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where a test asks for two, and others run beside it, a thread that waits by spinning takes ten
+# times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Figures are drawn to files, also where there is a display.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
