@@ -24,14 +24,15 @@ STAR = {"marker": "*", "markersize": 11, "markeredgecolor": "black", "linestyle"
 
 def draw_compute(figure: Any, rows: pd.DataFrame) -> None:
     """A panel for each lambda: every run's losses at the cost of its whole lineage."""
-    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    panels = figure.subplots(2, 2, sharey=True).flat
     for axes, (lmbda, own) in zip(panels, rows.groupby("lmbda"), strict=True):
         above = own.assign(val_loss=100 * (own["val_loss"] / own["val_loss"].min() - 1))
         for _, run in above.groupby("run", sort=False):
             draw_run(axes, run)
         axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)", xscale="log",
-                 ylabel="held-out loss above the panel's least (%)", ylim=(-2, SHOWN),
-                 xlim=(FIRST, 1.25 * rows["lineage_petamacs"].max()))  # fmt: skip
+                 ylabel="loss above the panel's least (%)", ylim=(-2, SHOWN),
+                 xlim=(max(FIRST, 0.8 * own["lineage_petamacs"].min()),
+                       1.25 * own["lineage_petamacs"].max()))  # fmt: skip
         plain_ticks(axes.xaxis)
     named = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     models = [label for label in named if label.endswith(")")] + ["final checkpoint"]
@@ -131,7 +132,7 @@ def draw_priors(figure: Any, rows: pd.DataFrame) -> None:
 
 def draw_any_rate(figure: Any, rows: pd.DataFrame) -> None:
     """For each model the four checkpoints, and the curves by gains of all four and of one."""
-    panels = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    panels = figure.subplots(2, 2, sharey=True).flat
     for axes, (model, own) in zip(panels, rows.groupby("model", sort=False), strict=True):
         four, one = own[own["checkpoints"] > 1], own[own["checkpoints"] == 1]
         for label, curve, look in (
