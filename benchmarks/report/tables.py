@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from benchmarks.report.markdown import POINT, Table
@@ -92,6 +94,7 @@ def seeds_of_priors(rows: Frame) -> Frame:
         low=("low_percent", "min"), high=("high_percent", "max"),
         psnr=("psnr_against_scale_db", "mean"), held_out=("held_out_bpp", "mean"),
     )  # fmt: skip
+    means.loc[means["seeds"] == 1, ["least", "most"]] = math.nan
     return means.reset_index()
 
 
