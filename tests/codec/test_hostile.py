@@ -65,7 +65,7 @@ def test_max_pixels_is_obeyed(name):
         model.decompress(data, max_pixels=area - 1)
     before = peak_memory()  # a claim of 4 gigapixels in some 60 bytes costs none
     for height, width in ((1, 2**18), (65535, 65535), (1, 2**35 - 1), (2**20, 129)):
-        with pytest.raises(StreamError, match="max_pixels|a side has at most"):
+        with pytest.raises(StreamError, match="max_pixels|a side has 1 to"):
             model.decompress([lying(name, height=height, width=width)], max_pixels=2**18)
     assert peak_memory() - before < 64 << 20
 
