@@ -274,5 +274,14 @@ def find(
 
 
 def by_lambda(paths: Sequence[Path]) -> dict[float, Path]:
-    """Checkpoints by the lambda that they were trained for, in their order. CheckpointError."""
-    return {read_metadata(path)["lmbda"]: path for path in paths}
+    """Checkpoints of a model's folder by the lambda that they were trained for, in their order.
+
+    CheckpointError for a file that is none, and for one of another model.
+    """
+    lambdas = {}
+    for path in paths:
+        metadata = read_metadata(path)
+        if metadata["model"] != path.parent.name:
+            raise CheckpointError(f"{path} holds a {metadata['model']}: move it away.")
+        lambdas[metadata["lmbda"]] = path
+    return lambdas

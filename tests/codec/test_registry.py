@@ -87,3 +87,5 @@ def test_another_models_checkpoint_under_its_name_is_refused(ckpts, tmp_path):
     shutil.copy(checkpoint.find("Factorized", ckpts)[0], path)
     with pytest.raises(CheckpointError, match="holds a Factorized, not a Hyperprior"):
         models.load("Hyperprior", root=tmp_path)
+    with pytest.raises(CheckpointError, match="holds a Factorized"):
+        checkpoint.by_lambda([path])
