@@ -22,7 +22,7 @@ setup: $(STAMP)  ## create .venv and install requirements.txt (every target does
 
 # Installed again when requirements.txt changes. An environment whose creation was interrupted
 # has no working pip and is made anew. --no-compile: Python compiles what it imports, which is a
-# small part of what is installed; it must be let to, or each process compiles torch again (10 s).
+# small part of what is installed, once; without bytecode each process would compile torch (10 s).
 unexport PYTHONDONTWRITEBYTECODE
 $(STAMP): requirements.txt
 	@$(PY) -m pip --version >/dev/null 2>&1 || { \

@@ -271,7 +271,9 @@ def main(arguments: list[str] | None = None) -> int:
         flags = parser().parse_args(arguments)
     elif rest:  # OUT after a flag
         flags.files += map(Path, rest)
-    return guarded(NAME, lambda: COMMANDS[flags.command](flags))
+    alone = flags.command == "info" or flags.outdir is None
+    left = "nothing was written" if alone else "what was written so far is complete"
+    return guarded(NAME, lambda: COMMANDS[flags.command](flags), left)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -62,8 +63,8 @@ def take_weights(
 
     Transforms of a narrower model are `widened`; those with more channels of y are `narrowed`, if
     `images` are given. Latents are multiplied by `factor` (see `rescaled`), and nothing but
-    `parts`, such as "g_a.", is looked at. CheckpointError if the file cannot be read, or if nothing
-    but vectors fits: the file is then of another width or another model.
+    `parts`, such as "g_a.", is looked at. CheckpointError if the file cannot be read, or if no part
+    of the model, such as g_a, gets half of its weights: the file is then of another width or model.
     """
     whole = {k: v for k, v in convert.load_tensors(path).items() if not k.startswith(TABLES)}
     chosen = narrowed(whole, model.M, images) if images else whole
@@ -75,11 +76,14 @@ def take_weights(
     fitting = {k: v for k, v in usable.items() if k in own and own[k].shape == v.shape}
     wider = {k: v for k, v in widened(model, usable).items() if k not in fitting}
     taken = fitting | wider
-    if all(value.ndim < 2 for value in taken.values()):
+    missing: Counter = Counter()  # of each part, weights that are not taken less those that are
+    for name, value in own.items():
+        missing[name.partition(".")[0]] += value.numel() * (-1 if name in taken else 1)
+    if min(missing.values()) > 0:
         raise CheckpointError(
             f"{path} has {len(taken)} of {len(own)} tensors of {type(model).__name__} with "
-            f"N={model.N}, M={model.M}, and none of its convolutions: give another file, or its "
-            f"--N and --M."
+            f"N={model.N}, M={model.M}, and half of no part of it: give another file, or its --N "
+            f"and --M."
         )
     model.load_state_dict({**model.state_dict(), **taken})
     words = f"Took {len(fitting)} of {len(own)} tensors from {path}."

@@ -196,7 +196,9 @@ class Trainer:
             for step, row in enumerate(rows, end - len(rows)):
                 self.note(step, *row)
             return
+        zero = self.zero
         self.load_state_dict(self.before)
+        self.zero = zero  # the time went by all the same
         self.optimizer.zero_grad(set_to_none=True)
         while self.step < end:
             self.one_step(read=True)

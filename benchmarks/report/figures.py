@@ -1,6 +1,8 @@
 """The report's figures from CSVs, into Image4md/: training, search, priors, any rate.
 
-python -m benchmarks.report.figures
+    python -m benchmarks.report.figures
+
+Each of `FIGURES` is one file.
 """
 
 from __future__ import annotations

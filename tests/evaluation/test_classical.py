@@ -12,13 +12,15 @@ from benchmarks import classical
 from benchmarks.__main__ import main
 from benchmarks.classical import codecs, decode
 from evaluation.plots import LINES, LOOKS, contact_sheet, rd_figure, style_of
-from models.images import to_uint8, write_image
-from tests.helpers import image
+from models.images import write_image
 from tests.programs import one_line, read_csv
 
 
-def photograph(*size, seed=0):
-    return to_uint8(image(*size, seed))
+def photograph(height, width, seed=0):
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    smooth = 128 + 80 * np.sin(rows / 9)[..., None] * np.cos(columns[..., None] / (7, 11, 13))
+    return np.clip(smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
 
 
 # Codecs
@@ -33,7 +35,7 @@ def test_files_are_real_and_complete(name):
         assert image.format == name.upper() and image.size == (80, 64)
     assert decode(data).shape == pixels.shape
     values = classical.measure(codec, quality, pixels)
-    assert values["bits"] == 8 * len(data) and 12 < values["psnr"] < 60
+    assert values["bits"] == 8 * len(data) and 15 < values["psnr"] < 60
     assert_allclose(values["bpp"], 8 * len(data) / (64 * 80))
     if name in ("JPEG", "WebP"):  # as CompressAI's benchmark calls Pillow
         plain = io.BytesIO()

@@ -57,7 +57,7 @@ def test_an_interrupted_search_writes_nothing_and_says_so(compress, tmp_path, ca
 
     monkeypatch.setattr(search, "_descent", interrupted)
     assert compress("--effort", "3") == 130
-    one_line(capsys, "codec.py: interrupted; what was written so far is complete.")
+    one_line(capsys, "codec.py: interrupted; nothing was written.")
     assert files_in(tmp_path) == []
 
 
