@@ -25,7 +25,6 @@ import argparse
 import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -35,7 +34,7 @@ from models.base import Codec
 from models.cli import Progress, choose_device, colour, guarded, module_name, note, number
 from models.coding.container import read_file, read_header, scan_file
 from models.datasets import SUFFIXES
-from models.errors import CheckpointError, UsageError
+from models.errors import UsageError
 from models.files import check_target, printable
 from models.images import WRITABLE, encoded, read_image, to_tensor, to_uint8
 from models.layers.bf16 import PRECISIONS
@@ -107,17 +106,17 @@ def compress(flags: argparse.Namespace) -> int:
     """Images to compressed files."""
     pairs = _pairs(flags, ".lic", SUFFIXES)
     _goal(flags, 1)  # refused before any file, as the lambda
-    paths = _trained(flags)
-    load = lru_cache(4)(lambda lmbda: _load(flags, paths[lmbda]))
-    flags.lmbda = max(paths) if flags.lmbda is None else flags.lmbda
-    rates.at_lambda(list(paths), flags.lmbda)
+    trained = _trained(flags)
+    load = lru_cache(4)(lambda lmbda: _load(flags, trained[lmbda]["file"]))
+    flags.lmbda = max(trained) if flags.lmbda is None else flags.lmbda
+    rates.at_lambda(list(trained), flags.lmbda)
 
     def work(source: Path, target: Path) -> str:
         pixels = read_image(source, flags.max_pixels, background=flags.background, notice=note)
         count = pixels.shape[0] * pixels.shape[1]
         goal, x = _goal(flags, count), to_tensor(pixels).to(choose_device(flags.device))
         try:
-            model, data = rates.fit(load, list(paths), x, goal, flags.effort)
+            model, data = rates.fit(load, list(trained), x, goal, flags.effort)
         except ValueError as error:
             raise UsageError(f"{source} cannot be compressed: {error}") from error
         batch.write(target, data)
@@ -226,19 +225,17 @@ def _goal(flags: argparse.Namespace, pixels: int) -> rates.Aim | float:
     return rates.Aim(flags.bytes, flags.psnr)
 
 
-def _trained(flags: argparse.Namespace) -> dict[float, Path]:
-    """The checkpoints to choose from, by the lambdas that they were trained for."""
+def _trained(flags: argparse.Namespace) -> dict[float, dict]:
+    """The metadata of the checkpoints to choose from, by the lambdas that they were trained for."""
     _import(flags)
     name = models.canonical_name(flags.model_name or "Hyperprior")
     if flags.checkpoint is not None:
         metadata = checkpoint.read_metadata(flags.checkpoint)
         if flags.model_name and metadata["model"] != name:
             raise UsageError(f"{flags.checkpoint} holds a {metadata['model']}, not a {name}.")
-        return {metadata["lmbda"]: flags.checkpoint}
-    places = name, flags.ckpt_dir, flags.epoch_num
-    with suppress(CheckpointError):  # there is none of exactly that lambda
-        return checkpoint.by_lambda(checkpoint.find(*places, flags.lmbda))
-    return checkpoint.by_lambda(checkpoint.find(*places))
+        return {metadata["lmbda"]: metadata}
+    lambdas = [] if flags.lmbda is None else [flags.lmbda]
+    return checkpoint.by_lambda(name, flags.ckpt_dir, flags.epoch_num, lambdas)
 
 
 def _import(flags: argparse.Namespace) -> None:
@@ -246,7 +243,7 @@ def _import(flags: argparse.Namespace) -> None:
         importlib.import_module(module)
 
 
-def _load(flags: argparse.Namespace, path: Path) -> Codec:
+def _load(flags: argparse.Namespace, path: str | Path) -> Codec:
     """A codec in the precision asked for, which shows the tiles of large images and its search."""
 
     def shown(items: Sequence) -> Iterator:

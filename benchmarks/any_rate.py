@@ -112,7 +112,7 @@ def sizes(
 def times(model: str, options: argparse.Namespace, step: Callable[[], None]) -> list[Row]:
     """Rows of any_rate_times.csv: `codec.py compress` of an image, with and without --bpp."""
     image = open_photographs(options.dataset_path)[0].path
-    lmbda = list(checkpoint.by_lambda(checkpoint.find(model, options.ckpt_dir)))[1]
+    lmbda = list(checkpoint.by_lambda(model, options.ckpt_dir))[1]
 
     def compress(*flags: Any) -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     photographs = open_photographs(options.dataset_path)[:: max(options.every, 1)]
     for model in options.models:
-        paths = checkpoint.by_lambda(checkpoint.find(model, options.ckpt_dir))
+        own = checkpoint.by_lambda(model, options.ckpt_dir)
+        paths = {lmbda: metadata["file"] for lmbda, metadata in own.items()}
         trained = list(paths)
         four = {lmbda: rates.nearest(trained, lmbda) for lmbda in lambdas(trained)}
         one = dict.fromkeys(four, trained[1])

@@ -116,11 +116,10 @@ def _trained(
 
     A lambda that none was trained for is had from another checkpoint by a gain.
     """
-    paths = checkpoint.find(name, flags.ckpt_dir, flags.epoch_num)
-    there = [checkpoint.read_metadata(path) for path in paths]
-    trained = {own["lmbda"]: own for own in there if own["metric"] == flags.metric}
+    there = checkpoint.by_lambda(name, flags.ckpt_dir, flags.epoch_num, lambdas)
+    trained = {lmbda: own for lmbda, own in there.items() if own["metric"] == flags.metric}
     if not trained:
-        other = there[0]["metric"]
+        other = next(iter(there.values()))["metric"]
         raise UsageError(f"The checkpoints of {name} are for {other}: pass --metric {other}.")
     study = not flags.import_module and flags.ckpt_dir.resolve() == checkpoint.STUDY.resolve()
     points = []

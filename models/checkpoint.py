@@ -94,14 +94,16 @@ def read_metadata(path: str | Path) -> dict:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["metadata"])
-        sound = all(isinstance(metadata[key], kind) for key, kind in METADATA.items())
-        sound = sound and metadata["metric"] in METRICS
-        if not (sound and 0 <= metadata["lmbda"] < LARGEST_LAMBDA):
-            raise ValueError(metadata)
+        sound = {key: isinstance(metadata.get(key), kind) for key, kind in METADATA.items()}
     except Exception as error:  # whatever a foreign reader makes of a foreign file
         raise CheckpointError(
             f"{path} is not a checkpoint of this program, or is cut short."
         ) from error
+    sound["metric"] = metadata.get("metric") in METRICS
+    sound["lmbda"] = sound["lmbda"] and 0 <= metadata["lmbda"] < LARGEST_LAMBDA
+    if wrong := [key for key, fine in sound.items() if not fine]:
+        what = f"its {wrong[0]} is {metadata.get(wrong[0])!r:.50}"
+        raise CheckpointError(f"{path} is not a checkpoint of this program: {what}.")
     epoch = re.match(r"epoch_(\d+)_", path.name)
     return {**metadata, "epoch": int(epoch[1]) if epoch else None, "file": str(path)}
 
@@ -273,15 +275,24 @@ def find(
     )
 
 
-def by_lambda(paths: Sequence[Path]) -> dict[float, Path]:
-    """Checkpoints of a model's folder by the lambda that they were trained for, in their order.
+def by_lambda(
+    model_name: str,
+    root: str | Path | None = None,
+    epoch: int | None = None,
+    lambdas: Sequence[float] = (),
+) -> dict[float, dict]:
+    """The metadata of a model's checkpoints by the lambda that they were trained for, lowest first.
 
+    Of these `lambdas` alone, if there are any and each was trained. Errors as `find`;
     CheckpointError for a file that is none, and for one of another model.
     """
-    lambdas = {}
+    paths = find(model_name, root, epoch)
+    with suppress(CheckpointError):
+        paths = [find(model_name, root, epoch, lmbda)[0] for lmbda in lambdas] or paths
+    trained = {}
     for path in paths:
         metadata = read_metadata(path)
         if metadata["model"] != path.parent.name:
             raise CheckpointError(f"{path} holds a {metadata['model']}: move it away.")
-        lambdas[metadata["lmbda"]] = path
-    return lambdas
+        trained[metadata["lmbda"]] = metadata
+    return trained

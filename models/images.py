@@ -6,6 +6,7 @@ An image is a uint8 array (H, W, 3) of sRGB samples.
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -254,7 +255,9 @@ def check_images(x: torch.Tensor) -> None:
     if x.ndim != 4 or x.shape[1] != 3 or not x.numel() or x.dtype != torch.float32:
         raise ValueError(f"{expected}, B, H, W >= 1, not {tuple(x.shape)} of {x.dtype}.")
     low, high = (v.item() for v in x.aminmax())
-    if not (low >= 0 and high <= 1):  # NaN is the least and the greatest
+    if math.isnan(low):  # NaN is the least and the greatest
+        raise ValueError(f"{expected}; of these pixels some are NaN.")
+    if low < 0 or high > 1:
         raise ValueError(
             f"{expected}, not from {low:g} to {high:g}: divide by 255, or clamp to that range."
         )

@@ -63,15 +63,15 @@ def save(image: Image.Image, file: IO[bytes], _: str | bytes) -> None:
     name, lmbda, bpp = map(image.encoderinfo.get, ("model", "lmbda", "bpp"))
     if None not in (lmbda, bpp):
         raise UsageError("lmbda and bpp each say what the file is to be: keep one.")
-    paths = checkpoint.by_lambda(checkpoint.find(name or "Hyperprior"))
+    trained = checkpoint.by_lambda(name or "Hyperprior")
 
     def load(lmbda: float) -> Codec:
-        return _load(paths[lmbda])
+        return _load(trained[lmbda]["file"])
 
-    goal = max(paths) if lmbda is None else lmbda
+    goal = max(trained) if lmbda is None else lmbda
     if bpp is not None:
         goal = rates.Aim.of_rate(bpp, image.width * image.height)
-    file.write(rates.fit(load, list(paths), to_tensor(np.array(image)), goal)[1])
+    file.write(rates.fit(load, list(trained), to_tensor(np.array(image)), goal)[1])
 
 
 Image.register_open(FORMAT, LicImageFile, lambda prefix: prefix.startswith(MAGIC))

@@ -155,6 +155,7 @@ def search(
     corners = list(itertools.product(*(range(0, side, WINDOW) for side in (height, width))))
     model = _constant(model)
     progress = iter(model.progress(range(len(corners) * steps)))
+    next(progress)  # a step is done when the next is asked for
     for corner in corners:
         views = {name: _view(v, corner, MARGIN, strides[name]) for name, v in searched.items()}
         part = {name: v.clone() for name, v in views.items()}
@@ -165,7 +166,7 @@ def search(
             free[name] = _view(mask, corner, MARGIN, strides[name])
         target = _view(x, corner, MARGIN, 1)
         for _ in _descent(model, target, part, free, steps, lmbda, gain, generator):
-            next(progress)
+            next(progress, None)
         if all(v.isfinite().all() for v in part.values()):  # else those given stay
             for name, v in views.items():
                 v.copy_(part[name].detach())

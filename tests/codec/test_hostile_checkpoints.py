@@ -156,27 +156,31 @@ def test_damaged_tensors_are_refused(change, message, saved, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-METADATA_DAMAGES = {
-    "other model": lambda m: m.update(model="Factorized"),
-    "unknown model": lambda m: m.update(model="Vision"),
-    "wrong N": lambda m: m.update(N=16),
-    "N not a number": lambda m: m.update(N="eight"),
-    "negative M": lambda m: m.update(M=-1),
-    "digest missing": lambda m: m.pop("digest"),
-    "other digest": lambda m: m.update(digest="0" * 16),
-    "lambda missing": lambda m: m.pop("lmbda"),
-    "lambda a word": lambda m: m.update(lmbda="low"),
-    "lambda not a number": lambda m: m.update(lmbda=float("nan")),
-    "negative lambda": lambda m: m.update(lmbda=-1),
-    "unknown metric": lambda m: m.update(metric="vmaf"),
-    "no provenance": lambda m: m.update(provenance=None),
-}
+CLAIM = "does not hold the model it claims"
+METADATA_DAMAGES = [
+    ("model", "Factorized", CLAIM),
+    ("model", "Vision", f"{CLAIM}: Unknown model 'Vision'"),
+    ("N", 16, CLAIM),
+    ("M", -1, CLAIM),
+    ("digest", "0" * 16, "do not have its digest"),
+    *((key, None, f"its {key} is None") for key in checkpoint.METADATA),
+    ("N", "eight", "its N is 'eight'"),
+    ("lmbda", "low", "its lmbda is 'low'"),
+    ("lmbda", float("nan"), "its lmbda is nan"),
+    ("lmbda", -1, "its lmbda is -1"),
+    ("metric", "vmaf", "its metric is 'vmaf'"),
+]
 
 
-@pytest.mark.parametrize("change", METADATA_DAMAGES.values(), ids=METADATA_DAMAGES.keys())
-def test_wrong_metadata_are_refused(change, saved, tmp_path):
+@pytest.mark.parametrize(("key", "value", "message"), METADATA_DAMAGES)
+def test_wrong_metadata_are_refused(key, value, message, saved, tmp_path):
+    def change(metadata):
+        metadata[key] = value
+        if value is None:
+            del metadata[key]
+
     path = rewrite(saved["Hyperprior"], tmp_path / "damaged.safetensors", None, change)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=message):
         checkpoint.load(path)
 
 

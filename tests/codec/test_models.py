@@ -115,7 +115,7 @@ def test_digest_names_tables_and_integer_weights(name):
         (lambda x: (x * 255).byte(), "torch.uint8"),
         (lambda x: x * 255, "divide by 255"),
         (lambda x: x - 0.5, "clamp"),
-        (lambda x: x.where(x < 0.9, torch.nan), "not from nan to nan"),
+        (lambda x: x.where(x < 0.9, torch.nan), "some are NaN"),
         (lambda x: x.where(x < 0.9, torch.inf), "to inf: divide"),
     ],
 )

@@ -83,9 +83,14 @@ def test_a_codec_that_is_not_there_is_told_in_a_sentence(words, message, ckpts):
 
 def test_another_models_checkpoint_under_its_name_is_refused(ckpts, tmp_path):
     path = checkpoint.path_for("Hyperprior", 1, 0.5, tmp_path)
+    right = checkpoint.find("Hyperprior", ckpts)[0]
     path.parent.mkdir()
+    shutil.copy(right, path.parent)
     shutil.copy(checkpoint.find("Factorized", ckpts)[0], path)
     with pytest.raises(CheckpointError, match="holds a Factorized, not a Hyperprior"):
         models.load("Hyperprior", root=tmp_path)
-    with pytest.raises(CheckpointError, match="holds a Factorized"):
-        checkpoint.by_lambda([path])
+    for lambdas in ([], [0.0067, 0.02], [0.0067, 0.5]):
+        with pytest.raises(CheckpointError, match="holds a Factorized"):
+            checkpoint.by_lambda("Hyperprior", tmp_path, lambdas=lambdas)
+    (own,) = checkpoint.by_lambda("Hyperprior", tmp_path, lambdas=[0.0067]).values()
+    assert own["file"] == str(path.parent / right.name)
