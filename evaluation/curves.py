@@ -20,6 +20,7 @@ PUBLISHED_PAIRS = (
     ("mbt2018", "bmshj2018-hyperprior"), ("paper-minnen2018-checkerboard", "mbt2018"),
 )  # fmt: skip
 ORIGINAL = " (original study)"
+SEARCHED = "-searched200"  # of files by the encoder's search of so many steps
 MEASURED, PUBLISHED = ("JPEG", "JPEG2000", "WebP", "AVIF"), ("BPG444", "VTM")  # classical codecs
 POINT: dict[str, Kind] = {"bpp": number, "psnr": number, "ms_ssim": number_or_nan}
 LEAST_POINTS, LEAST_RANGE = 3, 1.0  # of a curve, and dB in common: less gives no BD-rate
@@ -61,11 +62,14 @@ def curve_of(name: str, rows: Sequence[Row], psnr: str = "psnr", ms_ssim: str = 
 def load_curve(name: str, folder: Path) -> Curve:
     """The curve of that name from the CSVs in `folder`. DataError if there is none.
 
-    "Hyperprior": ours; "Hyperprior (original study)", of which no MS-SSIM was published; "JPEG"
-    and others of `MEASURED`; else a published one, such as "mbt2018" or "VTM".
+    "Hyperprior": ours; "Hyperprior-searched200": with a search; "Hyperprior (original study)", of
+    which no MS-SSIM was published; "JPEG" and others of `MEASURED`; else a published
+    one, such as "mbt2018" or "VTM".
     """
     if name in STUDIED:
         return curve_of(name, read(folder / f"{name}.csv", POINT))
+    if SEARCHED in name:
+        return curve_of(name, read(folder / "searched" / f"{name}.csv", POINT))
     codec = name.removesuffix(ORIGINAL)
     file, key = "reference/kodak_rd.csv", "codec"
     kinds: dict[str, Kind] = {"bpp": number, "psnr_rgb_db": number, "ms_ssim_rgb": number_or_nan}
@@ -110,10 +114,12 @@ def table(folder: Path) -> list[dict[str, str]]:
     """
     published = [(model, entry.published) for model, entry in CATALOGUE.items()]
     wanted = [(model, f"{model}{ORIGINAL}", "psnr") for model in STUDIED]
+    classical = [(model, codec) for model in STUDIED for codec in (*MEASURED, *PUBLISHED)]
     for metric in ("psnr", "ms_ssim"):
-        wanted += [(*pair, metric) for pair in (*published, *PAIRS)]
-    wanted += [(m, codec, "psnr") for m in STUDIED for codec in (*MEASURED, *PUBLISHED)]
+        wanted += [(*pair, metric) for pair in (*published, *PAIRS, *classical)]
     wanted += [(*pair, "psnr") for pair in PUBLISHED_PAIRS]
+    wanted += [(f"{a}{SEARCHED}", f"{b}{SEARCHED}", "psnr") for a, b in PAIRS]
+    wanted += [(f"{STUDIED[2]}{SEARCHED}", other, "psnr") for other in ("AVIF", "BPG444", "VTM")]
     rows = []
     for model, other, metric in wanted:
         row = compare(load_curve(model, folder), load_curve(other, folder), metric)

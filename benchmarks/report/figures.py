@@ -1,4 +1,4 @@
-"""The report's figures from CSVs, into Image4md/: training, search, priors, any rate.
+"""The report's figures from CSVs, into Image4md/: training, search, priors, orders, any rate.
 
     python -m benchmarks.report.figures
 
@@ -31,10 +31,10 @@ def draw_compute(figure: Any, rows: pd.DataFrame) -> None:
         above = own.assign(val_loss=100 * (own["val_loss"] / own["val_loss"].min() - 1))
         for _, run in above.groupby("run", sort=False):
             draw_run(axes, run)
+        shown = above.query("val_loss < @SHOWN and lineage_petamacs > @FIRST")["lineage_petamacs"]
         axes.set(title=f"lambda {lmbda}", xlabel="compute of the lineage (1e15 MACs)", xscale="log",
                  ylabel="loss above the panel's least (%)", ylim=(-2, SHOWN),
-                 xlim=(max(FIRST, 0.8 * own["lineage_petamacs"].min()),
-                       1.25 * own["lineage_petamacs"].max()))  # fmt: skip
+                 xlim=(0.8 * shown.min(), 1.25 * shown.max()))  # fmt: skip
         plain_ticks(axes.xaxis)
     named = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     models = [label for label in named if label.endswith(")")] + ["final checkpoint"]
@@ -148,11 +148,29 @@ def draw_any_rate(figure: Any, rows: pd.DataFrame) -> None:
         axes.legend(loc="lower right", fontsize=9)
 
 
+def draw_orders(figure: Any, rows: pd.DataFrame) -> None:
+    """Entropy decoding by coding order: seconds a megapixel against the size, steps as numbers."""
+    axes = figure.subplots()
+    for order, own in rows.groupby("order", sort=False):
+        look = style_of(own["model"].iloc[0]) | ({"marker": "x"} if order == "raster" else {})
+        axes.plot(own["megapixels"], own["seconds_per_megapixel"], label=order, **look)
+        for _, row in own.iterrows():
+            steps, point = f"{row['steps']:,}", tuple(row[["megapixels", "seconds_per_megapixel"]])
+            place = (0, -14) if order == "checkerboard" else (0, 7)  # points
+            axes.annotate(steps, point, place, textcoords="offset points", ha="center")
+    axes.set(xlabel="megapixels", xscale="log", ylabel="seconds a megapixel", yscale="log",
+             ylim=(0.6, 20))  # fmt: skip
+    axes.set_title("entropy decoding; numbers: steps")
+    axes.legend()
+    plain_ticks(axes.xaxis, axes.yaxis)
+
+
 FIGURES = {  # name: size in inches, CSV, function
     "training_curves": ((10, 7.6), "compute", draw_compute),
     "training_optimizers": ((8, 3.2), "optimizers", draw_optimizers),
     "search_gain": ((11, 4.4), "search", draw_search),
     "priors": ((9, 3.6), "priors", draw_priors),
+    "orders": ((6.4, 3.4), "orders", draw_orders),
     "any_rate": ((9.6, 6.4), "any_rate", draw_any_rate),
 }
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import math
+from functools import partial
 
 import pandas as pd
 
 from benchmarks.report.markdown import POINT, Table
-from evaluation.curves import MEASURED, ORIGINAL, PAIRS, PUBLISHED, compare, curve_of, load_curve
+from evaluation.curves import (
+    MEASURED,
+    ORIGINAL,
+    PAIRS,
+    PUBLISHED,
+    compare,
+    curve_of,
+    load_curve,
+    mean_interval,
+)
 from evaluation.metrics import bd_psnr
 from evaluation.results import STATISTICS
 from models.presets import CATALOGUE, STUDIED
@@ -35,9 +44,9 @@ def reconstructions(files: Frame, images: Frame, theirs: Frame) -> Frame:
     return rows.merge(theirs, "left", ["codec", "image"], suffixes=("", "_3"))
 
 
-def against_classical(rows: Frame) -> Frame:
-    """BD-rates in PSNR, a row for each model of the study and a column for each codec."""
-    rows = rows[rows["against"].isin(CLASSICAL)]
+def against_classical(rows: Frame, metric: str) -> Frame:
+    """BD-rates in a metric, a row for each model of the study and a column for each codec."""
+    rows = rows[rows["against"].isin(CLASSICAL) & (rows["metric"] == metric)]
     table = rows.pivot(index="curve", columns="against", values="bd_rate_percent")
     return table.loc[list(STUDIED)].reset_index()
 
@@ -86,16 +95,26 @@ def any_rates(rows: Frame, sizes: Frame) -> Frame:
     return Frame(table)
 
 
-def seeds_of_priors(rows: Frame) -> Frame:
-    """The runs of one prior, lambda and length: how many seeds, and their means and ends."""
-    means = rows.groupby(["lmbda", "steps", "prior"], sort=False).agg(
-        seeds=("seed", "count"), bpp=("bpp", "mean"), change=("rate_against_scale_percent", "mean"),
-        least=("rate_against_scale_percent", "min"), most=("rate_against_scale_percent", "max"),
-        low=("low_percent", "min"), high=("high_percent", "max"),
-        psnr=("psnr_against_scale_db", "mean"), held_out=("held_out_bpp", "mean"),
-    )  # fmt: skip
-    means.loc[means["seeds"] == 1, ["least", "most"]] = math.nan
-    return means.reset_index()
+def equal_terms(rows: Frame) -> Frame:
+    """The runs of one prior, lambda and length: means over seeds and images, and by how many
+    percent its file of an image is larger than that of another prior, same seed and image: the
+    mean, over seeds first, its 95 % interval over images, and the means of the seeds."""
+    table = []
+    for (lmbda, steps), own in rows.groupby(["lmbda", "steps"], sort=False):
+        sizes = own.pivot(index=["image", "seed"], columns="prior", values="bytes")
+        for prior, runs in own.groupby("prior", sort=False):
+            row = {"lmbda": lmbda, "steps": steps, "prior": prior, "seeds": runs["seed"].nunique()}
+            row |= {name: runs[name].mean() for name in ("bpp", "psnr", "held_out_bpp")}
+            for key, other in AGAINST.items():
+                if other != prior and other in sizes:
+                    change = (100 * (sizes[prior] / sizes[other] - 1)).dropna()
+                    values = mean_interval(change.groupby("image").mean())
+                    row |= zip((key, f"{key}_low", f"{key}_high"), values, strict=True)
+                    if row["seeds"] > 1:
+                        seeds = change.groupby("seed").mean()
+                        row |= {f"{key}_least": seeds.min(), f"{key}_most": seeds.max()}
+            table.append(row)
+    return Frame(table)
 
 
 def original_curves(*_: Frame) -> Frame:
@@ -120,10 +139,13 @@ COST_OF_ALL = [
     ("steps in all", "{lineage_steps:,.0f}"), ("megapixels", "{lineage_megapixels:three}"),
     ("1e15 MACs", "{lineage_petamacs:three}"),
 ]  # fmt: skip
-AGAINST_SCALE = [
-    ("prior", "{prior}"), ("seeds", "{seeds}"), RATE, ("against scale", "{change:+.1f} %"),
-    ("over seeds", "{least:+.1f} to {most:+.1f}"), ("over images", "[{low:+.1f}, {high:+.1f}]"),
-    ("PSNR (dB)", "{psnr:+.2f}"),
+AGAINST = {"scale": "scale", "means": "mean and scale", "causal": "causal context"}
+EQUAL_TERMS = [
+    ("prior", "{prior}"), ("seeds", "{seeds}"), RATE,
+    ("against scale", "{scale:+.1f} % [{scale_low:+.1f}, {scale_high:+.1f}]"),
+    ("its seeds", "{scale_least:+.1f} to {scale_most:+.1f}"),
+    *((f"against {AGAINST[key]}", f"{{{key}:+.1f}} % [{{{key}_low:+.1f}}, {{{key}_high:+.1f}}]")
+      for key in ("means", "causal")),
 ]  # fmt: skip
 CLASSICAL = (*MEASURED, *PUBLISHED)
 PER_IMAGE = (
@@ -153,9 +175,12 @@ TABLES: dict[str, Table] = {
         ("pooled, MS-SSIM", "{bd_rate_percent_2:+.1f} %"), ("per image, PSNR", PER_IMAGE),
     ], where=f"curve in {list(STUDIED)} and against not in {list(CLASSICAL)}",
        beside=("metric", "psnr", "ms_ssim"), on=["curve", "against"], words=2),
-    "bd_classical": Table("bd_rate", [
-        ("our curve", "{curve:short}"), *((name, f"{{{name}:+.1f}} %") for name in CLASSICAL),
-    ], rows=against_classical),
+    **{
+        name: Table("bd_rate", [
+            ("our curve", "{curve:short}"), *((name, f"{{{name}:+.1f}} %") for name in CLASSICAL),
+        ], rows=partial(against_classical, metric=metric))
+        for name, metric in (("bd_classical", "psnr"), ("bd_classical_ms_ssim", "ms_ssim"))
+    },
     "images": Table("training/images", [
         ("repository", "[{repository}](https://github.com/{repository})"),
         ("licence", "{licence}"), ("photographs", "{count}"),
@@ -179,6 +204,10 @@ TABLES: dict[str, Table] = {
         ("range coder", "{coder_percent:+.3f} %"), ("together", "{together_percent:+.3f} %"),
     ], rows=lambda frame: frame.set_index("model").loc[list(STUDIED)].reset_index(),
        computed={"lmbda": "weights.str.replace('.*lmbda_|.safetensors', '', regex=True)"}),
+    "float_context": Table("float_context", [
+        LAMBDA, ("latents", "{latents}"), ("broken", "{broken}"), ("indexes", "{indexes}"),
+        ("means", "{means}"),
+    ]),
     "range_coder": Table("range_coder", [
         ("coder", "{coder}"), ("calls", "{calls:,.0f}"), ("encoding (ms)", "{encode_ms:three}"),
         ("decoding (ms)", "{decode_ms:three}"),
@@ -230,10 +259,12 @@ TABLES: dict[str, Table] = {
         ("loss, 50 / 200 / 1,000", "{loss_50:+.1f} / {loss_200:+.1f} / {loss_1000:+.1f} %"),
         ("seconds of 200 steps", "{s_200:three}"),
     ], rows=search_gains),
-    "priors": Table("priors", AGAINST_SCALE, rows=seeds_of_priors,
+    "priors": Table("per_image/priors", EQUAL_TERMS, rows=equal_terms,
                     where="lmbda == 0.013 and steps == 600"),
-    "all_priors": Table("priors", [LAMBDA, ("steps", "{steps}"), *AGAINST_SCALE,
-                                   ("held out (bpp)", "{held_out:three}")], rows=seeds_of_priors),
+    "all_priors": Table("per_image/priors", [
+        LAMBDA, ("steps", "{steps}"), *EQUAL_TERMS, PSNR,
+        ("held out (bpp)", "{held_out_bpp:three}"),
+    ], rows=equal_terms),
     "rates": Table("per_image/{model} noise", [
         MODEL, LAMBDA, ("file (bytes)", "{bits:,.0f}"), ("rounded (bytes)", "{estimate:,.0f}"),
         ("file above rounded", "{percent:+.2f} %"),

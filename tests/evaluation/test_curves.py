@@ -33,6 +33,7 @@ def write_model(folder: Path, model: str, factors: list[float]) -> None:
     ]
     write(folder / "per_image" / f"{model}.csv", images)
     write(folder / f"{model}.csv", means)
+    write(folder / "searched" / f"{model}{curves.SEARCHED}.csv", means)
 
 
 @pytest.fixture
@@ -47,9 +48,8 @@ def results(tmp_path) -> Path:
 
 def test_the_table_has_the_values_of_known_curves(results):
     rows = {(r["curve"], r["against"], r["metric"]): r for r in curves.table(results)}
-    assert len(rows) == 4 + 2 * (4 + 3) + 4 * 6 + 4 and {tuple(r) for r in rows.values()} == {
-        curves.COLUMNS
-    }
+    assert len(rows) == 4 + 2 * (4 + 3 + 4 * 6) + 4 + 3 + 3
+    assert {tuple(row) for row in rows.values()} == {curves.COLUMNS}
     row = rows["Hyperprior", "Factorized", "psnr"]
     assert float(row["bd_rate_percent"]) == pytest.approx(100 * (1.45 / 2 - 1))
     assert (row["range_low_db"], row["range_high_db"]) == ("30.000", "39.000")
@@ -62,6 +62,8 @@ def test_the_table_has_the_values_of_known_curves(results):
     assert row["image_mean_percent"] == row["image_interval_high_percent"] == "0.000"
     row = rows["Hyperprior", "Factorized", "ms_ssim"]  # known of the means only
     assert (row["range_low_db"], row["images"], row["image_mean_percent"]) == ("15.000", "0", "")
+    row = rows["Hyperprior-searched200", "Factorized-searched200", "psnr"]
+    assert row["bd_rate_percent"] == rows["Hyperprior", "Factorized", "psnr"]["bd_rate_percent"]
     row = rows["Factorized", "Factorized (original study)", "psnr"]
     assert row["bd_rate_percent"] and row["images"] == ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import models
@@ -12,7 +13,7 @@ from benchmarks import complexity
 from benchmarks.report import __main__ as program
 from benchmarks.report import checkpoints, markdown
 from benchmarks.report.markdown import Table
-from benchmarks.report.tables import TABLES
+from benchmarks.report.tables import TABLES, equal_terms
 from evaluation.tables import read, write
 from models import checkpoint
 from models.errors import DataError
@@ -138,6 +139,22 @@ def test_cells_are_those_of_the_csvs():
     shown = cells(TABLES["original_checkerboard"])[0]
     assert (shown[0], shown[3], shown[6]) == ("0.0067", f"{ratio:.2f}", f"{float(loss):.2f}")
     assert cells(TABLES["fuzz"])[-1][1] == f"{sum(int(r['cases']) for r in rows('fuzz')):,}"
+
+
+def test_priors_are_compared_by_the_files_of_each_image_and_seed():
+    run = {"lmbda": 0.013, "steps": 600, "bpp": 0.5, "psnr": 33.0, "held_out_bpp": 0.4}
+    sizes = {"scale": (100, 200, 100, 100), "causal context": (110, 200, 90, 140)}
+    runs = [(seed, image) for seed in (0, 1) for image in ("a", "b")]
+    rows = pd.DataFrame(
+        {**run, "prior": prior, "seed": seed, "image": image, "bytes": size}
+        for prior, own in sizes.items()
+        for (seed, image), size in zip(runs, own, strict=True)
+    )
+    scale, causal = equal_terms(rows).to_dict("records")
+    assert causal["seeds"] == 2 and math.isnan(scale["scale"])
+    # Images: (10 - 10) / 2 and (0 + 40) / 2 percent; seeds: (10 + 0) / 2 and (-10 + 40) / 2.
+    found = [causal[f"scale{end}"] for end in ("", "_low", "_high", "_least", "_most")]
+    assert found == pytest.approx([10, 0, 20, 5, 15])
 
 
 # What training has cost -----------------------------------------------------------------------
