@@ -14,13 +14,14 @@ may choose Winograd or FFT in fractions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.coding.orders import AHEAD, REACH
 from models.coding.products import EXACT, LIMIT, IntegerMatrix, Winograd
 from models.errors import FreezeError
 from models.layers import MaskedConv2d
@@ -80,6 +81,11 @@ class IntegerLinear:
         the half that rounds, floored, within the limits. In place.
         """
         return sums.add_(self.offset).floor_().clamp_(-LIMIT, LIMIT)
+
+    def divide(self, inputs: int) -> None:
+        """Two matrices in place of one: of the first `inputs` and of the others."""
+        halves = self.weight[:, :inputs], self.weight[:, inputs:]
+        self.matrices = [IntegerMatrix(half.double(), self.units) for half in halves]
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Activations (n, K) to activations (n, out)."""
@@ -228,6 +234,11 @@ class IntegerContext:
         offsets = torch.arange(kernel) - kernel // 2
         self.rows = offsets.repeat_interleave(kernel)[mask]
         self.columns = offsets.repeat(kernel)[mask]
+        # Steps of a wavefront since a tap was coded; a causal mask begins with the older ones.
+        lags = -(self.rows * (REACH + 1) + self.columns)
+        self.older = int((lags >= AHEAD).sum()) if lags.min() > 0 else 0
+        if self.older:
+            self.context.divide(self.older * context.in_channels)
         convs = [m for m in parameters if isinstance(m, nn.Conv2d)]
         outputs = mean_scale_bits(convs[-1].out_channels // 2)
         bits: list[Tensor | int] = [FRACTION_BITS] * (len(convs) - 1) + [outputs]
@@ -235,11 +246,7 @@ class IntegerContext:
             IntegerLinear(c.weight.flatten(1), _bias(c), FRACTION_BITS, b)
             for c, b in zip(convs, bits, strict=True)
         ]
-        self.psi_channels = convs[0].in_channels - context.out_channels
-
-        first = self.layers[0]
-        halves = first.weight.split([self.psi_channels, context.out_channels], 1)
-        first.matrices = [IntegerMatrix(half, first.units) for half in halves]
+        self.layers[0].divide(convs[0].in_channels - context.out_channels)
 
     def to(self, device: torch.device | str) -> IntegerContext:
         for layer in (self.context, *self.layers):
@@ -259,45 +266,60 @@ class IntegerContext:
             out.copy_(first.matrices[0](block))
         return prepared.unflatten(0, (len(psi), -1))
 
+    def around(self, centres: Tensor, row: int) -> Tensor:
+        """The cells (n, taps) seen around cells (n,) of a grid whose rows are `row` cells long."""
+        return centres[:, None] + (self.rows * row + self.columns)
+
+    def ahead(self, y_hat: Tensor, taps: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The older taps' part of the context's sums, (B, n, 2M) for each of some steps, by one
+        product: most of the time of a small product goes into reading the weights.
+
+        y_hat (B, cells, M); taps (n, taps) of each step, as `around` gives them.
+        """
+        every, batch = torch.cat(list(taps)), len(y_hat)
+        sums = y_hat.new_zeros(()).expand(batch, len(every), len(self.context.bias))
+        if self.older:
+            rows = self._gathered(y_hat, every[:, : self.older])
+            sums = self.context.matrices[0](rows).unflatten(0, (batch, -1))
+        return sums.split([len(step) for step in taps], 1)
+
     def at(
-        self, prepared: Tensor, y_hat: Tensor | None, positions: Tensor, centres: Tensor, row: int
+        self, prepared: Tensor, y_hat: Tensor | None, positions: Tensor, taps: Tensor, older: Tensor
     ) -> Tensor:
         """Parameters at positions (n,): from what `prepare` made to (B, n, 2M).
 
-        y_hat (B, cells, M) is the padded grid whose rows are `row` cells long, and centres
-        (n,) are the positions' cells; None stands for a context of zero, features and all.
+        y_hat (B, cells, M) is the padded grid; `around` and `ahead` give taps (n, taps) and older
+        (B, n, 2M). No y_hat stands for a context of zero, features and all.
         """
+        first, *rest = self.layers
         out = prepared.new_empty(len(prepared), len(positions), len(self.layers[-1].bias))
-        if y_hat is not None and len(positions) * len(self.rows) > y_hat.shape[1]:
-            y_hat = self.context.matrices[0].split(y_hat)  # once for all that see a cell
+        if y_hat is not None and taps.numel() > y_hat.shape[1]:
+            y_hat = self.context.matrices[-1].split(y_hat)  # once for all that see a cell
         step = max(1, BLOCK // len(prepared))
         for start in range(0, len(positions), step):
             here = slice(start, start + step)
-            out[:, here] = self._at(prepared[:, positions[here]], y_hat, centres[here], row)
+            sums = prepared[:, positions[here]].flatten(0, 1)  # (B*n, 10M/3)
+            if y_hat is not None:
+                seen = self.context.matrices[-1](self._gathered(y_hat, taps[here, self.older :]))
+                seen = self.context.rescale(seen.add_(older[:, here].flatten(0, 1)))
+                sums += first.matrices[1](seen)
+            x = first.rescale(sums)
+            for layer in rest:
+                x = layer(leaky_relu(x))
+            out[:, here] = x.unflatten(0, (len(out), -1))
         return out
 
-    def _at(self, prepared: Tensor, y_hat: Tensor | None, centres: Tensor, row: int) -> Tensor:
-        first, *rest = self.layers
-        sums = prepared.flatten(0, 1)  # (B*n, 10M/3), a copy of the caller's already
-        if y_hat is not None:
-            sums += first.matrices[1](self.context(self._neighbours(y_hat, centres, row)))
-        x = first.rescale(sums)
-        for layer in rest:
-            x = layer(leaky_relu(x))
-        return x.unflatten(0, prepared.shape[:2])
-
-    def _neighbours(self, y_hat: Tensor, centres: Tensor, row: int) -> Tensor:
-        """What the context sees around cells (n,) of y_hat (B, cells, M): (B*n, taps*M).
+    def _gathered(self, y_hat: Tensor, taps: Tensor) -> Tensor:
+        """Cells (n, taps) of y_hat (B, cells, M) side by side: (B*n, taps*M).
 
         Of digits (count, B, cells, M): (count, B*n, taps*M).
         """
         *count, batch, size, channels = y_hat.shape
-        seen = y_hat.view(-1, channels)
-        taps = centres[:, None] + (self.rows * row + self.columns)  # (n, taps)
+        seen, n = y_hat.view(-1, channels), len(taps)
         if len(seen) > size:
             taps = taps + torch.arange(0, len(seen), size, device=taps.device)[:, None, None]
         # Whole rows of memory are copied, several times faster than by y_hat[:, taps].
-        return seen.index_select(0, taps.flatten()).view(*count, batch * len(centres), -1)
+        return seen.index_select(0, taps.flatten()).view(*count, batch * n, -1)
 
 
 def mean_scale_bits(channels: int) -> Tensor:

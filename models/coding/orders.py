@@ -17,6 +17,7 @@ from torch import Tensor
 from models.layers import parity
 
 REACH = 2  # of the 5x5 context kernels
+AHEAD = 4  # steps of a wavefront for which the products of older taps are made at once
 
 
 def everywhere(height: int, width: int) -> list[Tensor]:

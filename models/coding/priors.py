@@ -15,7 +15,7 @@ from torch import Tensor
 from models.coding.gain import ONE, Gain
 from models.coding.integer import FRACTION_BITS, IntegerContext
 from models.coding.loop import Coder, cells, code_latents
-from models.coding.orders import REACH, everywhere
+from models.coding.orders import AHEAD, REACH, everywhere
 from models.entropy.tables import GRID, scale_thresholds
 
 
@@ -68,15 +68,20 @@ def code_with_context(
     height, width = shape[2:]
     prepared = context.prepare(psi)
     scale_index = ScaleIndex(prepared.device, coder.gain)
+    steps = order(height, width)
+    centres = cells(torch.cat(steps), width).to(prepared.device)
+    taps = context.around(centres, width + 2 * REACH).split([len(step) for step in steps])
+    group = AHEAD if width > REACH else 1  # narrow grids have fewer steps from row to row
+    older: list[Tensor] = []
 
     def params_at(y_hat: Tensor, positions: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        if step % group == 0:
+            older[:] = context.ahead(y_hat, taps[step : step + group])
         seen = None if step < blind else y_hat
-        centres = cells(positions, width)
-        params = context.at(prepared, seen, positions, centres, width + 2 * REACH)
+        params = context.at(prepared, seen, positions, taps[step], older[step % group])
         scales, means = params.chunk(2, 2)
         return means, scale_index(scales)
 
-    steps = order(height, width)
     return code_latents(coder, latents, shape, steps, params_at, prepared.device)
 
 

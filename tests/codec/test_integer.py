@@ -197,8 +197,9 @@ def padded_grid(y):
 def context_outputs(frozen, psi, y, positions=None):
     positions = torch.arange(HEIGHT * WIDTH) if positions is None else positions
     grid = None if y is None else padded_grid(y)
-    at = positions, cells(positions, WIDTH), WIDTH + 2 * REACH
-    return frozen.at(frozen.prepare(psi), grid, *at)
+    taps = frozen.around(cells(positions, WIDTH), WIDTH + 2 * REACH)
+    (older,) = [None] if y is None else frozen.ahead(grid, [taps])
+    return frozen.at(frozen.prepare(psi), grid, positions, taps, older)
 
 
 def context_case(batch=2):
