@@ -7,7 +7,7 @@ in raster order and as a wavefront, which give the same symbols, and Checkerboar
 turns, round after round. Raster, with a step for each position, is measured at the smallest size
 only.
 
-Writes orders.csv: median, least and most seconds of the rounds, by order and size.
+Writes orders.csv after each size: median, least and most seconds of the rounds, by order and size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.records import number
+from benchmarks.records import number, print_table, write_csv
 from benchmarks.speed import alternate, clock, configure_timing, picture, spread
 from evaluation.bits import Order
 from evaluation.photographs import open_photographs
@@ -77,7 +77,7 @@ def measure(
 
 
 @torch.no_grad()
-def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+def run(options: argparse.Namespace) -> int:
     """Measure size after size. CheckpointError or ImageError for what is missing."""
     device = choose_device(options.device)
     where = {"root": options.ckpt_dir, "device": device}
@@ -88,4 +88,6 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     for sides in options.sizes:
         orders = [name for name in ORDERS if name != "raster" or sides == smallest]
         rows += measure(models, picture(pixels, *sides), orders, device, options.rounds)
-    return rows
+        write_csv(options.outdir / "orders.csv", rows, options.device)
+    print_table(rows)
+    return 0

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import os
+import signal
 from functools import partial
 from itertools import product
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import any_rate, complexity, float_context, speed
+from benchmarks import any_rate, complexity, float_context, orders, speed
 from benchmarks.__main__ import NAMES, main
 from codec import parser
 from models import checkpoint
@@ -151,9 +152,10 @@ def test_memory_is_measured_in_a_process_of_its_own(ckpts):
 # Coding orders
 
 
-def test_orders_on_tiny_images(ckpts, tmp_path, capsys):
+def test_orders_on_tiny_images(ckpts, tmp_path, monkeypatch):
     words = ["--sizes", "128x192", "64x128", "--rounds", "1", "--lmbda", str(LAMBDAS[1])]
-    assert main(["orders", *words, "--ckpt_dir", str(ckpts), "--outdir", str(tmp_path)]) == 0
+    words += ["--ckpt_dir", str(ckpts)]
+    assert main(["orders", *words, "--outdir", str(tmp_path)]) == 0
     rows = read_csv(tmp_path / "orders.csv")
     assert [(r["order"], r["model"], r["height"], r["steps"]) for r in rows] == [
         ("wavefront", JOINT, "128", str(12 + 3 * 7)), ("checkerboard", CHECKERBOARD, "128", "2"),
@@ -164,6 +166,11 @@ def test_orders_on_tiny_images(ckpts, tmp_path, capsys):
         assert 0 < float(row["least"]) <= float(row["seconds"]) <= float(row["most"])
         each = float(row["seconds_per_megapixel"]) * int(row["height"]) * int(row["width"]) / 1e6
         assert each == pytest.approx(float(row["seconds"]), rel=1e-2)
+
+    sizes = iter([rows[:2]])  # then the command is stopped
+    monkeypatch.setattr(orders, "measure", lambda *_: next(sizes, None) or signal.raise_signal(2))
+    assert main(["orders", *words, "--outdir", str(tmp_path / "stopped")]) == 130
+    assert read_csv(tmp_path / "stopped" / "orders.csv") == rows[:2]
 
 
 # Any rate
