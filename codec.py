@@ -37,7 +37,7 @@ from models.datasets import SUFFIXES
 from models.errors import UsageError
 from models.files import check_target, printable
 from models.images import WRITABLE, encoded, read_image, to_tensor, to_uint8
-from models.layers.bf16 import PRECISIONS
+from models.layers.bf16 import PRECISIONS, check_precision
 from models.presets import MAX_PIXELS
 
 NAME = "lic" if Path(sys.argv[0]).name == "lic" else "codec.py"  # as it was called
@@ -178,7 +178,9 @@ def info(flags: argparse.Namespace) -> int:
 
 
 def _pairs(flags: argparse.Namespace, suffix: str, wanted: Sequence[str]) -> list[batch.Pair]:
-    """What to read and what to write. UsageError for what must not be written."""
+    """What to read and what to write. UsageError for what must not be written, and for a
+    device or precision that is not there."""
+    check_precision(flags.precision, choose_device(flags.device))
     if flags.csv:
         if flags.outdir is None:
             raise UsageError("--csv is for the files of a folder: -o DIR.")

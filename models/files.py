@@ -41,7 +41,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(16)}.tmp")
     try:  # around the creation too: Ctrl-C may come at any moment
         temporary.touch(exist_ok=False)
         yield temporary
@@ -50,6 +50,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         if mode is not None:
             temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)  # which the user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

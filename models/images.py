@@ -186,7 +186,7 @@ def _rgb(
     if alpha is None or alpha.getextrema() == (255, 255):
         return image
     if background is None:
-        raise ImageError(f"{path} has transparent pixels; name a background: --background white.")
+        raise ImageError(f"{path} has transparent pixels: codec.py takes --background white.")
     return Image.composite(image, Image.new("RGB", image.size, background), alpha)
 
 

@@ -112,6 +112,10 @@ def test_other_refusals_of_the_codec(ckpts, photographs, compressed, tmp_path, c
         ("-o DIR", ["compress", str(photographs), new]),
         ("-o DIR", ["compress", picture, new, "--csv", taken]),
         ("is to be a folder", ["compress", picture, "-o", new]),
+        (
+            "no device cuda:99",
+            ["compress", str(photographs), "-o", new[:-4], "--device", "cuda:99"],
+        ),
         ("no image in", ["decompress", str(photographs), "-o", taken]),
         ("formats written", ["decompress", file, str(tmp_path / "out.xyz")]),
         ("more than the limit", ["decompress", file, out, "--max_pixels", "3499"]),

@@ -46,6 +46,16 @@ def test_a_replaced_file_keeps_its_mode(mode, tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == mode and path.read_bytes() == b"new"
 
 
+def test_a_name_may_be_as_long_as_the_system_takes_it(tmp_path):
+    write_bytes(tmp_path / ("x" * 255), b"new")
+    assert files_in(tmp_path) == ["x" * 255]
+
+
+def test_a_refusal_is_of_the_file_that_was_named():
+    with pytest.raises(OSError, match="/proc/a.png'$"):
+        write_bytes("/proc/a.png", b"new")
+
+
 def test_a_new_file_has_the_usual_mode(tmp_path):
     before = os.umask(0o027)
     try:
