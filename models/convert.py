@@ -147,8 +147,8 @@ def export_checkpoint(source: Path, target: Path, overwrite: bool) -> int:
     name = type(model).__name__
     if name not in TWINS:
         raise UsageError(f"CompressAI has no architecture for {name}, only for {', '.join(TWINS)}.")
-    with atomic_write(target) as temporary:
-        torch.save(to_compressai(model), temporary)
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        torch.save(to_compressai(model), file)
     arch, metadata = TWINS[name].architecture, model.metadata
     lambdas, metric = ZOO_LAMBDAS[metadata["metric"]], metadata["metric"]
     nearest = min(range(len(lambdas)), key=lambda k: abs(lambdas[k] - metadata["lmbda"]))

@@ -192,6 +192,7 @@ def test_what_cannot_be_exported_is_one_line(standins, tmp_path, capsys):
         (str(tmp_path / "none.safetensors"), out, "There is no checkpoint"),
         (str(checkerboard), str(checkerboard), "over itself"),
         (theirs, str(checkerboard), "checkerboard.safetensors exists"),
+        (str(checkpoint.find("Factorized")[0]), str(tmp_path), "Is a directory"),
     ):
         assert convert.main(["export", source, target]) == 1
         one_line(capsys, "convert: ", message)
