@@ -20,7 +20,7 @@ from models.cli import guarded
 # are times, and name the machine.
 NAMES = (
     "speed", "orders", "classical", "priors", "complexity", "densities", "side_information",
-    "gallery", "noise", "float_context", "any_rate",
+    "gallery", "noise", "any_rate",
 )  # fmt: skip
 
 

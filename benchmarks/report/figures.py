@@ -17,7 +17,6 @@ from models.presets import CHANNELS, short
 
 LMBDA = 0.013  # of the search by effort: the one with the most efforts
 EFFORT = 200  # of the curves with a search: the most steps that all points have
-DASHES = {"Adam": ":", "SOAP": "--", "Muon": "-"}
 SHOWN = 45  # percent above the least loss of a panel
 FIRST = 0.6  # 1e15 MACs: where the axes begin
 SEEDS = ("#0072B2", "#D55E00", "#009E73")  # colours
@@ -66,19 +65,6 @@ def plain_ticks(*shown: Any) -> None:
         )
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_minor_locator(NullLocator())
-
-
-def draw_optimizers(figure: Any, rows: pd.DataFrame) -> None:
-    """The comparison of optimisers, against steps and against seconds."""
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, column in zip(panels, ("step", "seconds"), strict=True):
-        for run, own in rows.groupby("run", sort=False):
-            name, rate = run.split()
-            label = f"{name}, rate {rate}"
-            axes.plot(own[column], own["val_loss"], DASHES[name], marker=".", label=label)
-        axes.set(xlabel=column, yscale="log")
-    panels[0].set_ylabel("loss on held-out images")
-    panels[0].legend()
 
 
 def draw_search(figure: Any, rows: pd.DataFrame) -> None:
@@ -167,7 +153,6 @@ def draw_orders(figure: Any, rows: pd.DataFrame) -> None:
 
 FIGURES = {  # name: size in inches, CSV, function
     "training_curves": ((10, 7.6), "compute", draw_compute),
-    "training_optimizers": ((8, 3.2), "optimizers", draw_optimizers),
     "search_gain": ((11, 4.4), "search", draw_search),
     "priors": ((9, 3.6), "priors", draw_priors),
     "orders": ((6.4, 3.4), "orders", draw_orders),

@@ -7,16 +7,8 @@ from functools import partial
 import pandas as pd
 
 from benchmarks.report.markdown import POINT, Table
-from evaluation.curves import (
-    MEASURED,
-    ORIGINAL,
-    PAIRS,
-    PUBLISHED,
-    compare,
-    curve_of,
-    load_curve,
-    mean_interval,
-)
+from evaluation import curves
+from evaluation.curves import compare, curve_of, load_curve
 from evaluation.metrics import bd_psnr
 from evaluation.results import STATISTICS
 from models.presets import CATALOGUE, STUDIED
@@ -57,13 +49,13 @@ def search_gains(rows: Frame) -> Frame:
     table = []
     for model in STUDIED:
         own = rows[rows["model"] == model]
-        curves = {
+        by_effort = {
             effort: curve_of(model, own[own["effort"] == effort].to_dict("records"))
             for effort in (0, 50, 200)
         }
         row = {"model": model}
         for effort, metric in ((50, "psnr"), (200, "psnr"), (200, "ms_ssim")):
-            gain = compare(curves[effort], curves[0], metric)["bd_rate_percent"]
+            gain = compare(by_effort[effort], by_effort[0], metric)["bd_rate_percent"]
             row[f"{metric}_{effort}"] = float(gain)
         for r in own[own["lmbda"] == 0.013].to_dict("records"):
             row |= {f"loss_{r['effort']}": r["loss_percent"], f"s_{r['effort']}": r["seconds"]}
@@ -80,8 +72,8 @@ def any_rates(rows: Frame, sizes: Frame) -> Frame:
         gained = own[(own["checkpoints"] > 1) & (own["gain"] != 1)]
         parts = own[own["checkpoints"] > 1], own[own["checkpoints"] == 1]
         plain = curve_of(model, parts[0][parts[0]["gain"] == 1].to_dict("records"))
-        curves = (curve_of(model, part.to_dict("records")) for part in parts)
-        four, one = (float(compare(c, plain, "psnr")["bd_rate_percent"]) for c in curves)
+        pair = (curve_of(model, part.to_dict("records")) for part in parts)
+        four, one = (float(compare(c, plain, "psnr")["bd_rate_percent"]) for c in pair)
         near = sizes[sizes["model"] == model]
         table.append({
             "codec": model, "four": four, "one": one, "mean": gained["loss_percent"].mean(),
@@ -108,7 +100,7 @@ def equal_terms(rows: Frame) -> Frame:
             for key, other in AGAINST.items():
                 if other != prior and other in sizes:
                     change = (100 * (sizes[prior] / sizes[other] - 1)).dropna()
-                    values = mean_interval(change.groupby("image").mean())
+                    values = curves.mean_interval(change.groupby("image").mean())
                     row |= zip((key, f"{key}_low", f"{key}_high"), values, strict=True)
                     if row["seeds"] > 1:
                         seeds = change.groupby("seed").mean()
@@ -120,10 +112,11 @@ def equal_terms(rows: Frame) -> Frame:
 def original_curves(*_: Frame) -> Frame:
     """BD-rates of the original's curves against published ones and the one before; BD-PSNR."""
     rows = []
-    for model, before in {STUDIED[0]: None, **dict(PAIRS)}.items():
-        curve, published = load_curve(model + ORIGINAL, STATISTICS), CATALOGUE[model].published
+    for model, before in {STUDIED[0]: None, **dict(curves.PAIRS)}.items():
+        curve = load_curve(model + curves.ORIGINAL, STATISTICS)
+        published = CATALOGUE[model].published
         names = {name: name for name in ("JPEG", "JPEG2000", "BPG444", published)}
-        names |= {"before": before + ORIGINAL} if before else {}
+        names |= {"before": before + curves.ORIGINAL} if before else {}
         others = {key: load_curve(name, STATISTICS) for key, name in names.items()}
         row = {k: float(compare(curve, c, "psnr")["bd_rate_percent"]) for k, c in others.items()}
         ends = (zip(*c.pairs("psnr"), strict=True) for c in (others[published], curve))
@@ -147,7 +140,7 @@ EQUAL_TERMS = [
     *((f"against {AGAINST[key]}", f"{{{key}:+.1f}} % [{{{key}_low:+.1f}}, {{{key}_high:+.1f}}]")
       for key in ("means", "causal")),
 ]  # fmt: skip
-CLASSICAL = (*MEASURED, *PUBLISHED)
+CLASSICAL = (*curves.MEASURED, *curves.PUBLISHED)
 PER_IMAGE = (
     "{image_mean_percent:+.1f} % [{image_interval_low_percent:+.1f}, "
     "{image_interval_high_percent:+.1f}]"

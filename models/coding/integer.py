@@ -301,8 +301,9 @@ class IntegerContext:
             sums = prepared[:, positions[here]].flatten(0, 1)  # (B*n, 10M/3)
             if y_hat is not None:
                 seen = self.context.matrices[-1](self._gathered(y_hat, taps[here, self.older :]))
-                seen = self.context.rescale(seen.add_(older[:, here].flatten(0, 1)))
-                sums += first.matrices[1](seen)
+                if self.older:
+                    seen += older[:, here].flatten(0, 1)
+                sums += first.matrices[1](self.context.rescale(seen))
             x = first.rescale(sums)
             for layer in rest:
                 x = layer(leaky_relu(x))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import any_rate, complexity, float_context, orders, speed
+from benchmarks import any_rate, complexity, orders, speed
 from benchmarks.__main__ import NAMES, main
 from codec import parser
 from models import checkpoint
@@ -233,15 +233,3 @@ def test_times_of_bpp_are_those_of_codec_py(ckpts, photographs, tmp_path, monkey
     rows = read_csv(tmp_path / "any_rate_times.csv")
     assert [row["flags"] for row in rows][:2] == ["--lmbda 0.0483", "--bpp 0.3"]
     assert rows[0]["over_plain"] == "1"
-
-
-def test_parameters_that_differ_between_one_pass_and_serial_are_counted():
-    def parameters_at(y_hat, positions):
-        means, indexes = torch.zeros(2, len(positions), 3), torch.zeros(2, len(positions), 3)
-        if len(positions) > 1:  # all at once
-            means[0, 4, 1] = 1
-            indexes[1, :2, 2] = 1
-        return means, indexes
-
-    means, indexes = float_context.differences(parameters_at, torch.zeros(2, 3, 2, 4))
-    assert means.tolist() == [1, 0] and indexes.tolist() == [0, 2]
