@@ -115,7 +115,7 @@ def draw_priors(figure: Any, rows: pd.DataFrame) -> None:
             title=f"lambda {lmbda}, {own['steps'].iloc[0]} steps", xlim=(-0.6, len(priors) - 0.4)
         )
     panels[0].set_ylabel("rate against the scale hyperprior (%)")
-    panels[-1].legend()
+    panels[0].legend()
 
 
 def draw_any_rate(figure: Any, rows: pd.DataFrame) -> None:
@@ -154,7 +154,7 @@ def draw_orders(figure: Any, rows: pd.DataFrame) -> None:
 FIGURES = {  # name: size in inches, CSV, function
     "training_curves": ((10, 7.6), "compute", draw_compute),
     "search_gain": ((11, 4.4), "search", draw_search),
-    "priors": ((9, 3.6), "priors", draw_priors),
+    "priors": ((10, 3.6), "priors", draw_priors),
     "orders": ((6.4, 3.4), "orders", draw_orders),
     "any_rate": ((9.6, 6.4), "any_rate", draw_any_rate),
 }
