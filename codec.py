@@ -104,6 +104,7 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 def compress(flags: argparse.Namespace) -> int:
     """Images to compressed files."""
+    _choose_device(flags)
     pairs = _pairs(flags, ".lic", SUFFIXES)
     _goal(flags, 1)  # refused before any file, as the lambda
     trained = _trained(flags)
@@ -114,7 +115,7 @@ def compress(flags: argparse.Namespace) -> int:
     def work(source: Path, target: Path) -> str:
         pixels = read_image(source, flags.max_pixels, background=flags.background, notice=note)
         count = pixels.shape[0] * pixels.shape[1]
-        goal, x = _goal(flags, count), to_tensor(pixels).to(choose_device(flags.device))
+        goal, x = _goal(flags, count), to_tensor(pixels).to(flags.device)
         try:
             model, data = rates.fit(load, list(trained), x, goal, flags.effort)
         except ValueError as error:
@@ -134,6 +135,7 @@ def compress(flags: argparse.Namespace) -> int:
 
 def decompress(flags: argparse.Namespace) -> int:
     """Compressed files to images."""
+    _choose_device(flags)
     pairs = _pairs(flags, flags.suffix, (".lic",))
     _import(flags)
     load = lru_cache(4)(partial(_load, flags))
@@ -178,9 +180,7 @@ def info(flags: argparse.Namespace) -> int:
 
 
 def _pairs(flags: argparse.Namespace, suffix: str, wanted: Sequence[str]) -> list[batch.Pair]:
-    """What to read and what to write. UsageError for what must not be written, and for a
-    device or precision that is not there."""
-    check_precision(flags.precision, choose_device(flags.device))
+    """What to read and what to write. UsageError for what must not be written."""
     if flags.csv:
         if flags.outdir is None:
             raise UsageError("--csv is for the files of a folder: -o DIR.")
@@ -240,6 +240,12 @@ def _trained(flags: argparse.Namespace) -> dict[float, dict]:
     return checkpoint.by_lambda(name, flags.ckpt_dir, flags.epoch_num, lambdas)
 
 
+def _choose_device(flags: argparse.Namespace) -> None:
+    """Once, before any file. UsageError for a device or precision that is not there."""
+    flags.device = choose_device(flags.device)
+    check_precision(flags.precision, flags.device)
+
+
 def _import(flags: argparse.Namespace) -> None:
     for module in flags.import_module:
         importlib.import_module(module)
@@ -255,7 +261,7 @@ def _load(flags: argparse.Namespace, path: str | Path) -> Codec:
                 yield item
                 progress.step()
 
-    model = checkpoint.load(path, choose_device(flags.device))
+    model = checkpoint.load(path, flags.device)
     model.progress = shown
     return model.use(flags.precision)
 

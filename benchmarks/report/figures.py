@@ -1,8 +1,6 @@
 """The report's figures from CSVs, into Image4md/: training, search, priors, orders, any rate.
 
-    python -m benchmarks.report.figures
-
-Each of `FIGURES` is one file.
+`python -m benchmarks.report.figures` draws each of `FIGURES`.
 """
 
 from __future__ import annotations
@@ -144,9 +142,8 @@ def draw_orders(figure: Any, rows: pd.DataFrame) -> None:
             steps, point = f"{row['steps']:,}", tuple(row[["megapixels", "seconds_per_megapixel"]])
             place = (0, -14) if order == "checkerboard" else (0, 7)  # points
             axes.annotate(steps, point, place, textcoords="offset points", ha="center")
-    axes.set(xlabel="megapixels", xscale="log", ylabel="seconds a megapixel", yscale="log",
-             ylim=(0.6, 20))  # fmt: skip
-    axes.set_title("entropy decoding; numbers: steps")
+    axes.set(title="entropy decoding; numbers: steps", xlabel="megapixels", xscale="log",
+             ylabel="seconds a megapixel", yscale="log", ylim=(0.6, 20))  # fmt: skip
     axes.legend()
     plain_ticks(axes.xaxis, axes.yaxis)
 

@@ -270,22 +270,23 @@ class IntegerContext:
         """The cells (n, taps) seen around cells (n,) of a grid whose rows are `row` cells long."""
         return centres[:, None] + (self.rows * row + self.columns)
 
-    def ahead(self, y_hat: Tensor, taps: Sequence[Tensor]) -> Sequence[Tensor]:
+    def ahead(self, y_hat: Tensor, taps: Sequence[Tensor]) -> Sequence[Tensor | None]:
         """The older taps' part of the context's sums, (B, n, 2M) for each of some steps, by one
         product: most of the time of a small product goes into reading the weights.
 
-        y_hat (B, cells, M); taps (n, taps) of each step, as `around` gives them.
+        y_hat (B, cells, M); taps (n, taps) of each step, as `around` gives them. None for each
+        where no tap is older.
         """
-        every, batch = torch.cat(list(taps)), len(y_hat)
-        sums = y_hat.new_zeros(()).expand(batch, len(every), len(self.context.bias))
-        if self.older:
-            rows = self._gathered(y_hat, every[:, : self.older])
-            sums = self.context.matrices[0](rows).unflatten(0, (batch, -1))
+        if not self.older:
+            return [None] * len(taps)
+        rows = self._gathered(y_hat, torch.cat(list(taps))[:, : self.older])
+        sums = self.context.matrices[0](rows).unflatten(0, (len(y_hat), -1))
         return sums.split([len(step) for step in taps], 1)
 
     def at(
-        self, prepared: Tensor, y_hat: Tensor | None, positions: Tensor, taps: Tensor, older: Tensor
-    ) -> Tensor:
+        self, prepared: Tensor, y_hat: Tensor | None, positions: Tensor, taps: Tensor,
+        older: Tensor | None,
+    ) -> Tensor:  # fmt: skip
         """Parameters at positions (n,): from what `prepare` made to (B, n, 2M).
 
         y_hat (B, cells, M) is the padded grid; `around` and `ahead` give taps (n, taps) and older
@@ -301,7 +302,7 @@ class IntegerContext:
             sums = prepared[:, positions[here]].flatten(0, 1)  # (B*n, 10M/3)
             if y_hat is not None:
                 seen = self.context.matrices[-1](self._gathered(y_hat, taps[here, self.older :]))
-                if self.older:
+                if older is not None:
                     seen += older[:, here].flatten(0, 1)
                 sums += first.matrices[1](self.context.rescale(seen))
             x = first.rescale(sums)

@@ -72,7 +72,7 @@ def code_with_context(
     centres = cells(torch.cat(steps), width).to(prepared.device)
     taps = context.around(centres, width + 2 * REACH).split([len(step) for step in steps])
     group = AHEAD if width > REACH else 1  # narrow grids have fewer steps from row to row
-    older: list[Tensor] = []
+    older: list[Tensor | None] = []
 
     def params_at(y_hat: Tensor, positions: Tensor, step: int) -> tuple[Tensor, Tensor]:
         if step % group == 0:
